@@ -1,0 +1,248 @@
+"""The step contract: what a step is given, what it must leave behind, and how it may fail.
+
+A step is a function from a :class:`Request` (versioned inputs) to a :class:`Result` (versioned
+outputs). The result is stored as a manifest; exit 0 without a valid manifest is a failure.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+"""A model, step, source or feature view name: lower case, digits and underscores."""
+
+
+class FailureClass(enum.StrEnum):
+    """Why a step failed. The class decides whether Airflow retries; see :data:`EXIT_CODES`."""
+
+    DATA = "data"
+    CONFIGURATION = "configuration"
+    TEMPORARY = "temporary"
+    BUG = "bug"
+    OUT_OF_MEMORY = "out_of_memory"
+
+
+EXIT_CODES: Mapping[FailureClass, int] = {
+    FailureClass.DATA: 65,
+    FailureClass.CONFIGURATION: 78,
+    FailureClass.TEMPORARY: 75,
+    FailureClass.BUG: 70,
+    FailureClass.OUT_OF_MEMORY: 137,
+}
+"""Exit code of each failure class: the codes of BSD ``sysexits.h``; 137 is 128 + SIGKILL."""
+
+
+def failure_class_of(exit_code: int) -> FailureClass:
+    """Return the failure class an exit code stands for; an unknown non-zero code is a bug."""
+    by_code = {code: failure_class for failure_class, code in EXIT_CODES.items()}
+    return by_code.get(exit_code, FailureClass.BUG)
+
+
+class StepError(Exception):
+    """A failure whose class is known, with a message for the reader and a hint on what to do.
+
+    Raise one of the subclasses; anything else that escapes a step is a bug (exit 70).
+    """
+
+    failure_class: FailureClass = FailureClass.BUG
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class DataError(StepError):
+    """The data is wrong or missing: retrying the same request cannot help (exit 65)."""
+
+    failure_class = FailureClass.DATA
+
+
+class ConfigurationError(StepError):
+    """A setting, model.yaml or parameter is wrong: a person must change it (exit 78)."""
+
+    failure_class = FailureClass.CONFIGURATION
+
+
+class TemporaryError(StepError):
+    """A server did not answer or a lock was held: the same request may succeed later (exit 75)."""
+
+    failure_class = FailureClass.TEMPORARY
+
+
+class Frozen(BaseModel):
+    """Base of every contract and specification class: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunIdentity(Frozen):
+    """Where a step runs: the Airflow run it belongs to, or ``dag_id="shell"`` outside Airflow."""
+
+    dag_id: str = Field(min_length=1)
+    run_id: str = Field(min_length=1)
+    task_id: str = Field(min_length=1)
+
+    @property
+    def key(self) -> str:
+        """The artifact key of this task's folder: ``runs/<dag_id>/<run_id>/<task_id>``, each part quoted."""
+        return "/".join(["runs", *(quote(part, safe="+=@,:-") for part in (self.dag_id, self.run_id, self.task_id))])
+
+    def sibling(self, task_id: str) -> RunIdentity:
+        """Return the identity of another task of the same run."""
+        return self.model_copy(update={"task_id": task_id})
+
+
+class Window(Frozen):
+    """A closed range of daily partitions: both ends are included."""
+
+    start: date
+    end: date
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Window:
+        if self.start > self.end:
+            raise ValueError(f"window starts on {self.start} after it ends on {self.end}")
+        return self
+
+    @property
+    def days(self) -> int:
+        """Number of partitions in the window."""
+        return (self.end - self.start).days + 1
+
+    def __str__(self) -> str:
+        return f"{self.start}..{self.end}"
+
+
+class Output(Frozen):
+    """One versioned output: a table snapshot, a file or a registered model."""
+
+    name: str
+    uri: str
+    version: str
+    """The Iceberg snapshot id, model version, or content digest that pins this output."""
+    digest: str = ""
+    rows: int | None = Field(default=None, ge=0)
+
+
+class Failure(Frozen):
+    """Why a step failed, for a person (message, hint) and for the retry policy (class)."""
+
+    failure_class: FailureClass
+    message: str
+    hint: str = ""
+
+
+class Status(enum.StrEnum):
+    """How a step ended. ``refused`` and ``skipped`` are answers, not failures."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class Result(Frozen):
+    """What a step function returns: its outputs and what it found out.
+
+    ``facts`` are small values worth showing in Airflow (they become the XCom); ``metrics`` are
+    finite or missing numbers; ``reason`` is required when the status is not ``ok``.
+    """
+
+    status: Literal[Status.OK, Status.REFUSED, Status.SKIPPED] = Status.OK
+    reason: str = ""
+    outputs: tuple[Output, ...] = ()
+    inputs: tuple[Output, ...] = ()
+    """The versioned inputs that were read: the lineage of the outputs."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _reasoned(self) -> Result:
+        if self.status is not Status.OK and not self.reason:
+            raise ValueError(f"a {self.status} result needs a reason")
+        return self
+
+
+class Manifest(Frozen):
+    """The record of one execution of one step, stored as ``<run key>/result.json``."""
+
+    step: Name
+    model: Name
+    window: Window
+    run: RunIdentity
+    attempt: str
+    """Which execution wrote this: the operator accepts only the attempt it launched."""
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+    status: Status
+    reason: str = ""
+    outputs: tuple[Output, ...] = ()
+    inputs: tuple[Output, ...] = ()
+    metrics: dict[str, float] = Field(default_factory=dict)
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
+    failure: Failure | None = None
+    code_version: str
+    config_digest: str
+    image: str = ""
+    started: datetime
+    finished: datetime
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if (self.status is Status.FAILED) != (self.failure is not None):
+            raise ValueError("a manifest carries a failure exactly when its status is failed")
+        return self
+
+    @property
+    def partition(self) -> date:
+        """The newest partition of the window: the one that names the run."""
+        return self.window.end
+
+    def output(self, name: str) -> Output:
+        """Return the output called ``name``.
+
+        Raises
+        ------
+        DataError
+            If the step left no such output.
+        """
+        for output in self.outputs:
+            if output.name == name:
+                return output
+        have = ", ".join(output.name for output in self.outputs) or "none"
+        raise DataError(
+            f"{self.run.key}/result.json: no output {name!r} (it has: {have}).",
+            f"Run the task {self.run.task_id!r} again, or pass the manifest of the step that writes {name!r}.",
+        )
+
+
+class Request(Frozen):
+    """What a step is asked to do. The same request gives the same outputs and one logical write."""
+
+    step: Name
+    model: Name
+    window: Window
+    run: RunIdentity
+    upstream: dict[str, Manifest] = Field(default_factory=dict)
+    """Manifests of the upstream tasks, by step name."""
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+    attempt: str = "1"
+
+    @property
+    def partition(self) -> date:
+        """The newest partition of the window: the one a daily step works on."""
+        return self.window.end
+
+
+def utc_now() -> datetime:
+    """Return the current time, aware, in UTC."""
+    return datetime.now(UTC)
