@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 from evergreen.contract import Frozen, Name, Window
 
 ColumnName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
-RelativePath = Annotated[str, StringConstraints(pattern=r"^(?!/)(?!.*\.\.)[\w./-]+$")]
+RelativePath = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$")]
 """A file inside the model's folder."""
 ColumnType = Literal["string", "int64", "double", "boolean", "date", "timestamp"]
 """``timestamp`` is UTC with microseconds: the only form every engine here agrees on."""
@@ -60,7 +60,7 @@ class Source(Frozen):
     """One raw table: who reads a partition of it, its schema, and what is expected of it."""
 
     name: Name
-    reader: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.py:[a-z_]\w*$")]
+    reader: Annotated[str, StringConstraints(pattern=r"^\w+(/\w+)*\.py:[a-z_]\w*$")]
     """``file.py:function`` in the model's folder; called with a date, returns a pandas frame or None."""
     key: tuple[ColumnName, ...] = Field(min_length=1)
     """Columns that identify a row within its partition."""
@@ -144,7 +144,7 @@ class Windows(Frozen):
 class Training(Frozen):
     """The network and how it is trained."""
 
-    network: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.py:[A-Za-z_]\w*$")]
+    network: Annotated[str, StringConstraints(pattern=r"^\w+(/\w+)*\.py:[A-Za-z_]\w*$")]
     """``file.py:function``; called with the input schema, returns a torch module."""
     workers: int = Field(default=2, ge=1)
     """Data-parallel Ray Train workers."""
