@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -13,6 +17,20 @@ from evergreen.contract import ConfigurationError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 """The checkout this package runs from (in an image: the project folder it was copied to)."""
+
+
+DATABASES = ("airflow", "mlflow", "mlflow_auth", "feast", "online", "lake")
+"""Every database of the project, all on one PostgreSQL server."""
+
+ENV_FILE = PROJECT_ROOT / ".env"
+"""What a person sets for this checkout; the environment wins over it."""
+
+
+def _in_state_dir(name: str) -> Any:
+    def location(data: Mapping[str, Any]) -> str:
+        return str(Path(data["state_dir"]) / name)
+
+    return location
 
 
 def _without_trailing_slash(uri: str) -> str:
@@ -23,29 +41,34 @@ Location = Annotated[str, AfterValidator(_without_trailing_slash)]
 """An absolute local path or an ``s3://bucket/prefix`` address."""
 
 
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
 class Settings(BaseSettings):
     """Where everything lives. Field ``x`` is read from ``EVERGREEN_X``; defaults are the laptop's."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="EVERGREEN_", env_file=PROJECT_ROOT / ".env", extra="ignore", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="EVERGREEN_", env_file=ENV_FILE, extra="ignore", frozen=True)
 
     state_dir: Path = PROJECT_ROOT / ".evergreen"
     """Everything the laptop writes: services' data, logs, artifacts, the lake."""
     models_dir: Path = PROJECT_ROOT / "include" / "models"
     feature_repo: Path = PROJECT_ROOT / "feature_repo"
-    artifact_root: Location = str(PROJECT_ROOT / ".evergreen" / "artifacts")
+    artifact_root: Location = Field(default_factory=_in_state_dir("artifacts"))
     """Manifests, reports, decisions, datasets, checkpoints."""
-    lake_root: Location = str(PROJECT_ROOT / ".evergreen" / "lake")
+    lake_root: Location = Field(default_factory=_in_state_dir("lake"))
     """The Iceberg warehouse."""
     database_url: SecretStr | None = None
     """A PostgreSQL server (``postgresql://user:password@host:port``); unset: the embedded one."""
     s3_endpoint: str | None = None
     """S3 endpoint when it is not Amazon's, e.g. a SeaweedFS. Keys come from the usual ``AWS_*`` variables."""
-    mlflow_tracking_uri: str = "http://127.0.0.1:5000"
+    postgres_port: Port = 15432
+    airflow_port: Port = 8080
+    airflow_worker_log_port: Port = 8793
+    """The scheduler serves the logs of running tasks here, on loopback."""
+    airflow_triggerer_log_port: Port = 8794
+    mlflow_port: Port = 5000
+    mlflow_tracking_uri: str = Field(default_factory=lambda data: f"http://127.0.0.1:{data['mlflow_port']}")
     """User and password come from ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``."""
-    airflow_port: int = Field(default=8080, ge=1, le=65535)
-    mlflow_port: int = Field(default=5000, ge=1, le=65535)
     ray_address: str = "local"
     """``local`` starts a private Ray in the step's process; otherwise the address of a cluster."""
     runtime: str = Field(default="process", pattern="^(process|kubernetes)$")
@@ -56,18 +79,76 @@ class Settings(BaseSettings):
     code_version: str = ""
     """Set in images; in a checkout the git commit is used."""
 
+    @property
+    def config_file(self) -> Path:
+        """What the running services tell the steps: the laptop's ``evergreen-settings`` config map."""
+        return self.state_dir / "config" / "evergreen-settings.env"
+
+    @property
+    def secrets_file(self) -> Path:
+        """The secret half of it: the laptop's ``evergreen-secrets`` secret."""
+        return self.state_dir / "secrets" / "evergreen-secrets.env"
+
+    def database(self, name: str) -> str:
+        """Return the SQLAlchemy address (psycopg 3) of one of the project's databases.
+
+        Raises
+        ------
+        ConfigurationError
+            If the name is none of `DATABASES`, or no server is known.
+        """
+        if name not in DATABASES:
+            raise ConfigurationError(f"There is no database {name!r}.", f"Databases: {', '.join(DATABASES)}.")
+        if self.database_url is None:
+            raise ConfigurationError(
+                "EVERGREEN_DATABASE_URL is not set and no services are running.",
+                "Start them with: evergreen up (or make up).",
+            )
+        parts = urlsplit(self.database_url.get_secret_value())
+        if parts.scheme.partition("+")[0] not in {"postgresql", "postgres"}:
+            raise ConfigurationError(
+                f"EVERGREEN_DATABASE_URL: {parts.scheme!r} is not PostgreSQL.",
+                "Write it as postgresql://user:password@host:5432",
+            )
+        return urlunsplit(("postgresql+psycopg", parts.netloc, f"/{name}", parts.query, ""))
+
+
+def user_settings() -> Settings:
+    """Return what a person has set, without what running services have added."""
+    return _load(ENV_FILE)
+
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """Return the settings of this process.
+
+    They come, strongest first, from the environment, ``.env``, and the files that ``evergreen up`` leaves for the
+    steps in the state folder.
 
     Raises
     ------
     ConfigurationError
         If a variable has a wrong value; the message names variable and value.
     """
+    own = user_settings()
+    return _load(own.config_file, own.secrets_file, ENV_FILE)
+
+
+def export_service_environment() -> None:
+    """Give this process what only environment variables can say to libraries, e.g. MLflow's user and password.
+
+    A step in a pod or under the StepOperator has them already; a step run from a shell has not. What is set stays.
+    """
+    own = user_settings()
+    for file in (own.config_file, own.secrets_file):
+        for name, value in dotenv_values(file, interpolate=False).items():
+            if value is not None and not name.startswith("EVERGREEN_"):
+                os.environ.setdefault(name, value)
+
+
+def _load(*files: Path) -> Settings:
     try:
-        return Settings()
+        return Settings(_env_file=files)
     except ValidationError as error:
         lines = [
             f"EVERGREEN_{'_'.join(str(part) for part in item['loc']).upper()}={item['input']!r}: {item['msg']}."
