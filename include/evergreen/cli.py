@@ -88,6 +88,25 @@ def run_step(
     raise typer.Exit(exit_code(manifest))
 
 
+@app.command()
+def loop(
+    through: Annotated[str, typer.Option(help="The last period: 2013-06, or a day.")] = "2013-06",
+    model: Annotated[str, typer.Option(help="The model's name.")] = "flight_delay",
+    start: Annotated[str | None, typer.Option(help="First day after the history; default: three months on.")] = None,
+    history_start: Annotated[str | None, typer.Option(help="First day; default: the first partition.")] = None,
+    step: Annotated[str, typer.Option(help="month or week: the time between two judgements.")] = "month",
+    in_process: Annotated[bool, typer.Option("--in-process", help="As plain function calls, without Airflow.")] = False,
+) -> None:
+    """Replay a season: history, a first champion, then one period after another."""
+    from evergreen.local.loop import run_loop
+    from evergreen.local.plan import parse_day, parse_length
+
+    end = parse_day(through, "--through", last=True)
+    first = parse_day(start, "--start", last=False) if start else None
+    history = parse_day(history_start, "--history-start", last=False) if history_start else None
+    run_loop(model, end, history, first, parse_length(step), in_process=in_process)
+
+
 @models_app.command("list")
 def models_list() -> None:
     """List the models, a line each."""

@@ -1,0 +1,45 @@
+"""Brings a whole range of days into the lake, the feature tables and the online store: the fast path for history.
+
+One pod per step takes all days, instead of one pod per day.
+
+**Fires** by hand only, with the first and the last day in the form.
+
+**Publishes** no partition events: years of history would start years of monitoring and proposals. To replay days
+with everything downstream, run `airflow backfill create --dag-id <model>.ingest` instead. It never trains and never
+moves a model alias.
+
+#### Triage notes
+
+- *Refused at once*: the last day is before the first one, or the range is longer than the limit; the message says so.
+- *Days the source has nothing for* are left out; the run is skipped only when it has nothing for the whole range.
+- Running a range again replaces its partitions; clearing the failed task is enough.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, chain
+from evergreen_airflow.operator import StepOperator
+
+from evergreen.catalog import load_models
+from evergreen_airflow.dag_defaults import Tag, dag_options, day_param
+
+for spec in load_models():
+    with DAG(
+        f"{spec.name}.backfill",
+        schedule=None,
+        params={
+            "start": day_param("First day", f"Not before {spec.schedule.start}."),
+            "end": day_param("Last day", "Included."),
+        },
+        **{**dag_options(spec, Tag.BACKFILL, __doc__), "max_active_runs": 1},
+    ):
+        # a long window needs memory and time like a training does, whatever a single day takes
+        bulk = {"spec": spec, "profile": spec.resources.training, "execution_timeout": timedelta(hours=6)}
+        ingest = StepOperator(step="ingest", **bulk)
+        validate = StepOperator(step="validate", upstream={"ingest": "ingest"}, **bulk)
+        publish = StepOperator(step="publish", upstream={"ingest": "ingest", "validate": "validate"}, **bulk)
+        build_features = StepOperator(step="build_features", **bulk)
+        materialize = StepOperator(step="materialize", upstream={"build_features": "build_features"}, **bulk)
+        chain(ingest, validate, publish, build_features, materialize)

@@ -1,0 +1,38 @@
+"""Builds the feature tables of one partition and brings the newest values into the online store.
+
+**Fires** for every published partition of the model; by hand, with a partition in the form.
+
+**Publishes** the partition of `<model>.features`.
+
+#### Triage notes
+
+- *build_features fails (data)*: an input partition is missing or a SQL transform of
+  `include/models/<model>/features` does not fit it; the message names the table. Ingest the partition, then clear.
+- *materialize fails (temporary)*: the online store did not answer; it retries by itself.
+- Running a partition again replaces its rows and never moves the online store back to older values.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, chain
+from evergreen_airflow.operator import StepOperator
+
+from evergreen.catalog import load_models
+from evergreen_airflow.assets import features, published
+from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, partition_param
+
+for spec in load_models():
+    with DAG(
+        f"{spec.name}.features",
+        schedule=each_partition_of(published(spec)),
+        params={"partition": partition_param()},
+        **dag_options(spec, Tag.FEATURES, __doc__),
+    ):
+        build_features = StepOperator(step="build_features", spec=spec, profile=spec.resources.features)
+        materialize = StepOperator(
+            step="materialize",
+            spec=spec,
+            upstream={"build_features": "build_features"},
+            outlets=[features(spec)],
+        )
+        chain(build_features, materialize)

@@ -1,0 +1,43 @@
+"""Brings one daily partition of every source into the lake, checks it and publishes it.
+
+**Fires** on the model's cron, for the day before; by hand, with a partition in the form or a partition key
+over REST; by `airflow backfill create`, for any range of days. A paused or late day is not caught up by
+itself: backfill it.
+
+**Publishes** the partition of `<model>.published`; its event carries the snapshot that holds the rows.
+Every downstream pipeline of the model follows from that event.
+
+#### Triage notes
+
+- *Skipped, "no rows"*: the source has nothing for that day yet. Run the partition again once it has.
+- *validate fails (data)*: the Great Expectations report named in the log says which expectation failed on which
+  column. Fix the source, or the suite in `include/models/<model>/expectations`, then clear `ingest` and downstream.
+- *Rows in quarantine*: the run is green; the rows and their reasons are in the table `<source>_quarantine`.
+- Running a partition again replaces it and publishes it again, so everything downstream is refreshed too.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, chain
+from evergreen_airflow.operator import StepOperator
+
+from evergreen.catalog import load_models
+from evergreen_airflow.assets import published
+from evergreen_airflow.dag_defaults import Tag, dag_options, daily, partition_param
+
+for spec in load_models():
+    with DAG(
+        f"{spec.name}.ingest",
+        schedule=daily(spec),
+        params={"partition": partition_param()},
+        **dag_options(spec, Tag.INGESTION, __doc__),
+    ):
+        ingest = StepOperator(step="ingest", spec=spec)
+        validate = StepOperator(step="validate", spec=spec, upstream={"ingest": "ingest"})
+        publish = StepOperator(
+            step="publish",
+            spec=spec,
+            upstream={"ingest": "ingest", "validate": "validate"},
+            outlets=[published(spec)],
+        )
+        chain(ingest, validate, publish)

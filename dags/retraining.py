@@ -1,0 +1,41 @@
+"""Decides whether a monitored partition leads to a training, and starts it at most once.
+
+The sensor reads the partition's reports, the guard checks the cool-down and the new labels, the trigger starts
+`<model>.train`.
+
+**Fires** for every monitored partition; by hand, with a partition in the form.
+
+**Publishes** nothing. It starts at most one run of `<model>.train` per report, called `drift__<report id>`, and does
+not wait for it.
+
+#### Triage notes
+
+- *proposal skipped*: the inputs are stable, or there are too few rows to say; the reason is in the log.
+- *proposal deferred for long*: there is no report of that partition. See `<model>.monitor` for it.
+- *trigger_training skipped*: the guard refused (cool-down, too few new labels), or that report has already led to a
+  training. To train anyway, run `<model>.train` by hand.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, chain
+from evergreen_airflow.operator import StepOperator
+
+from evergreen.catalog import load_models
+from evergreen_airflow.assets import monitored
+from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, partition_param
+from evergreen_airflow.retraining import ProposalSensor, TrainingTrigger
+
+for spec in load_models():
+    with DAG(
+        f"{spec.name}.retrain",
+        schedule=each_partition_of(monitored(spec)),
+        params={"partition": partition_param()},
+        **dag_options(spec, Tag.RETRAINING, __doc__),
+    ):
+        proposal = ProposalSensor(task_id="proposal", model=spec.name)
+        guard = StepOperator(step="guard", spec=spec)
+        trigger_training = TrainingTrigger(
+            task_id="trigger_training", model=spec.name, proposal_task="proposal", guard_task="guard"
+        )
+        chain(proposal, guard, trigger_training)

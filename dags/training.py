@@ -1,0 +1,57 @@
+"""Trains a challenger, judges it against the champion and promotes it when it is better beyond noise.
+
+The training window ends before the evaluation window of the given partition, so neither model has seen what both
+are judged on.
+
+**Fires** from `<model>.retrain`, once per drift report (run `drift__<report id>`); by hand, with a partition in the
+form. It has no schedule, and a backfill never starts it.
+
+**Publishes** a version in the MLflow registry, the alias `champion` when promoted, and the decision with its
+evidence in the artifact store under `decisions/<model>/`.
+
+#### Triage notes
+
+- *gate green, register and promote skipped*: "not justified" is a result. The gate's XCom says why.
+- *assemble fails (data)*: too few labelled rows in a window; publish the missing partitions or change `windows`.
+- *train fails (out of memory)*: it is tried once more on the next larger profile; then raise `resources.training`.
+- *approve waits*: a person must approve under *Required actions*; no answer in time is a rejection.
+- Clearing `train` resumes from the last checkpoint of the same run; it never starts a second registry version.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, chain
+from evergreen_airflow.operator import StepOperator
+
+from evergreen.catalog import load_models
+from evergreen_airflow.approval import approval
+from evergreen_airflow.dag_defaults import TRAINING_POOL, Tag, dag_options, partition_param
+
+for spec in load_models():
+    with DAG(
+        f"{spec.name}.train",
+        schedule=None,
+        params={"partition": partition_param()},
+        **{**dag_options(spec, Tag.TRAINING, __doc__), "max_active_runs": 1},
+    ):
+        assemble = StepOperator(step="assemble", spec=spec, profile=spec.resources.features)
+        train = StepOperator(
+            step="train",
+            spec=spec,
+            upstream={"assemble": "assemble"},
+            profile=spec.resources.training,
+            pool=TRAINING_POOL,
+            execution_timeout=timedelta(hours=6),
+        )
+        evaluate = StepOperator(
+            step="evaluate",
+            spec=spec,
+            upstream={"assemble": "assemble", "train": "train"},
+            profile=spec.resources.features,
+        )
+        gate = StepOperator(step="gate", spec=spec, upstream={"train": "train", "evaluate": "evaluate"})
+        register = StepOperator(step="register", spec=spec, upstream={"train": "train", "gate": "gate"})
+        promote = StepOperator(step="promote", spec=spec, upstream={"register": "register", "gate": "gate"})
+        chain(assemble, train, evaluate, gate, register, *approval(spec), promote)

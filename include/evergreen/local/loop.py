@@ -1,0 +1,139 @@
+"""``evergreen loop``: replays a season of one model, through the real scheduler or in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from time import monotonic
+
+from rich.console import Console
+from rich.table import Table
+
+from evergreen.catalog import load_model
+from evergreen.local.drivers import AirflowDriver, Driver, InProcessDriver, Report
+from evergreen.local.plan import LoopPlan, Period, PeriodLength, label_of, make_plan
+from evergreen.local.summary import PeriodRuns, Row, Summary, summarize
+from evergreen.settings import get_settings
+from evergreen.spec import ModelSpec
+
+
+def run_loop(
+    model: str,
+    through: date,
+    history_start: date | None = None,
+    start: date | None = None,
+    length: PeriodLength = PeriodLength.MONTH,
+    in_process: bool = False,
+    console: Console | None = None,
+) -> Summary:
+    """Replay a model's history and the periods after it; print and store what came of each.
+
+    Every run has an id that follows from the plan, so that a repeated loop finds what is done and does the rest.
+
+    Returns
+    -------
+    Summary
+        Also stored as ``<state_dir>/loop/summary.json``.
+
+    Raises
+    ------
+    StepError
+        The failure of the first task that failed, in its class.
+    """
+    out = console or Console()
+    spec = load_model(model)
+    plan = make_plan(spec, through, history_start, start, length)
+    out.print(f"[bold]{spec.name}[/]: history {plan.history}, then {len(plan.periods)} periods of a {length}.")
+    with _progress(out) as report:
+        driver: Driver = InProcessDriver(spec.name, report) if in_process else _airflow(spec, report)
+        runs = _replay(plan, driver, out, "inprocess" if in_process else "loop")
+    summary = summarize(spec, plan, runs)
+    path = store_summary(summary)
+    out.print(_table(summary))
+    out.print(f"Summary: {path}")
+    return summary
+
+
+def store_summary(summary: Summary) -> Path:
+    """Write the summary to ``<state_dir>/loop/summary.json``; returns the path."""
+    path = get_settings().state_dir / "loop" / "summary.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _airflow(spec: ModelSpec, report: Report) -> AirflowDriver:
+    from evergreen.local.access import airflow_api
+
+    driver = AirflowDriver(airflow_api(), spec.name, report)
+    driver.prepare()
+    return driver
+
+
+def _replay(plan: LoopPlan, driver: Driver, out: Console, prefix: str) -> list[PeriodRuns]:
+    with _timed(out, f"history {plan.history}"):
+        history = driver.backfill(f"{prefix}__history", plan.history)
+    with _timed(out, f"first champion, {plan.history.end}"):
+        champion = driver.train(f"{prefix}__first_champion", plan.history.end)
+    runs = [history.model_copy(update={"train": champion.train})]
+    for period in plan.periods:
+        with _timed(out, period.label):
+            runs.append(_replay_period(period, driver, prefix))
+    return runs
+
+
+def _replay_period(period: Period, driver: Driver, prefix: str) -> PeriodRuns:
+    bulk = PeriodRuns()
+    if period.bulk is not None:
+        # named by the days it brings: a month that is cut short is another run than the whole month
+        bulk = driver.backfill(f"{prefix}__{period.label}", period.bulk)
+    day = driver.day(f"{prefix}__{period.window.end}", period.window.end)
+    return day.model_copy(update={"backfill": bulk.backfill})
+
+
+@contextmanager
+def _progress(out: Console) -> Iterator[Report]:
+    with out.status("starting") as status:
+        yield lambda text: status.update(text)
+
+
+@contextmanager
+def _timed(out: Console, what: str) -> Iterator[None]:
+    begin = monotonic()
+    yield
+    out.print(f"  [green]done[/] {what} [dim]{monotonic() - begin:.1f} s[/]")
+
+
+def _table(summary: Summary) -> Table:
+    table = Table(title=f"{summary.model}: {label_of(summary.history)} and after")
+    metric = summary.metric.upper()
+    for name in ("period", "rows in", "quarantined", "drifted", f"champion {metric}", f"challenger {metric}"):
+        table.add_column(name, justify="left" if name == "period" else "right")
+    table.add_column("improvement", justify="right")
+    table.add_column("decision")
+    table.add_column("why", overflow="fold")
+    for row in summary.rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    interval = "-"
+    if row.improvement_low is not None and row.improvement_high is not None:
+        interval = f"{row.improvement_low:+.4f} .. {row.improvement_high:+.4f}"
+    return [
+        row.period,
+        f"{row.rows_in:,}",
+        f"{row.quarantined:,}",
+        number(row.drifted_share, ".0%"),
+        number(row.champion, ".4f"),
+        number(row.challenger, ".4f"),
+        interval,
+        row.decision,
+        row.why,
+    ]

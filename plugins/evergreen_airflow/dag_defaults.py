@@ -1,0 +1,83 @@
+"""What every pipeline has in common: who owns it, how it is tagged, retried and limited in time."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from airflow.sdk import CronPartitionTimetable, IdentityMapper, Param, PartitionedAssetTimetable
+from airflow.sdk.definitions.asset import BaseAsset
+
+from evergreen.spec import ModelSpec
+
+PARTITION_FORMAT = "%Y-%m-%d"
+"""A partition key is its day."""
+TRAINING_POOL = "training"
+"""Declared in airflow_settings.yaml: how many trainings the machine or cluster takes at once."""
+
+
+class Tag(enum.StrEnum):
+    """The kinds of pipeline; each DAG also carries its model and its team."""
+
+    INGESTION = "ingestion"
+    FEATURES = "features"
+    TRAINING = "training"
+    MONITORING = "monitoring"
+    RETRAINING = "retraining"
+    BACKFILL = "backfill"
+
+
+def dag_options(spec: ModelSpec, tag: Tag, doc: str | None) -> dict[str, Any]:
+    """Return the DAG arguments that every pipeline of a model shares.
+
+    ``doc`` is the DAG file's module docstring: what it does, when it fires, what it publishes, triage notes.
+    """
+    return {
+        "description": f"{tag.capitalize()} of {spec.name}: {spec.description}",
+        "doc_md": f"{doc}\n\nModel `{spec.name}`, owned by {spec.owner} ({spec.team}). {spec.contact}".rstrip(),
+        "start_date": datetime.combine(spec.schedule.start, time(), ZoneInfo(spec.schedule.timezone)),
+        "catchup": False,
+        "tags": [tag, f"model:{spec.name}", f"team:{spec.team}"],
+        "owner_links": {},
+        "default_args": {
+            "owner": spec.owner,
+            # Only temporary failures retry: the StepOperator fails at once on every other class.
+            "retries": 3,
+            "retry_delay": timedelta(seconds=15),
+            "retry_exponential_backoff": 2.0,
+            "max_retry_delay": timedelta(minutes=10),
+            "execution_timeout": timedelta(hours=1),
+        },
+        "max_active_runs": 4,
+        "max_consecutive_failed_dag_runs": 0,
+    }
+
+
+def daily(spec: ModelSpec) -> CronPartitionTimetable:
+    """Return the schedule of ingestion: each tick of the model's cron works on the day before it."""
+    return CronPartitionTimetable(
+        spec.schedule.cron, timezone=spec.schedule.timezone, run_offset=-1, key_format=PARTITION_FORMAT
+    )
+
+
+def each_partition_of(asset: BaseAsset) -> PartitionedAssetTimetable:
+    """Return the schedule that runs once for every partition event of an asset."""
+    return PartitionedAssetTimetable(assets=asset, default_partition_mapper=IdentityMapper())
+
+
+def partition_param() -> Param:
+    """Return the form field of a manual run: which daily partition to work on."""
+    return Param(
+        default=None,
+        type=["null", "string"],
+        format="date",
+        title="Partition",
+        description="The day to work on. Leave it empty when the run has a partition key.",
+    )
+
+
+def day_param(title: str, description: str) -> Param:
+    """Return a form field for a day that must be given."""
+    return Param(type="string", format="date", title=title, description=description)

@@ -1,0 +1,121 @@
+"""What the DAG files yield: which DAGs, with which tasks, schedules, assets and forms."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from airflow.sdk import Asset, CronPartitionTimetable, PartitionedAssetTimetable
+from airflow.sdk.exceptions import ParamValidationError
+from dag_policy import Parse
+
+from evergreen.pipelines import PIPELINES
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+MODEL = "flight_delay"
+
+
+def outlets(dag: DAG) -> dict[str, list[str]]:
+    """Return the names of the assets each task publishes."""
+    return {task.task_id: [asset.name for asset in task.outlets] for task in dag.tasks if task.outlets}
+
+
+def order(dag: DAG) -> list[str]:
+    """Return the task ids of a DAG that is one chain."""
+    tasks = dag.topological_sort()
+    assert all(len(task.downstream_task_ids) <= 1 for task in tasks)
+    return [task.task_id for task in tasks]
+
+
+def test_one_dag_per_pipeline_and_model(parse: Parse, two_models: Path) -> None:
+    expected = {f"{model}.{pipeline}" for model in (MODEL, "taxi_fare") for pipeline in PIPELINES}
+    assert set(parse(two_models)) == expected
+
+
+def test_an_empty_models_folder_yields_no_dag(parse: Parse, tmp_path: Path) -> None:
+    assert parse(tmp_path) == {}
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_steps_read_the_manifests_the_contract_names(dags: dict[str, DAG], pipeline: str) -> None:
+    steps = [task for task in dags[f"{MODEL}.{pipeline}"].topological_sort() if task.task_type == "StepOperator"]
+    assert [task.task_id for task in steps] == [task.step for task in steps] == list(PIPELINES[pipeline])
+    for task in steps:
+        assert task.upstream == {step: step for step in PIPELINES[pipeline][task.step]}, task.task_id
+        assert set(task.upstream) <= task.get_flat_relative_ids(upstream=True), task.task_id
+
+
+def test_ingest_works_on_the_day_before_its_tick(dags: dict[str, DAG]) -> None:
+    dag = dags[f"{MODEL}.ingest"]
+    assert isinstance(dag.timetable, CronPartitionTimetable)
+    assert (dag.timetable.expression, dag.timetable.run_offset) == ("0 6 * * *", -1)
+    assert dag.timetable.key_format == "%Y-%m-%d"
+    assert outlets(dag) == {"publish": [f"{MODEL}.published"]}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "listens_to", "publishes"),
+    [
+        ("features", "published", {"materialize": [f"{MODEL}.features"]}),
+        ("monitor", "features", {"check_performance": [f"{MODEL}.monitored"]}),
+        ("retrain", "monitored", {}),
+    ],
+)
+def test_the_cascade(dags: dict[str, DAG], pipeline: str, listens_to: str, publishes: dict[str, list[str]]) -> None:
+    dag = dags[f"{MODEL}.{pipeline}"]
+    assert isinstance(dag.timetable, PartitionedAssetTimetable)
+    assert isinstance(dag.timetable.asset_condition, Asset)
+    assert dag.timetable.asset_condition.name == f"{MODEL}.{listens_to}"
+    assert outlets(dag) == publishes
+
+
+def test_backfill_publishes_no_events_and_never_trains(dags: dict[str, DAG]) -> None:
+    dag = dags[f"{MODEL}.backfill"]
+    assert outlets(dag) == {}
+    assert not {"train", "register", "promote", "trigger_training"} & set(dag.task_ids)
+
+
+def test_training_is_serial_and_takes_a_place_in_its_pool(dags: dict[str, DAG]) -> None:
+    dag = dags[f"{MODEL}.train"]
+    assert dag.max_active_runs == 1
+    assert [task.task_id for task in dag.tasks if task.pool == "training"] == ["train"]
+
+
+def test_approval_stands_between_registration_and_promotion(parse: Parse, two_models: Path) -> None:
+    parsed = parse(two_models)
+    assert order(parsed[f"{MODEL}.train"])[-2:] == ["register", "promote"]
+    dag = parsed["taxi_fare.train"]
+    assert order(dag)[-3:] == ["register", "approve", "promote"]
+    approve = dag.get_task("approve")
+    assert approve.defaults == ["Reject"]
+    assert approve.response_timeout == timedelta(hours=72)
+
+
+def test_a_training_run_is_named_by_its_report(dags: dict[str, DAG]) -> None:
+    trigger = dags[f"{MODEL}.retrain"].get_task("trigger_training")
+    assert trigger.trigger_dag_id == f"{MODEL}.train"
+    assert trigger.trigger_run_id == "drift__{{ ti.xcom_pull(task_ids='proposal')['report_id'] }}"
+    assert trigger.skip_when_already_exists
+    assert not trigger.wait_for_completion
+
+
+@pytest.mark.parametrize("pipeline", ["ingest", "features", "monitor", "retrain", "train"])
+def test_the_form_takes_a_day_or_nothing(dags: dict[str, DAG], pipeline: str) -> None:
+    partition = dags[f"{MODEL}.{pipeline}"].params.get_param("partition")
+    assert partition.resolve() is None
+    assert partition.resolve("2013-04-30") == "2013-04-30"
+    with pytest.raises(ParamValidationError, match="date"):
+        partition.resolve("yesterday")
+
+
+def test_the_backfill_form_asks_for_both_days(dags: dict[str, DAG]) -> None:
+    params = dags[f"{MODEL}.backfill"].params
+    for name in ("start", "end"):
+        with pytest.raises(ParamValidationError, match="No value passed"):
+            params.get_param(name).resolve()
+        with pytest.raises(ParamValidationError, match="date"):
+            params.get_param(name).resolve("2013-02-30")
