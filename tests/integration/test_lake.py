@@ -98,6 +98,14 @@ def test_a_write_without_rows_empties_its_partition(lake: Lake) -> None:
     assert _values(lake) == [2]
 
 
+def test_a_table_whose_last_partition_was_emptied_takes_rows_again(lake: Lake) -> None:
+    lake.write("m", "t", _rows({0: [1]}), _window(0))
+    lake.write("m", "t", _rows({}), _window(0))
+    assert lake.partitions("m", "t") == []
+    lake.write("m", "t", _rows({0: [2]}), _window(0))
+    assert _values(lake) == [2]
+
+
 def test_reads_only_the_columns_and_days_asked_for(lake: Lake) -> None:
     lake.write("m", "t", _rows({0: [1], 1: [2], 2: [3]}), _window(0, 2))
     found = lake.read("m", "t", _window(1, 2), columns=["value", "ds"])

@@ -1,0 +1,112 @@
+"""``validate``: judge the raw rows by each source's expectations; nothing is published that was not judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evergreen.catalog import config_digest
+from evergreen.contract import DataError, Output, Request, Result
+from evergreen.expectations import judge, load_suite
+from evergreen.lake import get_lake
+from evergreen.lineage import pinned
+from evergreen.spec import ModelSpec, Source
+from evergreen.store import get_store
+from evergreen.tables import REASON, ROW
+from evergreen.validation import SourceReport, ValidationReport, report_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+def run(request: Request, spec: ModelSpec) -> Result:
+    """Write the validation report: what was expected, what was found, which rows go to quarantine and why.
+
+    Raises
+    ------
+    DataError
+        If a ``critical`` expectation fails, or nothing was ingested for the window.
+    """
+    lake = get_lake()
+    inputs = [pinned(lake, request, "ingest", spec.name, f"raw_{source.name}") for source in spec.sources]
+    raw = [lake.read(spec.name, given.name, request.window, given.version) for given in inputs]
+    if not any(table.num_rows for table in raw):
+        raise DataError(
+            f"{spec.name}: nothing was ingested for {request.window}.", "Run the step ingest for these days first."
+        )
+    reports = {
+        source.name: _judge(source, spec, given, table)
+        for source, given, table in zip(spec.sources, inputs, raw, strict=True)
+    }
+    report = ValidationReport(
+        model=spec.name, window=request.window, config_digest=config_digest(spec), sources=reports
+    )
+    output = _store(report)
+    _refuse_critical(report, output)
+    facts = {
+        "rows": sum(found.rows for found in reports.values()),
+        "quarantined": sum(len(found.quarantine) for found in reports.values()),
+        "failed": [
+            f"{name}: {verdict}" for name, found in reports.items() for verdict in found.verdicts if verdict.failed_days
+        ],
+        "report_uri": output.uri,
+    }
+    return Result(outputs=(output,), inputs=tuple(inputs), facts=facts)
+
+
+def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table) -> SourceReport:
+    suite = load_suite(source, spec)
+    frame = table.to_pandas()
+    reasons = {int(row): [reason] for row, reason in frame[REASON].dropna().items()}
+    for row, reason in _key_problems(frame.drop(index=list(reasons)), source).items():
+        reasons[row] = [reason]
+    rest = frame.drop(index=list(reasons))
+    verdicts, marked = judge(suite, rest) if len(rest) else ([], {})
+    if len(frame) and not len(rest):
+        raise DataError(
+            f"{spec.name}.{source.name}: every row is unreadable, e.g. {next(iter(reasons.values()))[0]}.",
+            "The source has probably changed its format; nothing was published.",
+        )
+    return SourceReport(
+        snapshot=given.version,
+        rows=len(frame),
+        verdicts=tuple(verdicts),
+        quarantine=tuple(
+            (frame.at[row, "ds"], int(frame.at[row, ROW]), "; ".join(found))
+            for row, found in sorted({**reasons, **marked}.items())
+        ),
+    )
+
+
+def _key_problems(frame: pd.DataFrame, source: Source) -> dict[int, str]:
+    """Return what is wrong with the keys: null, repeated by an exact copy, or claimed by different rows."""
+    key = ["ds", *source.key]
+    named = ", ".join(source.key)
+    problems = {int(row): f"a key column is null ({named})" for row in frame.index[frame[key].isna().any(axis=1)]}
+    keyed = frame.drop(index=list(problems))
+    copies = keyed.duplicated(["ds", *source.columns])
+    problems |= {int(row): f"an exact copy of another row ({named})" for row in keyed.index[copies]}
+    distinct = keyed[~copies]
+    # rows that disagree all go: nobody knows which one is right
+    disagree = distinct.index[distinct.duplicated(key, keep=False)]
+    problems |= {int(row): f"different rows claim the same key ({named})" for row in disagree}
+    return problems
+
+
+def _store(report: ValidationReport) -> Output:
+    import hashlib
+
+    store = get_store()
+    content = report.model_dump_json(indent=1).encode()
+    key = report_key(report.model, report.window)
+    store.write(key, content)
+    return Output(name="validation", uri=store.uri(key), version=hashlib.sha256(content).hexdigest()[:16])
+
+
+def _refuse_critical(report: ValidationReport, output: Output) -> None:
+    failures = report.critical
+    if failures:
+        raise DataError(
+            f"{report.model}: nothing is published for {report.window}: " + "; ".join(failures) + ".",
+            f"Correct the source and ingest the days again, or correct the expectation. The report: {output.uri}",
+        )
