@@ -1,8 +1,8 @@
 """Brings one daily partition of every source into the lake, checks it and publishes it.
 
 **Fires** on the model's cron, for the day before; by hand, with a partition in the form or a partition key
-over REST; by `airflow backfill create`, for any range of days. A paused or late day is not caught up by
-itself: backfill it.
+over REST; by `airflow backfill create`, for any range of days. A day missed while paused is not caught up by itself:
+backfill it. `--to-date` is a moment, so give the day after: from 2013-07-01 to 2013-07-04 is three partitions.
 
 **Publishes** the partition of `<model>.published`; its event carries the snapshot that holds the rows.
 Every downstream pipeline of the model follows from that event.
@@ -19,11 +19,11 @@ Every downstream pipeline of the model follows from that event.
 from __future__ import annotations
 
 from airflow.sdk import DAG, chain
-from evergreen_airflow.operator import StepOperator
 
 from evergreen.catalog import load_models
 from evergreen_airflow.assets import published
 from evergreen_airflow.dag_defaults import Tag, dag_options, daily, partition_param
+from evergreen_airflow.operator import StepOperator
 
 for spec in load_models():
     with DAG(

@@ -45,8 +45,8 @@ def test_steps_read_the_manifests_the_contract_names(dags: dict[str, DAG], pipel
     steps = [task for task in dags[f"{MODEL}.{pipeline}"].topological_sort() if task.task_type == "StepOperator"]
     assert [task.task_id for task in steps] == [task.step for task in steps] == list(PIPELINES[pipeline])
     for task in steps:
-        assert task.upstream == {step: step for step in PIPELINES[pipeline][task.step]}, task.task_id
-        assert set(task.upstream) <= task.get_flat_relative_ids(upstream=True), task.task_id
+        assert task.upstream_steps == {step: step for step in PIPELINES[pipeline][task.step]}, task.task_id
+        assert set(task.upstream_steps) <= task.get_flat_relative_ids(upstream=True), task.task_id
 
 
 def test_ingest_works_on_the_day_before_its_tick(dags: dict[str, DAG]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 from rich.console import Console
+from rich.status import Status as RichStatus
 from rich.table import Table
 
 from evergreen.catalog import load_model
@@ -46,9 +47,10 @@ def run_loop(
     spec = load_model(model)
     plan = make_plan(spec, through, history_start, start, length)
     out.print(f"[bold]{spec.name}[/]: history {plan.history}, then {len(plan.periods)} periods of a {length}.")
-    with _progress(out) as report:
-        driver: Driver = InProcessDriver(spec.name, report) if in_process else _airflow(spec, report)
-        runs = _replay(plan, driver, out, "inprocess" if in_process else "loop")
+    with out.status("starting") as status:
+        progress = _Progress(out, status)
+        driver: Driver = InProcessDriver(spec.name, progress.show) if in_process else _airflow(spec, progress.show)
+        runs = _replay(plan, driver, progress, "inprocess" if in_process else "loop")
     summary = summarize(spec, plan, runs)
     path = store_summary(summary)
     out.print(_table(summary))
@@ -72,14 +74,14 @@ def _airflow(spec: ModelSpec, report: Report) -> AirflowDriver:
     return driver
 
 
-def _replay(plan: LoopPlan, driver: Driver, out: Console, prefix: str) -> list[PeriodRuns]:
-    with _timed(out, f"history {plan.history}"):
+def _replay(plan: LoopPlan, driver: Driver, progress: _Progress, prefix: str) -> list[PeriodRuns]:
+    with progress.of(f"history {plan.history}"):
         history = driver.backfill(f"{prefix}__history", plan.history)
-    with _timed(out, f"first champion, {plan.history.end}"):
+    with progress.of(f"first champion, {plan.history.end}"):
         champion = driver.train(f"{prefix}__first_champion", plan.history.end)
     runs = [history.model_copy(update={"train": champion.train})]
     for period in plan.periods:
-        with _timed(out, period.label):
+        with progress.of(period.label):
             runs.append(_replay_period(period, driver, prefix))
     return runs
 
@@ -93,17 +95,22 @@ def _replay_period(period: Period, driver: Driver, prefix: str) -> PeriodRuns:
     return day.model_copy(update={"backfill": bulk.backfill})
 
 
-@contextmanager
-def _progress(out: Console) -> Iterator[Report]:
-    with out.status("starting") as status:
-        yield lambda text: status.update(text)
+class _Progress:
+    """Shows the period and the task that is running; leaves a line for each period that is done."""
 
+    def __init__(self, out: Console, status: RichStatus) -> None:
+        self.out, self.status, self.period = out, status, ""
 
-@contextmanager
-def _timed(out: Console, what: str) -> Iterator[None]:
-    begin = monotonic()
-    yield
-    out.print(f"  [green]done[/] {what} [dim]{monotonic() - begin:.1f} s[/]")
+    def show(self, text: str) -> None:
+        """Show what is running now."""
+        self.status.update(f"[bold]{self.period}[/] {text}")
+
+    @contextmanager
+    def of(self, period: str) -> Iterator[None]:
+        """Name the period, and say how long it took."""
+        self.period, begin = period, monotonic()
+        yield
+        self.out.print(f"  [green]done[/] {period} [dim]{monotonic() - begin:.1f} s[/]")
 
 
 def _table(summary: Summary) -> Table:
