@@ -1,6 +1,6 @@
 """Runs one command and sees to it that nothing it started outlives it, or outlives its caller.
 
-``python -I -S guardian.py [--memory-limit=BYTES] [--grace=SECONDS] -- command argument ...``
+``python -I -S guardian.py [--memory-limit=BYTES] [--grace=SECONDS] [--scratch=FOLDER] -- command argument ...``
 
 The caller holds the write end of the guardian's standard input. When that closes (the caller ended,
 however it ended), on SIGTERM, SIGINT or SIGHUP, and when the command ends, every process of the command's tree
@@ -8,6 +8,7 @@ is stopped: the command first (SIGTERM, as a container runtime does), what it le
 what is still there after the grace period by SIGKILL. On Linux the guardian is the tree's child
 subreaper, so that daemons that left the session belong to it too; elsewhere processes are followed
 by parent and by process group. Over its memory limit the tree is killed and the exit code is 137.
+The scratch folder is removed last, whatever happened before.
 The exit code is otherwise the command's own, 128 + n if signal n ended it; 126 or 127 if it cannot start.
 
 Standard library only, and little of it: this is on the way of every task (about 20 ms).
@@ -40,24 +41,29 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> int:
     """Run the command after ``--`` and return its exit code."""
     try:
-        limit, grace, command = parse(arguments)
+        limit, grace, scratch, command = parse(arguments)
     except ValueError as error:
-        say(f"{error}; usage: guardian.py [--memory-limit=BYTES] [--grace=SECONDS] -- command argument ...")
+        say(f"{error}; usage: guardian.py [--memory-limit=BYTES] [--grace=SECONDS] [--scratch=FOLDER] -- command ...")
         return 64
-    return Guardian(command, limit, grace).run()
+    code = Guardian(command, limit, grace).run()
+    if scratch:
+        remove(scratch)
+    return code
 
 
-def parse(arguments: list[str]) -> tuple[int, float, list[str]]:
-    """Return memory limit (bytes, 0: none), grace (seconds) and command; argparse would cost 10 ms."""
-    limit, grace = 0, 10.0
+def parse(arguments: list[str]) -> tuple[int, float, str, list[str]]:
+    """Return memory limit (bytes, 0: none), grace (seconds), scratch and command; argparse would cost 10 ms."""
+    limit, grace, scratch = 0, 10.0, ""
     for position, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         if argument == "--" and arguments[position + 1 :]:
-            return limit, grace, arguments[position + 1 :]
+            return limit, grace, scratch, arguments[position + 1 :]
         if name == "--memory-limit":
             limit = int(value)
         elif name == "--grace":
             grace = float(value)
+        elif name == "--scratch":
+            scratch = value
         else:
             raise ValueError(f"unexpected argument {argument!r}")
     raise ValueError("no command")
@@ -264,6 +270,16 @@ def prctl(option: int, value: int) -> None:
 
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
         say(f"prctl({option}) failed: {os.strerror(ctypes.get_errno())}")
+
+
+def remove(folder: str) -> None:
+    """Remove a folder and what is in it, as far as possible."""
+    try:
+        os.rmdir(folder)  # noqa: PTH106
+    except OSError:  # it is seldom empty, but then shutil's 10 ms are saved
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def say(message: str) -> None:

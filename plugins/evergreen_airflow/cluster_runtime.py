@@ -1,0 +1,121 @@
+"""The KubernetesPodOperator, with the remedies its users have found necessary; each names its upstream issue."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.sdk.exceptions import AirflowException
+from kubernetes.client import models as k8s
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+from evergreen.contract import EXIT_CODES, FailureClass
+from evergreen_airflow.outcome import Ending
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+ATTEMPT = "EVERGREEN_ATTEMPT"
+"""Names the execution of a task; a pod, and the manifest it writes, carry that of the try that launched it."""
+_EVENT_ATTEMPT = "evergreen_attempt"
+_CONFLICT = 409
+_SURROUNDINGS = frozenset(
+    {"Evicted", "Preempting", "Shutdown", "NodeShutdown", "NodeLost", "Terminated", "DeadlineExceeded", "NodeAffinity"}
+)
+"""Reasons of a pod's failure that are not the step's own."""
+
+
+class ClusterPodOperator(KubernetesPodOperator):
+    """A KubernetesPodOperator whose end is decided by `conclude`, whatever became of the pod."""
+
+    _observed_pod: k8s.V1Pod | None = None
+    _value: dict[str, Any] | None = None
+
+    @abstractmethod
+    def conclude(self, context: Context, attempt: str, ending: Ending) -> dict[str, Any]:
+        """Return the task's value or raise, given how its pod ended."""
+
+    def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
+        """Launch the pod, or find the one that an interrupted try has launched.
+
+        A request that was answered with an error may have been carried out all the same (apache/airflow #35676,
+        duplicate pods). An attempt's pod has one name, so the repeated request is refused: then it is there.
+        """
+        try:
+            pod = super().get_or_create_pod(pod_request_obj, context)
+        except ApiException as error:
+            if error.status != _CONFLICT:
+                raise
+            self.log.info("Pod %s is there already: watching it.", pod_request_obj.metadata.name)
+            pod = self.hook.get_pod(pod_request_obj.metadata.name, pod_request_obj.metadata.namespace)
+        # an adopted pod writes its manifest under the attempt of the try that launched it
+        self.trigger_kwargs = {_EVENT_ATTEMPT: variables_of(pod)[ATTEMPT]}
+        return pod
+
+    def convert_config_file_to_dict(self) -> None:
+        """Give the trigger the cluster's address once.
+
+        With ``$KUBECONFIG`` set beside a connection that says it too, the trigger would be given both, and fail with
+        "mutually exclusive" for every task.
+        """
+        self._config_dict = None
+        fields = ("in_cluster", "kube_config", "kube_config_path")
+        if not any(self.hook._get_field(field) for field in fields):  # type: ignore[attr-defined]
+            super().convert_config_file_to_dict()  # type: ignore[no-untyped-call]
+
+    def cleanup(
+        self,
+        pod: k8s.V1Pod,
+        remote_pod: k8s.V1Pod,
+        xcom_result: dict[str, Any] | None = None,
+        context: Context | None = None,
+    ) -> None:
+        """Remember how the pod ended before it is removed."""
+        self._observed_pod = remote_pod
+        super().cleanup(pod, remote_pod, xcom_result, context)
+
+    def trigger_reentry(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Conclude, from what the trigger and the pod tell.
+
+        The provider takes a success event for success even if the pod is gone (#66715), or failed in the meantime
+        (#41867). Here it is one of two witnesses, and the manifest is the other.
+        """
+        attempt = event[_EVENT_ATTEMPT]
+        self.trigger_kwargs = {_EVENT_ATTEMPT: attempt}  # for a re-deferral
+        trouble: Exception | None = None
+        try:
+            super().trigger_reentry(context, event)
+        except (AirflowException, ApiException, HTTPError) as error:
+            trouble = error
+            self.log.warning("Kubernetes: %s", error)
+        self._value = self.conclude(context, attempt, ending_of(self._observed_pod, event, trouble))
+        return self._value
+
+
+def variables_of(pod: k8s.V1Pod) -> Mapping[str, str]:
+    """Return the variables that the pod's specification sets by value."""
+    return {variable.name: variable.value or "" for variable in pod.spec.containers[0].env or ()}
+
+
+def ending_of(pod: k8s.V1Pod | None, event: Mapping[str, Any], trouble: Exception | None) -> Ending:
+    """Return how a pod ended, as far as the pod, the trigger's event and the provider's exception tell."""
+    told = str(event.get("message") or trouble or "")
+    if pod is None or pod.status is None:
+        return Ending(None, told or "its pod is gone")
+    statuses = [status for status in pod.status.container_statuses or () if status.name == pod.spec.containers[0].name]
+    terminated = statuses[0].state.terminated if statuses and statuses[0].state else None
+    if pod.status.reason in _SURROUNDINGS or pod.metadata.deletion_timestamp:
+        code = terminated.exit_code if terminated else None
+        detail = ": ".join(filter(None, (pod.status.reason or "deleted", pod.status.message)))
+        return Ending(code, detail, FailureClass.TEMPORARY)
+    if terminated is None:
+        return Ending(0 if pod.status.phase == "Succeeded" else None, told or f"phase {pod.status.phase}")
+    detail = (terminated.message or terminated.reason or "").strip()
+    if terminated.reason == "OOMKilled":
+        return Ending(terminated.exit_code, detail, FailureClass.OUT_OF_MEMORY)
+    if terminated.exit_code == EXIT_CODES[FailureClass.OUT_OF_MEMORY]:  # killed, and not for its memory
+        return Ending(terminated.exit_code, detail, FailureClass.TEMPORARY)
+    return Ending(terminated.exit_code, detail)

@@ -1,0 +1,257 @@
+"""The one operator: every step of every model is a pod, run by a cluster or by this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowSkipException
+from kubernetes.client import models as k8s
+
+from evergreen.contract import ConfigurationError, Manifest, RunIdentity, Status, StepError
+from evergreen.settings import get_settings
+from evergreen.spec import ModelSpec, Profile
+from evergreen.store import get_store, read_manifest
+from evergreen_airflow import pod as pods
+from evergreen_airflow.cluster_runtime import ATTEMPT, ClusterPodOperator
+from evergreen_airflow.outcome import Attempts, Ending, accept, airflow_error, read_own_manifest, xcom_value
+from evergreen_airflow.partition import resolve_window
+from evergreen_airflow.process_runtime import PodProcess
+
+if TYPE_CHECKING:
+    import jinja2
+    from airflow.sdk import Context
+
+DEFAULT_TIMEOUT = timedelta(hours=1)
+_STEPS_WITH_FEATURES = frozenset({"build_features", "materialize", "assemble", "check_drift"})
+
+
+class StepOperator(ClusterPodOperator):
+    """Runs one step of a model as a pod.
+
+    The full, hardened pod is always built and shown under Rendered Template. ``EVERGREEN_RUNTIME``, read when the
+    task executes, decides who runs it: a cluster, while the task waits deferred, or this machine, as a process group.
+    Either way the task's end follows from the result manifest of this very attempt, never from the exit code alone:
+    only temporary failures are retried, out of memory once on the next larger profile, and an answer that is no
+    ("refused") leaves this task green and those that depend on it skipped.
+
+    Parameters
+    ----------
+    step
+        The step's name.
+    spec
+        The model.
+    upstream
+        Manifests the step reads: step name to task id of the same run.
+    params_json
+        Parameters of the step; templated, passed as JSON.
+    profile
+        Resource profile; default: what model.yaml says for this kind of step.
+    cmds
+        The command before ``run-step``; replaced in tests only.
+    task_id
+        Default: the step's name.
+    execution_timeout
+        Required, because it is the pod's deadline too.
+    kwargs
+        Everything else a task or a KubernetesPodOperator takes.
+
+    Returns
+    -------
+    dict
+        XCom: the manifest's facts and metrics, ``status`` and ``reason``.
+    """
+
+    template_fields: Sequence[str] = ("params_json", "rendered_pod", *ClusterPodOperator.template_fields)
+    template_fields_renderers = {"params_json": "json", "rendered_pod": "yaml", "env_vars": "py"}  # noqa: RUF012
+    ui_color = "#e3f4e1"
+
+    def __init__(
+        self,
+        *,
+        step: str,
+        spec: ModelSpec,
+        upstream: Mapping[str, str] | None = None,
+        params_json: Mapping[str, Any] | None = None,
+        profile: Profile | None = None,
+        cmds: Sequence[str] = pods.COMMAND,
+        task_id: str | None = None,
+        retries: int = 3,
+        retry_delay: timedelta = timedelta(seconds=15),
+        retry_exponential_backoff: float = 2.0,
+        max_retry_delay: timedelta = timedelta(minutes=10),
+        execution_timeout: timedelta | None = DEFAULT_TIMEOUT,
+        **kwargs: Any,
+    ) -> None:
+        if execution_timeout is None:
+            raise ValueError(f"{step}: execution_timeout is required: it is the deadline of the pod as well")
+        defaults = pods.hardened() | {
+            "startup_timeout_seconds": 600,  # pulling the image of a training step takes minutes
+            "log_events_on_failure": True,
+            "log_pod_spec_on_failure": False,
+            # with it the end of the log is read, not followed, which can hang (apache/airflow #58382)
+            "logging_interval": 15,
+            "random_name_suffix": False,
+        }
+        super().__init__(
+            task_id=task_id or step,
+            cmds=list(cmds),
+            labels=pods.labels(spec.name, step),
+            retries=retries,
+            retry_delay=retry_delay,
+            retry_exponential_backoff=retry_exponential_backoff,
+            max_retry_delay=max_retry_delay,
+            execution_timeout=execution_timeout,
+            active_deadline_seconds=max(1, int(execution_timeout.total_seconds())),
+            do_xcom_push=False,  # it would mean the XCom sidecar, which can hang (#32111); XCom comes from the manifest
+            **(defaults | kwargs),
+        )
+        self.step = step
+        self.model = spec.name
+        self.upstream_steps = dict(upstream or {})
+        self.params_json = dict(params_json or {})
+        self.profile: Profile = profile or _default_profile(step, spec)
+        self.rendered_pod = ""
+        self._process: PodProcess | None = None
+
+    # --- the pod -----------------------------------------------------------------------------------------------
+
+    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """Render the templates, then show the pod that follows from them."""
+        super().render_template_fields(context, jinja_env)
+        try:
+            document = PodGenerator.serialize_pod(self.build_pod_request_obj(context, dry_run=True))
+        except StepError as error:  # execute meets it again, and ends the task as its class demands
+            self.rendered_pod = f"# no pod: {error}"
+        else:
+            self.rendered_pod = yaml.safe_dump(document, sort_keys=False, width=1000)
+
+    def build_pod_request_obj(self, context: Context | None = None, *, dry_run: bool = False) -> k8s.V1Pod:
+        """Build the pod of the attempt that the context describes; needs no cluster when ``dry_run``."""
+        if context is not None:
+            self._describe(context)
+        return super().build_pod_request_obj(context, dry_run=dry_run)
+
+    def _describe(self, context: Context) -> None:
+        settings = get_settings()
+        run, attempt = _identity(context), _attempt(context)
+        self.image = pods.checked_image(settings.step_image)
+        self.namespace = settings.namespace
+        self.name = pods.pod_name(self.model, self.step, run, attempt)
+        self.arguments = [pods.escape(argument) for argument in self._arguments(context, run)]
+        self.container_resources = pods.PROFILES[self._profile(context, run)]
+        self.env_vars = [
+            k8s.V1EnvVar(name=ATTEMPT, value=attempt),
+            k8s.V1EnvVar(name="EVERGREEN_IMAGE", value=pods.escape(self.image)),
+            k8s.V1EnvVar(name="PYTHONUNBUFFERED", value="1"),  # lines are logged as they are written
+        ]
+
+    def _arguments(self, context: Context, run: RunIdentity) -> list[str]:
+        window = resolve_window(context)
+        return [
+            "run-step",
+            self.step,
+            f"--model={self.model}",
+            f"--partition={window.end}",
+            f"--window-start={window.start}",
+            f"--dag-id={run.dag_id}",
+            f"--run-id={run.run_id}",
+            f"--task-id={run.task_id}",
+            *(f"--upstream={step}={task_id}" for step, task_id in self.upstream_steps.items()),
+            *(f"--param={name}={json.dumps(value)}" for name, value in self.params_json.items()),
+        ]
+
+    def _profile(self, context: Context, run: RunIdentity) -> Profile:
+        if context["ti"].try_number > 1 and Attempts(get_store(), run).ran_out_of_memory():
+            return pods.LARGER.get(self.profile, self.profile)
+        return self.profile
+
+    # --- the run -----------------------------------------------------------------------------------------------
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the pod here, or launch it in the cluster and defer; skip without a pod after an upstream refusal."""
+        try:
+            self._skip_after_refusal(_identity(context))
+            settings = get_settings()
+            self.deferrable = settings.runtime == "kubernetes"
+            self.pod_request_obj = self.build_pod_request_obj(context, dry_run=not self.deferrable)
+            if not self.deferrable:
+                self._process = PodProcess(self.pod_request_obj, self.log)
+                ending = self._process.run()
+        except StepError as error:
+            raise airflow_error(error) from None  # the message says it all
+        if not self.deferrable:
+            return self.conclude(context, _attempt(context), ending)
+        super().execute(context)  # raises TaskDeferred, unless the pod it found has ended
+        assert self._value is not None  # noqa: S101  # then the end was concluded
+        return self._value
+
+    def _skip_after_refusal(self, run: RunIdentity) -> None:
+        for task_id in self.upstream_steps.values():
+            manifest = read_manifest(get_store(), run.sibling(task_id))
+            if manifest is not None and manifest.status is Status.REFUSED:
+                raise AirflowSkipException(f"{task_id}: {manifest.reason}")
+
+    def on_kill(self) -> None:
+        """End what runs: the process group here, or the pod in the cluster."""
+        if self._process is not None:
+            self._process.kill()
+        else:
+            super().on_kill()
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def conclude(self, context: Context, attempt: str, ending: Ending) -> dict[str, Any]:
+        """End the task as the manifest of this attempt says."""
+        store, run = get_store(), _identity(context)
+        try:
+            manifest = read_own_manifest(store, run)
+            manifest = accept(manifest, ending, attempt=attempt, model=self.model, step=self.step)
+        except StepError as error:
+            attempts, profile = Attempts(store, run), self._profile(context, run)
+            retry_larger = profile in pods.LARGER and not attempts.ran_out_of_memory()
+            attempts.record(context["ti"].try_number, attempt, profile, error)
+            raise airflow_error(error, larger_profile_left=retry_larger) from None
+        value = xcom_value(manifest)
+        context["ti"].xcom_push(key="return_value", value=value)
+        if manifest.status is Status.SKIPPED:
+            raise AirflowSkipException(manifest.reason)
+        self._describe_events(context, manifest)
+        return value
+
+    def _describe_events(self, context: Context, manifest: Manifest) -> None:
+        """Give the outlets' events what was written, and their partitions where the run itself has none."""
+        snapshot, window = manifest.facts.get("snapshot"), manifest.window
+        for outlet in self.outlets:
+            if not isinstance(outlet, Asset):
+                continue
+            event = context["outlet_events"][outlet]
+            if snapshot is not None:
+                event.extra = {"snapshot": str(snapshot), "rows": manifest.facts.get("rows")}
+            if not context["dag_run"].partition_key:  # a run by hand: what is downstream follows partitions only
+                event.add_partitions([str(window.start + timedelta(days=day)) for day in range(window.days)])
+
+
+def _default_profile(step: str, spec: ModelSpec) -> Profile:
+    if step == "train":
+        return spec.resources.training
+    return spec.resources.features if step in _STEPS_WITH_FEATURES else spec.resources.default
+
+
+def _identity(context: Context) -> RunIdentity:
+    ti = context["ti"]
+    if ti.map_index is not None and ti.map_index >= 0:
+        raise ConfigurationError(
+            f"{ti.task_id} is mapped: its instances would share one manifest.", "Do not map steps."
+        )
+    return RunIdentity(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id)
+
+
+def _attempt(context: Context) -> str:
+    ti: Any = context["ti"]
+    return f"{ti.try_number}-{ti.id}"  # the id tells a run from an earlier one that was deleted and had the same name

@@ -1,0 +1,140 @@
+"""From how a step ended to how its Airflow task ends."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from evergreen.contract import (
+    ConfigurationError,
+    FailureClass,
+    Manifest,
+    RunIdentity,
+    StepError,
+    failure_class_of,
+)
+from evergreen.store import ArtifactStore, read_manifest
+
+_SIGNALLED = frozenset({129, 130, 143})
+"""Ended by SIGHUP, SIGINT or SIGTERM: someone else's decision, e.g. a node that is drained."""
+_CANNOT_START = frozenset({126, 127})
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a step's pod or process ended, seen from outside."""
+
+    exit_code: int | None
+    """None: it cannot be told, e.g. the pod is gone."""
+    detail: str = ""
+    """Its last words."""
+    failure_class: FailureClass | None = None
+    """Set when the surroundings, not the step, decided: a deadline, an eviction."""
+
+    @property
+    def cause(self) -> FailureClass:
+        """The failure class, as far as it can be told without a manifest."""
+        if self.failure_class or self.exit_code is None or self.exit_code in _SIGNALLED:
+            return self.failure_class or FailureClass.TEMPORARY
+        if self.exit_code in _CANNOT_START:
+            return FailureClass.CONFIGURATION
+        return failure_class_of(self.exit_code)
+
+    def __str__(self) -> str:
+        ended = "ended" if self.exit_code is None else f"ended with exit code {self.exit_code}"
+        return f"{ended} ({self.detail})" if self.detail else ended
+
+
+class StepFailed(StepError):
+    """A failed step: what its manifest says, or what can be told without one."""
+
+    def __init__(self, failure_class: FailureClass, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.failure_class = failure_class
+
+
+def accept(manifest: Manifest | None, ending: Ending, *, attempt: str, model: str, step: str) -> Manifest:
+    """Return the manifest of a step that gave an answer.
+
+    Raises
+    ------
+    StepFailed
+        If it reports a failure, is missing, was left by another attempt, model or step, or the process failed after
+        it was written. Exit 0 is no proof of anything (apache/airflow #41867: failed pods marked success).
+    """
+    if manifest is None or manifest.attempt != attempt:
+        left = "no manifest" if manifest is None else f"only the manifest of another attempt, {manifest.attempt}"
+        if ending.exit_code == 0:
+            raise StepFailed(
+                FailureClass.BUG,
+                f"step {step} of {model} {ending} but left {left}.",
+                "Its output is not to be trusted: read its log, then clear the task.",
+            )
+        raise StepFailed(ending.cause, f"step {step} of {model} {ending} and left {left}.")
+    if (manifest.model, manifest.step) != (model, step):
+        raise StepFailed(
+            FailureClass.BUG,
+            f"{manifest.run.key}/result.json is of step {manifest.step} of {manifest.model}, not of {step} of {model}.",
+            "Two tasks write to one place: check the arguments of the step's command.",
+        )
+    if manifest.failure:
+        failure = manifest.failure
+        raise StepFailed(failure.failure_class, f"{failure.failure_class}: {failure.message}", failure.hint)
+    if ending.exit_code:  # the answer was stored, but something went wrong after: repeating a step is always safe
+        cause = ending.cause
+        raise StepFailed(
+            FailureClass.TEMPORARY if cause is FailureClass.BUG else cause,
+            f"step {step} of {model} stored its result, then {ending}.",
+        )
+    return manifest
+
+
+def xcom_value(manifest: Manifest) -> dict[str, Any]:
+    """Return what later tasks may ask: the step's facts and metrics, its status and the reason for it."""
+    return {**manifest.metrics, **manifest.facts, "status": manifest.status.value, "reason": manifest.reason}
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """The failed attempts of a task, kept beside its manifest so that the next attempt knows of them."""
+
+    store: ArtifactStore
+    run: RunIdentity
+
+    def record(self, try_number: int, attempt: str, profile: str, error: StepError) -> None:
+        """Keep how an attempt failed."""
+        entry = {
+            "attempt": attempt,
+            "profile": profile,
+            "failure_class": error.failure_class.value,
+            "message": error.message,
+            "hint": error.hint,
+        }
+        self.store.write(f"{self.run.key}/attempts/{try_number}.json", json.dumps(entry, indent=2).encode())
+
+    def ran_out_of_memory(self) -> bool:
+        """Tell whether an earlier attempt did."""
+        entries = (self.store.read(key) for key in self.store.keys(f"{self.run.key}/attempts/"))
+        return any(json.loads(entry)["failure_class"] == FailureClass.OUT_OF_MEMORY for entry in entries if entry)
+
+
+def airflow_error(error: StepError, *, larger_profile_left: bool = False) -> AirflowException:
+    """Return the exception that makes Airflow retry what a retry can help, and nothing else."""
+    text = f"{error}"
+    if error.failure_class is FailureClass.OUT_OF_MEMORY:
+        if larger_profile_left:
+            return AirflowException(f"{text} The next try runs on the next larger resource profile.")
+        return AirflowFailException(f"{text} Raise resources in model.yaml, or shorten its windows.")
+    retry = error.failure_class is FailureClass.TEMPORARY
+    return AirflowException(text) if retry else AirflowFailException(text)
+
+
+def read_own_manifest(store: ArtifactStore, run: RunIdentity) -> Manifest | None:
+    """Return the manifest of this very task; an unreadable one is the step's defect, not the reader's setting."""
+    try:
+        return read_manifest(store, run)
+    except ConfigurationError as error:
+        raise StepFailed(FailureClass.BUG, error.message, error.hint) from error

@@ -1,0 +1,270 @@
+"""Runs a pod as a child process group: that very pod's command, arguments and environment, without a cluster.
+
+Honoured are the fields marked so in `POD`: one container; its command, arguments and variables; config maps and
+secrets, as files of the state folder; the memory limit and GPUs; ``emptyDir`` volumes at /tmp (a folder named by
+``TMPDIR``, removed afterwards) and /dev/shm (the machine's); the deadline and the grace period. Fields that only
+place or confine a pod are left to the cluster. Anything else is refused: a task that silently ran without its
+sidecar, its volume or its probe would not be the same task.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+from airflow.sdk.log import mask_secret
+from dotenv import dotenv_values
+from kubernetes.client import models as k8s
+from kubernetes.utils.quantity import parse_quantity
+
+from evergreen import guardian
+from evergreen.contract import ConfigurationError, FailureClass
+from evergreen.settings import get_settings
+from evergreen_airflow.outcome import Ending
+from evergreen_airflow.pod import GRACE_SECONDS, expand
+
+HONOURED = "honoured"
+CLUSTER = "left to the cluster: it decides where the pod runs or what it may do, not what it does"
+
+_RESOURCES = {"memory": HONOURED, "cpu": CLUSTER, "ephemeral-storage": CLUSTER, "nvidia.com/gpu": HONOURED}
+_NAME = {"name": HONOURED, "optional": HONOURED}
+_CONFINEMENT = dict.fromkeys(
+    ("allowPrivilegeEscalation", "fsGroup", "readOnlyRootFilesystem", "runAsGroup", "runAsNonRoot", "runAsUser"),
+    CLUSTER,
+) | {"capabilities": {"drop": CLUSTER}, "seccompProfile": CLUSTER}
+_PLACEMENT = (
+    "affinity",
+    "automountServiceAccountToken",
+    "enableServiceLinks",
+    "imagePullSecrets",
+    "nodeSelector",
+    "priorityClassName",
+    "runtimeClassName",
+    "schedulerName",
+    "serviceAccount",
+    "serviceAccountName",
+    "tolerations",
+    "topologySpreadConstraints",
+)
+POD: dict[str, Any] = {
+    **dict.fromkeys(("apiVersion", "kind", "metadata"), CLUSTER),
+    "spec": {
+        **dict.fromkeys(_PLACEMENT, CLUSTER),
+        "activeDeadlineSeconds": HONOURED,
+        "terminationGracePeriodSeconds": HONOURED,
+        "restartPolicy": HONOURED,
+        "securityContext": _CONFINEMENT,
+        "volumes": {"name": HONOURED, "emptyDir": {"medium": CLUSTER, "sizeLimit": CLUSTER}},
+        "containers": {
+            **dict.fromkeys(
+                ("image", "imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy"), CLUSTER
+            ),
+            **dict.fromkeys(("name", "command", "args"), HONOURED),
+            "env": {"name": HONOURED, "value": HONOURED},
+            "envFrom": {"configMapRef": _NAME, "secretRef": _NAME},
+            "resources": {"limits": _RESOURCES, "requests": _RESOURCES},
+            "securityContext": _CONFINEMENT,
+            "volumeMounts": {"name": HONOURED, "mountPath": HONOURED},
+        },
+    },
+}
+"""Every pod field this runtime knows; a field that is not here is refused."""
+
+_BASE_VARIABLES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT")
+"""What a process needs of the machine it runs on; everything else comes from the pod, as it would in a cluster."""
+_MOUNTS = {"/tmp": "tmp", "/dev/shm": "shm"}  # noqa: S108
+_LINE = 1 << 16
+_WATCH_SECONDS = 0.5
+
+
+class PodProcess:
+    """One run of a pod as a process.
+
+    Parameters
+    ----------
+    pod
+        The pod; it must consist of fields listed in `POD`.
+    log
+        Where every line of output goes.
+
+    Raises
+    ------
+    ConfigurationError
+        If the pod has a field that a process cannot honour; the message names it.
+    """
+
+    def __init__(self, pod: k8s.V1Pod, log: Any) -> None:
+        document = PodGenerator.serialize_pod(pod)
+        _refuse(document, POD, "")
+        self.spec = document["spec"]
+        _check_values(self.spec)
+        self.container = self.spec["containers"][0]
+        self.log = log
+        self._process: subprocess.Popen[str] | None = None
+        self._overdue = False
+
+    def run(self) -> Ending:
+        """Run the pod's command until it and everything it started have ended."""
+        # Ray puts sockets below it, whose paths may have 107 characters: not the state folder, not macOS' TMPDIR
+        scratch = tempfile.mkdtemp(prefix="evergreen-", dir="/tmp")
+        try:
+            environment = self._environment(scratch)
+            command = [*self._guardian(scratch), "--", *self._command(environment)]
+        except BaseException:
+            guardian.remove(scratch)
+            raise
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # held by this process alone: when it ends, however, the guardian sees the end
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=scratch,
+            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+        )
+        ended = threading.Event()
+        threading.Thread(target=self._watch, args=(ended, os.getppid()), daemon=True).start()
+        try:
+            last_words = self._stream()
+            exit_code = self._process.wait()
+        finally:
+            ended.set()
+            self.kill()
+            self._process.wait()
+        if self._overdue:
+            limit = self.spec["activeDeadlineSeconds"]
+            return Ending(exit_code, f"stopped after {limit} s, its time limit", FailureClass.TEMPORARY)
+        return Ending(exit_code, last_words)
+
+    def kill(self) -> None:
+        """Ask the guardian to end the whole process tree; returns at once."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        assert self._process.stdin is not None  # noqa: S101  # opened as a pipe
+        self._process.stdin.close()
+
+    def _stream(self) -> str:
+        """Log the output line by line; return the line that says most about the end."""
+        assert self._process is not None  # noqa: S101
+        assert self._process.stdout is not None  # noqa: S101
+        tail: deque[str] = deque(maxlen=20)
+        with self._process.stdout as output:
+            while line := output.readline(_LINE):
+                text = line.rstrip("\n")
+                self.log.info("%s", text)
+                if text.strip():
+                    tail.append(text)
+        errors = [line for line in tail if line.startswith(("error: ", "guardian: "))]
+        return (errors or list(tail) or [""])[-1]
+
+    def _watch(self, ended: threading.Event, parent: int) -> None:
+        """End the process at its deadline, or when this process's own parent is gone.
+
+        Airflow's supervisor may be killed, and the task then lives on unseen while the step says nothing.
+        """
+        deadline = time.monotonic() + self.spec.get("activeDeadlineSeconds", float("inf"))
+        while not ended.wait(_WATCH_SECONDS):
+            self._overdue = time.monotonic() > deadline
+            if self._overdue or os.getppid() != parent:
+                self.kill()
+                return
+
+    def _guardian(self, scratch: str) -> list[str]:
+        command = [sys.executable, "-I", "-S", guardian.__file__, f"--scratch={scratch}"]
+        command.append(f"--grace={self.spec.get('terminationGracePeriodSeconds', GRACE_SECONDS)}")
+        if memory := _limits(self.container).get("memory"):
+            command.append(f"--memory-limit={int(parse_quantity(memory))}")
+        return command
+
+    def _command(self, environment: dict[str, str]) -> list[str]:
+        given: list[str] = [*self.container["command"], *self.container.get("args", ())]
+        command = [expand(argument, environment) for argument in given]
+        return [sys.executable if command[0] in {"python", "python3"} else command[0], *command[1:]]
+
+    def _environment(self, scratch: str) -> dict[str, str]:
+        variables = {name: os.environ[name] for name in _BASE_VARIABLES if name in os.environ}
+        variables |= {"EVERGREEN_STATE_DIR": str(get_settings().state_dir), "TMPDIR": scratch}
+        for source in self.container.get("envFrom", ()):
+            variables |= _variables(source)
+        for variable in self.container.get("env", ()):
+            variables[variable["name"]] = expand(variable.get("value", ""), variables)
+        return variables
+
+
+def _refuse(value: Any, known: Any, path: str) -> None:
+    if not isinstance(known, dict):
+        return
+    if isinstance(value, list):
+        for position, item in enumerate(value):
+            _refuse(item, known, f"{path}[{position}]")
+        return
+    for name, child in value.items():
+        if child is None or child is False or child in ({}, []):
+            continue  # as good as unset
+        field = f"{path}.{name}".lstrip(".")
+        if name not in known:
+            raise ConfigurationError(
+                f"pod field {field} cannot be honoured by the process runtime.",
+                "Leave it out, or run in a cluster with EVERGREEN_RUNTIME=kubernetes.",
+            )
+        _refuse(child, known[name], field)
+
+
+def _check_values(spec: dict[str, Any]) -> None:
+    container = spec["containers"][0]
+    gpus = int(_limits(container).get("nvidia.com/gpu", 0))
+    present = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    wrong = {
+        "spec.containers[1] (a sidecar)": len(spec["containers"]) > 1,
+        "spec.containers[0].command (none: the image's entry point)": not container.get("command"),
+        f"spec.restartPolicy={spec.get('restartPolicy')}": spec.get("restartPolicy") != "Never",
+        **{
+            f"spec.containers[0].volumeMounts: {mount['mountPath']}": mount["mountPath"] not in _MOUNTS
+            for mount in container.get("volumeMounts", ())
+        },
+        f"nvidia.com/gpu: {gpus} (this machine has {present})": gpus > present,
+    }
+    for field, is_wrong in wrong.items():
+        if is_wrong:
+            raise ConfigurationError(
+                f"pod field {field} cannot be honoured by the process runtime.",
+                "Change it, or run in a cluster with EVERGREEN_RUNTIME=kubernetes.",
+            )
+
+
+def _limits(container: dict[str, Any]) -> dict[str, str]:
+    limits: dict[str, str] = (container.get("resources") or {}).get("limits") or {}
+    return limits
+
+
+def _variables(source: dict[str, Any]) -> dict[str, str]:
+    """Return the variables of a config map or secret: a file of the state folder."""
+    secret = "secretRef" in source
+    reference = source["secretRef" if secret else "configMapRef"]
+    kind = "secrets" if secret else "config"
+    path = get_settings().state_dir / kind / f"{reference['name']}.env"
+    if not path.is_file():
+        if reference.get("optional"):
+            return {}
+        raise ConfigurationError(
+            f"{path}: not found; it holds the settings of the steps.", "Write it with: evergreen up"
+        )
+    found = dotenv_values(path, interpolate=False)
+    variables = {name: value for name, value in found.items() if value is not None}
+    if secret:
+        for value in variables.values():
+            for part in (value, urlsplit(value).password if "://" in value else None):
+                mask_secret(part)
+    return variables
