@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from datetime import date, datetime
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
+from pydantic import JsonValue
 
-from evergreen.contract import EXIT_CODES, ConfigurationError, RunIdentity, StepError, Window
+from evergreen.contract import EXIT_CODES, ConfigurationError, RunIdentity, StepError, TemporaryError, Window
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_app = typer.Typer(no_args_is_help=True, help="List, check and create models.")
@@ -26,9 +26,7 @@ def main() -> None:
         sys.exit(EXIT_CODES[error.failure_class])
 
 
-def _day(value: str | None, option: str) -> date | None:
-    if value is None:
-        return None
+def _day(value: str, option: str) -> date:
     try:
         return datetime.strptime(value, "%Y-%m-%d").date()  # a calendar day has no zone
     except ValueError as error:
@@ -36,13 +34,28 @@ def _day(value: str | None, option: str) -> date | None:
 
 
 def _pairs(values: list[str], option: str) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for value in values:
         key, separator, rest = value.partition("=")
-        if not separator:
+        if not separator or not key:
             raise ConfigurationError(f"{option}={value!r} is not of the form NAME=VALUE.")
+        if key in pairs:
+            raise ConfigurationError(f"{option}={value!r}: {key!r} is given twice.", "Give it once.")
         pairs[key] = rest
     return pairs
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is Python's, not JSON's")
+
+
+def _json(name: str, text: str) -> JsonValue:
+    try:
+        return cast("JsonValue", json.loads(text, parse_constant=_no_constant))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"--param={name}={text!r}: not JSON.", f"Quote text: --param='{name}=\"value\"'."
+        ) from error
 
 
 @app.command("run-step")
@@ -57,32 +70,27 @@ def run_step(
     upstream: Annotated[list[str] | None, typer.Option(help="STEP=TASK_ID of the same run; repeatable.")] = None,
     param: Annotated[list[str] | None, typer.Option(help="NAME=JSON; repeatable.")] = None,
 ) -> None:
-    """Run one step here and store its manifest."""
-    from evergreen.runner import build_request, execute, exit_code, load_step
+    """Run one step here and store its manifest; the manifest is printed as one line of JSON, the log is stderr."""
+    from evergreen.logs import configure
+    from evergreen.runner import Stopped, build_request, check_step, execute, exit_code, stoppable
+    from evergreen.settings import export_service_environment
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    load_step(step)
+    configure()
+    check_step(step)
     end = _day(partition, "--partition")
-    assert end is not None  # noqa: S101  # --partition is required
-    start = _day(window_start, "--window-start") or end
+    start = _day(window_start, "--window-start") if window_start else end
     if start > end:
-        raise ConfigurationError(f"--window-start={start} is after --partition={end}.")
-    params = {}
-    for name, value in _pairs(param or [], "--param").items():
-        try:
-            params[name] = json.loads(value)
-        except ValueError as error:
-            raise ConfigurationError(f"--param={name}={value!r}: not JSON.", 'Quote text: name="value".') from error
-    request = build_request(
-        step,
-        model,
-        Window(start=start, end=end),
-        RunIdentity(dag_id=dag_id, run_id=run_id or partition, task_id=task_id or step),
-        _pairs(upstream or [], "--upstream"),
-        params,
-    )
-    manifest = execute(request)
-    typer.echo(manifest.model_dump_json(indent=2))
+        raise ConfigurationError(f"--window-start={start} is after --partition={end}.", "Swap them.")
+    run = RunIdentity(dag_id=dag_id or "shell", run_id=run_id or str(end), task_id=task_id or step)
+    params = {name: _json(name, text) for name, text in _pairs(param or [], "--param").items()}
+    export_service_environment()
+    try:
+        with stoppable():
+            window = Window(start=start, end=end)
+            manifest = execute(build_request(step, model, window, run, _pairs(upstream or [], "--upstream"), params))
+    except Stopped:
+        raise TemporaryError("Stopped by SIGTERM.", "Run it again.") from None
+    typer.echo(manifest.model_dump_json())
     if manifest.failure:
         typer.echo(f"error: {manifest.failure.message} {manifest.failure.hint}".rstrip(), err=True)
     raise typer.Exit(exit_code(manifest))
@@ -105,6 +113,57 @@ def loop(
     first = parse_day(start, "--start", last=False) if start else None
     history = parse_day(history_start, "--history-start", last=False) if history_start else None
     run_loop(model, end, history, first, parse_length(step), in_process=in_process)
+
+
+@app.command()
+def up(
+    foreground: Annotated[bool, typer.Option(help="Run the services in this terminal, until Ctrl-C.")] = False,
+) -> None:
+    """Start the services on this machine, or repair what is down."""
+    from rich.console import Console
+
+    from evergreen.local import control
+
+    control.up(Console(), foreground=foreground)
+
+
+@app.command()
+def down() -> None:
+    """Stop the services; nothing of them stays behind."""
+    from rich.console import Console
+
+    from evergreen.local import control
+
+    control.down(Console())
+
+
+@app.command()
+def status() -> None:
+    """Show each service: state, process, restarts, address. Exit code 0 only if all are healthy."""
+    from rich.console import Console
+
+    from evergreen.local import control
+
+    raise typer.Exit(0 if control.status(Console()) else 1)
+
+
+@app.command("airflow-settings")
+def airflow_settings() -> None:
+    """Load connections, pools and variables from airflow_settings.yaml into the running Airflow."""
+    from evergreen.local import declared
+    from evergreen.local.access import load_airflow_settings
+
+    loaded: declared.Declared = load_airflow_settings()
+    counts = f"{len(loaded.connections)} connections, {len(loaded.pools)} pools, {len(loaded.variables)} variables"
+    typer.echo(f"Loaded {counts} from {declared.SETTINGS_FILE.name}.")
+
+
+@app.command("airflow", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def airflow(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Run Airflow's own command line on the embedded Airflow, e.g. `evergreen airflow dags list`."""
+    from evergreen.local.access import run_airflow
+
+    run_airflow(arguments or [])
 
 
 @models_app.command("list")

@@ -7,6 +7,7 @@ outputs). The result is stored as a manifest; exit 0 without a valid manifest is
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
@@ -14,7 +15,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A model, step, source or feature view name: lower case, digits and underscores."""
 
 
@@ -95,11 +97,26 @@ class RunIdentity(Frozen):
     @property
     def key(self) -> str:
         """The artifact key of this task's folder: ``runs/<dag_id>/<run_id>/<task_id>``, each part quoted."""
-        return "/".join(["runs", *(quote(part, safe="+=@,:-") for part in (self.dag_id, self.run_id, self.task_id))])
+        return "/".join(["runs", *(_folder_name(part) for part in (self.dag_id, self.run_id, self.task_id))])
 
     def sibling(self, task_id: str) -> RunIdentity:
         """Return the identity of another task of the same run."""
         return self.model_copy(update={"task_id": task_id})
+
+
+_LONGEST_FOLDER_NAME = 200
+"""Bytes; file systems allow 255, and an S3 key 1,024 in all."""
+
+
+def _folder_name(part: str) -> str:
+    """Quote a part of a run's identity: different parts stay different, and none is hidden or climbs out (``..``)."""
+    quoted = quote(part, safe="+=@,:-").replace("~", "%7E")
+    if quoted.startswith("."):
+        quoted = "%2E" + quoted[1:]
+    if len(quoted) <= _LONGEST_FOLDER_NAME:
+        return quoted
+    # "~" marks a shortened name: no unshortened one contains it
+    return f"{quoted[:150]}~{hashlib.sha256(part.encode()).hexdigest()[:32]}"
 
 
 class Window(Frozen):

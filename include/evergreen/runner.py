@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+import errno
 import importlib
 import logging
 import math
 import os
+import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
+from types import FrameType
+from zoneinfo import ZoneInfo
 
 from pydantic import JsonValue
 
@@ -30,7 +38,7 @@ from evergreen.contract import (
 )
 from evergreen.settings import PROJECT_ROOT, get_settings
 from evergreen.spec import ModelSpec
-from evergreen.store import get_store, read_manifest, write_manifest
+from evergreen.store import ArtifactStore, get_store, manifest_uri, read_manifest, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +63,46 @@ STEPS = (
 StepFunction = Callable[[Request, ModelSpec], Result]
 
 
+class Stopped(BaseException):
+    """SIGTERM arrived: no step may catch it by catching Exception."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn the first SIGTERM into `Stopped`, so that a running step leaves a manifest; ignore those that follow.
+
+    What sends it (kubelet, guardian) kills the process anyway when its grace is over.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread only
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def check_step(name: str) -> None:
+    """Refuse the name of a step that does not exist.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such step.
+    """
+    if name not in STEPS:
+        close = difflib.get_close_matches(name, STEPS, n=1)
+        raise ConfigurationError(
+            f"There is no step {name!r}.", f"Did you mean {close[0]}?" if close else f"Steps: {', '.join(STEPS)}."
+        )
+
+
 def load_step(name: str) -> StepFunction:
     """Return the function of a step.
 
@@ -63,10 +111,8 @@ def load_step(name: str) -> StepFunction:
     ConfigurationError
         If there is no such step.
     """
-    if name not in STEPS:
-        raise ConfigurationError(f"There is no step {name!r}.", f"Steps: {', '.join(STEPS)}.")
-    module = importlib.import_module(f"evergreen.steps.{name}")
-    function: StepFunction = module.run
+    check_step(name)
+    function: StepFunction = importlib.import_module(f"evergreen.steps.{name}").run
     return function
 
 
@@ -82,61 +128,65 @@ def build_request(
 
     Raises
     ------
+    ConfigurationError
+        If there is no such step or model, or its model.yaml is wrong.
     DataError
-        If an upstream task left no manifest, or that of another model.
+        If the window lies outside the model's data, or an upstream task left no manifest, a failed one, or that of
+        another model, step or partition.
     """
+    _admit(step, model, window)
     store = get_store()
-    manifests: dict[str, Manifest] = {}
-    for name, task_id in upstream.items():
-        sibling = run.sibling(task_id)
-        manifest = read_manifest(store, sibling)
-        if manifest is None:
-            raise DataError(
-                f"{store.uri(sibling.key)}/result.json: the upstream manifest is missing.",
-                f"Run task {task_id!r} of {run.dag_id} ({run.run_id}) first.",
-            )
-        if manifest.model != model:
-            raise DataError(
-                f"{store.uri(sibling.key)}/result.json: model: {manifest.model!r}, but this step is for {model!r}.",
-                "Pass the run of the right model.",
-            )
-        manifests[name] = manifest
     return Request(
         step=step,
         model=model,
         window=window,
         run=run,
-        upstream=manifests,
+        upstream={name: _upstream(store, run.sibling(task), name, model, window) for name, task in upstream.items()},
         params=dict(params),
         attempt=os.environ.get("EVERGREEN_ATTEMPT", "1"),
     )
 
 
+def _upstream(store: ArtifactStore, run: RunIdentity, step: str, model: str, window: Window) -> Manifest:
+    manifest = read_manifest(store, run)
+    uri = manifest_uri(store, run)
+    rerun = f"Run task {run.task_id!r} of {run.dag_id} ({run.run_id}) first."
+    if manifest is None:
+        raise DataError(f"{uri}: the upstream manifest is missing.", rerun)
+    for field, found, expected in (
+        ("model", manifest.model, model),
+        ("step", manifest.step, step),
+        ("partition", manifest.partition, window.end),
+    ):
+        if found != expected:
+            raise DataError(
+                f"{uri}: {field}: it is the manifest of {found}, but this step needs that of {expected}.",
+                f"Pass the right task of the right run, or run task {run.task_id!r} again.",
+            )
+    if manifest.failure:
+        raise DataError(f"{uri}: the upstream task failed: {manifest.failure.message}", rerun)
+    return manifest
+
+
 def execute(request: Request) -> Manifest:
-    """Run a step in this process and store its manifest, whatever happens; returns the manifest."""
+    """Run a step in this process and store its manifest; returns the manifest.
+
+    A request that is wrong in itself (unknown step or model, wrong model.yaml, a partition outside the data) is
+    refused before anything starts: it raises, and nothing is written. Once the step has started a manifest is
+    stored however it ends, also when it is stopped by SIGTERM (a temporary failure).
+
+    Raises
+    ------
+    ConfigurationError, DataError
+        If the request is refused.
+    TemporaryError
+        If the manifest cannot be stored, e.g. because the disk is full.
+    """
+    spec = _admit(request.step, request.model, request.window)
     started = utc_now()
-    result: Result | None = None
-    failure: Failure | None = None
-    digest = ""
-    try:
-        spec = load_model(request.model)
-        digest = config_digest(spec)
-        function = load_step(request.step)
-        _check_partition(request, spec)
-        result = function(request, spec)
-        _check_finite(result)
-    except StepError as error:
-        failure = Failure(failure_class=error.failure_class, message=error.message, hint=error.hint)
-    except MemoryError as error:
-        failure = Failure(failure_class=FailureClass.OUT_OF_MEMORY, message=f"out of memory: {error}")
-    except Exception as error:  # the contract's last line: anything unforeseen is a bug, and leaves a manifest too
-        log.exception("step %s of %s failed", request.step, request.model)
-        failure = Failure(
-            failure_class=FailureClass.BUG,
-            message=f"{type(error).__name__}: {error}",
-            hint="This is a defect: report it with the log above.",
-        )
-    outcome = result or Result()
+    ending = _attempt(request, spec)
+    failure = ending if isinstance(ending, Failure) else None
+    result = Result() if isinstance(ending, Failure) else ending
     manifest = Manifest(
         step=request.step,
         model=request.model,
@@ -144,15 +194,15 @@ def execute(request: Request) -> Manifest:
         run=request.run,
         attempt=request.attempt,
         params=request.params,
-        status=Status.FAILED if failure else outcome.status,
-        reason=outcome.reason,
-        outputs=outcome.outputs,
-        inputs=outcome.inputs,
-        metrics=outcome.metrics,
-        facts=outcome.facts,
+        status=Status.FAILED if failure else result.status,
+        reason=result.reason,
+        outputs=result.outputs,
+        inputs=result.inputs,
+        metrics=result.metrics,
+        facts=result.facts,
         failure=failure,
         code_version=code_version(),
-        config_digest=digest,
+        config_digest=config_digest(spec),
         image=os.environ.get("EVERGREEN_IMAGE", ""),
         started=started,
         finished=utc_now(),
@@ -161,23 +211,78 @@ def execute(request: Request) -> Manifest:
     return manifest
 
 
+def _attempt(request: Request, spec: ModelSpec) -> Result | Failure:
+    """Call the step's function; whatever comes out of it becomes a result or a failure with a class."""
+    for manifest in request.upstream.values():
+        if manifest.status is not Status.OK:  # what follows a "no" does not happen
+            reason = f"{manifest.run.task_id} was {manifest.status}: {manifest.reason}"
+            return Result(status=Status.SKIPPED, reason=reason)
+    try:
+        return _checked(request.step, load_step(request.step)(request, spec))
+    except StepError as error:
+        return Failure(failure_class=error.failure_class, message=error.message, hint=error.hint)
+    except (Stopped, KeyboardInterrupt) as error:
+        return _stopped("SIGTERM" if isinstance(error, Stopped) else "Ctrl-C")
+    except SystemExit as error:
+        if error.code == signal.SIGTERM:  # Ray replaces the handler by one that exits with the signal's number
+            return _stopped("SIGTERM")
+        return _unforeseen(request, error)
+    except Exception as error:  # the contract's last line: anything unforeseen leaves a manifest too
+        return _unforeseen(request, error)
+
+
+def _stopped(by: str) -> Failure:
+    return Failure(
+        failure_class=FailureClass.TEMPORARY,
+        message=f"stopped by {by} before it had finished.",
+        hint="Run it again: it begins anew.",
+    )
+
+
+def _unforeseen(request: Request, error: BaseException) -> Failure:
+    """Name the class of an exception that is no StepError."""
+    text = f"{type(error).__name__}: {error}"
+    # DuckDB, torch and Ray each have an OutOfMemoryError of their own
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return Failure(failure_class=FailureClass.OUT_OF_MEMORY, message=f"out of memory: {text}")
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        hint = "Free space on the disk, then run it again."
+        return Failure(failure_class=FailureClass.TEMPORARY, message=f"the disk is full: {text}", hint=hint)
+    log.error("step %s of %s failed", request.step, request.model, exc_info=error)
+    hint = "This is a defect: report it with the log above."
+    return Failure(failure_class=FailureClass.BUG, message=text, hint=hint)
+
+
 def exit_code(manifest: Manifest) -> int:
     """Return the exit code that stands for a manifest: 0 for every answer, sysexits for failures."""
     return EXIT_CODES[manifest.failure.failure_class] if manifest.failure else 0
 
 
-def _check_partition(request: Request, spec: ModelSpec) -> None:
-    if request.window.start < spec.schedule.start:
+def _admit(step: str, model: str, window: Window) -> ModelSpec:
+    """Return the model of a request, or refuse the request."""
+    check_step(step)
+    spec = load_model(model)
+    first, zone = spec.schedule.start, spec.schedule.timezone
+    if window.start < first:
         raise DataError(
-            f"partition {request.window.start} is before the first partition of {spec.name}, {spec.schedule.start}.",
+            f"partition {window.start} is before the first partition of {model}, {first}.",
             f"Use a later partition, or change schedule.start in {spec.folder / 'model.yaml'}.",
         )
+    today = datetime.now(ZoneInfo(zone)).date()
+    if window.end > today:
+        raise DataError(
+            f"partition {window.end} is in the future: in {zone} it is {today}.", "Use a day that has happened."
+        )
+    return spec
 
 
-def _check_finite(result: Result) -> None:
-    wrong = [name for name, value in result.metrics.items() if not math.isfinite(value)]
+def _checked(step: str, result: object) -> Result:
+    if not isinstance(result, Result):
+        raise TypeError(f"evergreen.steps.{step}.run returned {type(result).__name__}, not a Result")
+    wrong = [f"{name}={value}" for name, value in result.metrics.items() if not math.isfinite(value)]
     if wrong:
         raise DataError(f"metrics that are not finite: {', '.join(wrong)}.", "Leave out what cannot be computed.")
+    return result
 
 
 @lru_cache(maxsize=1)

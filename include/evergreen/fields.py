@@ -1,0 +1,55 @@
+"""The types of model.yaml's fields: what YAML makes of a typing slip is refused, not guessed at."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, StringConstraints
+
+
+def _no_switch(value: Any) -> Any:
+    """Refuse what YAML reads as true or false (``yes``, ``no``, ``on``, ``off``) where a number belongs."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number; YAML reads yes, no, on and off as true and false")
+    return value
+
+
+def _no_number(value: Any) -> Any:
+    """Refuse ``20130101``, which would be read as seconds since 1970."""
+    if isinstance(value, int | float):
+        raise ValueError("expected a day, written as 2013-01-01")
+    return value
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (LookupError, OSError, ValueError) as error:  # unknown; a folder of zones; no name at all
+        raise ValueError("not a time zone; write it as Europe/Berlin, or UTC") from error
+    return name
+
+
+def _no_repeats(values: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"named twice: {', '.join(repeated)}")
+    return values
+
+
+Count = Annotated[int, BeforeValidator(_no_switch)]
+Number = Annotated[float, AllowInfNan(False), BeforeValidator(_no_switch)]
+Day = Annotated[date, BeforeValidator(_no_number)]
+Days = Annotated[Count, Field(le=3660)]
+"""A number of daily partitions; ten years at most."""
+TimeZone = Annotated[str, AfterValidator(_known_zone)]
+Cron = Annotated[str, StringConstraints(pattern=r"^[\d*/,-]+( +[\w*/,#?-]+){4}$")]
+"""Five fields: minute, hour, day of month, month, day of week."""
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+ColumnName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+Columns = Annotated[tuple[ColumnName, ...], AfterValidator(_no_repeats)]
+RelativePath = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$")]
+"""A file inside the model's folder."""
+FunctionPath = Annotated[str, StringConstraints(pattern=r"^\w+(/\w+)*\.py:[A-Za-z_]\w*$")]
+"""``file.py:function`` inside the model's folder."""
