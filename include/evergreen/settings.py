@@ -41,6 +41,9 @@ Location = Annotated[str, AfterValidator(_without_trailing_slash)]
 """An absolute local path or an ``s3://bucket/prefix`` address."""
 
 
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+"""A local path; a relative one is taken from the current folder, ``~`` is the home folder."""
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -49,10 +52,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="EVERGREEN_", env_file=ENV_FILE, extra="ignore", frozen=True)
 
-    state_dir: Path = PROJECT_ROOT / ".evergreen"
+    state_dir: AbsolutePath = PROJECT_ROOT / ".evergreen"
     """Everything the laptop writes: services' data, logs, artifacts, the lake."""
-    models_dir: Path = PROJECT_ROOT / "include" / "models"
-    feature_repo: Path = PROJECT_ROOT / "feature_repo"
+    models_dir: AbsolutePath = PROJECT_ROOT / "include" / "models"
+    feature_repo: AbsolutePath = PROJECT_ROOT / "feature_repo"
     artifact_root: Location = Field(default_factory=_in_state_dir("artifacts"))
     """Manifests, reports, decisions, datasets, checkpoints."""
     lake_root: Location = Field(default_factory=_in_state_dir("lake"))
@@ -63,9 +66,6 @@ class Settings(BaseSettings):
     """S3 endpoint when it is not Amazon's, e.g. a SeaweedFS. Keys come from the usual ``AWS_*`` variables."""
     postgres_port: Port = 15432
     airflow_port: Port = 8080
-    airflow_worker_log_port: Port = 8793
-    """The scheduler serves the logs of running tasks here, on loopback."""
-    airflow_triggerer_log_port: Port = 8794
     mlflow_port: Port = 5000
     mlflow_tracking_uri: str = Field(default_factory=lambda data: f"http://127.0.0.1:{data['mlflow_port']}")
     """User and password come from ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``."""

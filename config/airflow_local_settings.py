@@ -1,0 +1,14 @@
+"""Loaded by every Airflow process at its start.
+
+Tasks and DAG parsers are forks of the scheduler and the DAG processor: what these two have imported, no
+fork needs to import again. The pod operator alone costs 0.9 s. Other processes do without.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if {"scheduler", "dag-processor"} & set(sys.argv):
+    import airflow.providers.cncf.kubernetes.operators.pod  # noqa: F401
+
+__all__: list[str] = []

@@ -1,0 +1,1 @@
+"""The laptop: embedded services, their supervisor, and the season that is replayed on them."""

@@ -1,0 +1,82 @@
+"""What running services tell the steps: the laptop's stand-ins for the cluster's config map and secret."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from evergreen.local.credentials import Credentials
+from evergreen.local.files import write_env_file
+from evergreen.settings import Settings
+
+QUIET = {
+    "DO_NOT_TRACK": "1",  # Evidently, and whoever else respects it
+    "FEAST_USAGE": "False",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "SCARF_ANALYTICS": "false",
+}
+"""Nothing phones home."""
+
+MLFLOW_USER = "admin"
+_LOOPBACK = ("127.0.0.1", "localhost")
+
+
+def step_config(settings: Settings) -> dict[str, str]:
+    """Return the public half: what a person has set and where the services are."""
+    own = {name: getattr(settings, name) for name in settings.model_fields_set}
+    own |= {
+        name: getattr(settings, name) for name in ("state_dir", "artifact_root", "lake_root", "mlflow_tracking_uri")
+    }
+    public = {f"EVERGREEN_{name.upper()}": str(value) for name, value in own.items() if not _secret(value)}
+    return {
+        **QUIET,
+        "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
+        "NO_PROXY": without_proxy(os.environ),
+        "RAY_TRAIN_V2_ENABLED": "1",
+        **public,
+    }
+
+
+def step_secrets(database_url: str, credentials: Credentials) -> dict[str, str]:
+    """Return the secret half."""
+    return {
+        "EVERGREEN_DATABASE_URL": database_url,
+        "MLFLOW_TRACKING_USERNAME": MLFLOW_USER,
+        "MLFLOW_TRACKING_PASSWORD": credentials.mlflow_admin,
+    }
+
+
+def write_step_environment(settings: Settings, config: Mapping[str, str], secrets: Mapping[str, str]) -> None:
+    """Write both halves where the steps (and `Settings`) read them."""
+    write_env_file(settings.config_file, config)
+    write_env_file(settings.secrets_file, secrets)
+
+
+def service_environment(config: Mapping[str, str]) -> dict[str, str]:
+    """Return what every service is started with: this process's environment and the public half."""
+    programs = str(Path(sys.executable).parent)
+    path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
+    return {**os.environ, **config, "PATH": path, "no_proxy": config["NO_PROXY"], "PYTHONUNBUFFERED": "1"}
+
+
+def without_proxy(environment: Mapping[str, str]) -> str:
+    """Return NO_PROXY with this machine in it: a company's proxy knows nothing of our loopback."""
+    value = environment.get("NO_PROXY", environment.get("no_proxy", ""))
+    hosts = [host for host in value.split(",") if host]
+    return ",".join([*hosts, *(host for host in _LOOPBACK if host not in hosts)])
+
+
+def is_embedded(url: str) -> bool:
+    """Return whether an address points at this machine."""
+    return urlsplit(url).hostname in _LOOPBACK
+
+
+def _secret(value: object) -> bool:
+    return value is None or isinstance(value, SecretStr)

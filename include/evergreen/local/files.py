@@ -1,0 +1,99 @@
+"""Folders and private files of the state folder; a full disk or a closed folder ends in one clear sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from evergreen.contract import ConfigurationError, TemporaryError
+
+FREE_BYTES = 512 << 20
+"""What a start needs: a new PostgreSQL cluster, its first log, and room to run."""
+
+
+@contextmanager
+def clear_disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into an error that names the path and what to do.
+
+    Raises
+    ------
+    ConfigurationError
+        If the place cannot be written.
+    TemporaryError
+        If the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise TemporaryError(
+                f"{where}: the disk is full.", "Free some space, then run the command again."
+            ) from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
+            raise ConfigurationError(
+                f"{where}: {(error.strerror or 'cannot be written').lower()}.",
+                "Make the folder writable, or set EVERGREEN_STATE_DIR to one that is.",
+            ) from error
+        raise
+
+
+def make_folder(path: Path, mode: int = 0o755) -> Path:
+    """Create a folder (and its parents), or set the mode of an existing one; returns it."""
+    with clear_disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if path.stat().st_mode & 0o777 != mode:
+            path.chmod(mode)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    return path
+
+
+def check_free_space(path: Path) -> None:
+    """Refuse to start on a disk with less than `FREE_BYTES` left.
+
+    Raises
+    ------
+    TemporaryError
+        If there is less.
+    """
+    status = os.statvfs(path)
+    free = status.f_bavail * status.f_frsize
+    if free < FREE_BYTES:
+        raise TemporaryError(
+            f"{path}: the disk is full ({free >> 20} MiB free, {FREE_BYTES >> 20} MiB needed to start).",
+            "Free some space, then run the command again.",
+        )
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file only its owner can read; it is seen whole or not at all."""
+    with clear_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp's mode is 0600
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+            Path(temporary).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(temporary).unlink()
+            raise
+
+
+def write_env_file(path: Path, values: Mapping[str, str]) -> None:
+    """Write ``NAME=value`` lines, as ``kubectl create configmap --from-env-file`` reads them.
+
+    Raises
+    ------
+    ConfigurationError
+        If a value has a line break: the format has no way to say that.
+    """
+    for name, value in values.items():
+        if "\n" in value or "\r" in value:
+            raise ConfigurationError(f"{name}: the value has a line break.", "Write it in one line.")
+    write_private(path, "".join(f"{name}={value}\n" for name, value in sorted(values.items())))
