@@ -1,0 +1,135 @@
+"""How a step's end becomes a task's end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from evergreen.contract import FailureClass, Manifest, RunIdentity, Window
+from evergreen.store import LocalStore
+from evergreen_airflow.outcome import Attempts, Ending, StepFailed, accept, airflow_error, read_own_manifest, xcom_value
+from operator_kit import task_context
+
+RUN = RunIdentity(dag_id="d", run_id="r", task_id="t")
+EXPECTED = {"attempt": "1-a", "model": "tiny", "step": "ingest"}
+
+
+def manifest(**changes: Any) -> Manifest:
+    fields: dict[str, Any] = {
+        "step": "ingest",
+        "model": "tiny",
+        "window": Window.model_validate({"start": "2013-03-01", "end": "2013-03-01"}),
+        "run": RUN,
+        "attempt": "1-a",
+        "status": "ok",
+        "code_version": "1",
+        "config_digest": "2",
+        "started": "2013-03-02T00:00:00Z",
+        "finished": "2013-03-02T00:00:01Z",
+    }
+    return Manifest.model_validate({**fields, **changes})
+
+
+def refusal(found: Manifest | None, ending: Ending) -> StepFailed:
+    with pytest.raises(StepFailed) as caught:
+        accept(found, ending, **EXPECTED)
+    return caught.value
+
+
+def test_answer_is_accepted_even_when_the_pod_is_gone() -> None:
+    assert accept(manifest(), Ending(0), **EXPECTED) == manifest()
+    assert accept(manifest(), Ending(None, "its pod is gone"), **EXPECTED) == manifest()
+
+
+@pytest.mark.parametrize(
+    ("found", "ending", "expected", "message"),
+    [
+        (None, Ending(0), FailureClass.BUG, "ended with exit code 0 but left no manifest"),
+        (manifest(attempt="0-z"), Ending(0), FailureClass.BUG, "only the manifest of another attempt, 0-z"),
+        (manifest(model="other"), Ending(0), FailureClass.BUG, "is of step ingest of other, not of ingest of tiny"),
+        (manifest(step="train"), Ending(0), FailureClass.BUG, "is of step train of tiny"),
+        (None, Ending(None, "its pod is gone"), FailureClass.TEMPORARY, "ended (its pod is gone) and left no manifest"),
+        (None, Ending(65, "error: no rows"), FailureClass.DATA, "exit code 65 (error: no rows)"),
+        (None, Ending(78), FailureClass.CONFIGURATION, "exit code 78"),
+        (None, Ending(75), FailureClass.TEMPORARY, "exit code 75"),
+        (None, Ending(70), FailureClass.BUG, "exit code 70"),
+        (None, Ending(1), FailureClass.BUG, "exit code 1"),
+        (None, Ending(137), FailureClass.OUT_OF_MEMORY, "exit code 137"),
+        (None, Ending(143), FailureClass.TEMPORARY, "exit code 143"),
+        (None, Ending(127), FailureClass.CONFIGURATION, "exit code 127"),
+        (None, Ending(137, "Evicted", FailureClass.TEMPORARY), FailureClass.TEMPORARY, "Evicted"),
+        (manifest(), Ending(139), FailureClass.TEMPORARY, "stored its result, then ended with exit code 139"),
+        (manifest(), Ending(137), FailureClass.OUT_OF_MEMORY, "stored its result, then"),
+    ],
+)
+def test_everything_else_is_a_failure(
+    found: Manifest | None, ending: Ending, expected: FailureClass, message: str
+) -> None:
+    error = refusal(found, ending)
+    assert error.failure_class is expected
+    assert message in error.message
+
+
+@pytest.mark.parametrize("failure_class", list(FailureClass))
+def test_reported_failure_keeps_class_message_and_hint(failure_class: FailureClass) -> None:
+    failure = {"failure_class": failure_class, "message": "It broke.", "hint": "Mend it."}
+    error = refusal(manifest(status="failed", failure=failure), Ending(1))
+    assert (error.failure_class, str(error)) == (failure_class, f"{failure_class}: It broke. Mend it.")
+
+
+@pytest.mark.parametrize(
+    ("failure_class", "larger", "retried"),
+    [
+        (FailureClass.TEMPORARY, False, True),
+        (FailureClass.OUT_OF_MEMORY, True, True),
+        (FailureClass.OUT_OF_MEMORY, False, False),
+        (FailureClass.DATA, True, False),
+        (FailureClass.CONFIGURATION, True, False),
+        (FailureClass.BUG, True, False),
+    ],
+)
+def test_airflow_retries_what_a_retry_can_help(failure_class: FailureClass, larger: bool, retried: bool) -> None:
+    error = airflow_error(StepFailed(failure_class, "It broke."), larger_profile_left=larger)
+    assert isinstance(error, AirflowException)
+    assert isinstance(error, AirflowFailException) is not retried
+    assert str(error).startswith("It broke.")
+
+
+def test_xcom_cannot_lose_the_status() -> None:
+    value = xcom_value(manifest(status="refused", reason="no", facts={"rows": 3, "status": "x"}, metrics={"auc": 0.5}))
+    assert value == {"rows": 3, "auc": 0.5, "status": "refused", "reason": "no"}
+
+
+def test_attempts_are_remembered(tmp_path: Path) -> None:
+    attempts = Attempts(LocalStore(tmp_path), RUN)
+    assert not attempts.ran_out_of_memory()
+    attempts.record(1, "1-a", "small", StepFailed(FailureClass.TEMPORARY, "no answer"))
+    assert not attempts.ran_out_of_memory()
+    attempts.record(2, "2-b", "small", StepFailed(FailureClass.OUT_OF_MEMORY, "too much"))
+    assert attempts.ran_out_of_memory()
+    assert (tmp_path / "runs/d/r/t/attempts/2.json").is_file()
+
+
+def test_unreadable_manifest_is_the_steps_defect(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.write(f"{RUN.key}/result.json", b"{}")
+    with pytest.raises(StepFailed, match="not a valid manifest") as caught:
+        read_own_manifest(store, RUN)
+    assert caught.value.failure_class is FailureClass.BUG
+
+
+def test_context_stand_in_has_what_airflows_has() -> None:
+    """The contexts of these tests are stand-ins; every name must be one of the real one's."""
+    from airflow.sdk import Context
+    from airflow.sdk.api.datamodels._generated import DagRun
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    context = task_context()
+    assert set(context) <= set(Context.__annotations__)
+    assert set(vars(context["dag_run"])) <= set(DagRun.model_fields)
+    ti = set(vars(context["ti"])) - {"pushed"}
+    assert {name for name in ti if name not in RuntimeTaskInstance.model_fields} == {"xcom_push"}
+    assert callable(RuntimeTaskInstance.xcom_push)
