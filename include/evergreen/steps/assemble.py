@@ -1,0 +1,100 @@
+"""``assemble``: the training and evaluation sets of a partition, as two versioned Parquet files."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from evergreen.contract import Output, Request, Result, Status, Window
+from evergreen.feature_store import training_set
+from evergreen.lake import get_lake
+from evergreen.lineage import pinned
+from evergreen.spec import ModelSpec
+from evergreen.store import get_store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run(request: Request, spec: ModelSpec) -> Result:
+    """Write ``training`` and ``evaluation``: what the challenger learns from, and what both models are judged on.
+
+    The newest labelled partition is the request's, less the label delay. With too few labelled rows in either window
+    nothing is written and the run is skipped: early in a model's life that is no failure, and it ends by itself.
+    """
+    windows = _windows(request, spec)
+    if isinstance(windows, str):
+        return Result(status=Status.SKIPPED, reason=windows)
+    lake = get_lake()
+    tables = ["examples", *(view.name for view in spec.features.views)]
+    inputs = [pinned(lake, request, "build_features", spec.name, table) for table in tables]
+    snapshots = {given.name: given.version for given in inputs}
+    frames = {name: training_set(spec, window, snapshots=snapshots) for name, window in windows.items()}
+    facts = {
+        "rows": {name: len(frame) for name, frame in frames.items()},
+        "windows": {name: str(window) for name, window in windows.items()},
+        "label_mean": {name: _mean(frame, spec) for name, frame in frames.items()},
+        "snapshots": snapshots,
+    }
+    if reason := _too_few(spec, windows, frames):
+        return Result(status=Status.SKIPPED, reason=reason, inputs=tuple(inputs), facts=facts)
+    outputs = _store(request, spec, frames)
+    return Result(outputs=outputs, inputs=tuple(inputs), facts={**facts, "digest": outputs[0].version})
+
+
+def _windows(request: Request, spec: ModelSpec) -> dict[str, Window] | str:
+    """Return the two windows, or why there are none yet."""
+    newest = request.partition - timedelta(days=spec.features.examples.label_delay_days)
+    start = spec.schedule.start
+    training, evaluation = spec.windows.training(newest), spec.windows.evaluation(newest)
+    if training.end < start:
+        return (
+            f"The evaluation window {evaluation} leaves no days to train on: the model's data starts on {start}. "
+            f"The first partition with any is {start + (request.partition - training.end)}."
+        )
+    return {"training": Window(start=max(training.start, start), end=training.end), "evaluation": evaluation}
+
+
+def _too_few(spec: ModelSpec, windows: dict[str, Window], frames: dict[str, pd.DataFrame]) -> str:
+    needed = {
+        "training": spec.windows.minimum_training_rows,
+        "evaluation": spec.windows.minimum_evaluation_rows,
+    }
+    return " ".join(
+        f"{name}: {len(frames[name]):,} labelled rows in {windows[name]}, "
+        f"windows.minimum_{name}_rows asks for {needed[name]:,}."
+        for name in windows
+        if len(frames[name]) < needed[name]
+    )
+
+
+def _store(request: Request, spec: ModelSpec, frames: dict[str, pd.DataFrame]) -> tuple[Output, ...]:
+    """Write both files under one digest of their content: equal data has an equal address, whenever it is written."""
+    contents = {name: _parquet(frame) for name, frame in frames.items()}
+    digest = hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
+    store = get_store()
+    outputs = []
+    for name, content in contents.items():
+        key = f"datasets/{spec.name}/{request.partition}-{digest}/{name}.parquet"
+        own = hashlib.sha256(content).hexdigest()[:16]
+        outputs.append(
+            Output(name=name, uri=store.write(key, content), version=digest, digest=own, rows=len(frames[name]))
+        )
+    return tuple(outputs)
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def _mean(frame: pd.DataFrame, spec: ModelSpec) -> float | None:
+    import pandas as pd
+
+    label = frame[spec.features.examples.label]
+    return round(float(label.mean()), 6) if len(label) and pd.api.types.is_numeric_dtype(label) else None

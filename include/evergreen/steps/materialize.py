@@ -1,0 +1,26 @@
+"""``materialize``: register the feature definitions and bring the online store up to date."""
+
+from __future__ import annotations
+
+from evergreen.contract import Output, Request, Result, Status
+from evergreen.feast_repo import apply, feast_name
+from evergreen.feature_store import materialize
+from evergreen.lake import get_lake
+from evergreen.lineage import pinned
+from evergreen.spec import ModelSpec
+
+
+def run(request: Request, spec: ModelSpec) -> Result:
+    """Write the newest feature rows of the window's keys to the online store, and read some of them back."""
+    if not spec.features.views:
+        return Result(status=Status.SKIPPED, reason=f"{spec.name} has no feature views.")
+    lake = get_lake()
+    inputs = tuple(pinned(lake, request, "build_features", spec.name, view.name) for view in spec.features.views)
+    changed = apply(spec)
+    written = materialize(spec, request.window)
+    outputs = tuple(
+        Output(name=view.name, uri=f"feast://{feast_name(spec, view)}", version=given.version, rows=written[view.name])
+        for view, given in zip(spec.features.views, inputs, strict=True)
+    )
+    facts = {"online_rows": sum(written.values()), "views": dict(written), "definitions_changed": changed}
+    return Result(outputs=outputs, inputs=inputs, facts=facts)
