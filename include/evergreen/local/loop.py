@@ -13,10 +13,13 @@ from rich.status import Status as RichStatus
 from rich.table import Table
 
 from evergreen.catalog import load_model
+from evergreen.local.access import airflow_api
+from evergreen.local.airflow_config import airflow_url
+from evergreen.local.credentials import credentials_file
 from evergreen.local.drivers import AirflowDriver, Driver, InProcessDriver, Report
 from evergreen.local.plan import LoopPlan, Period, PeriodLength, label_of, make_plan
 from evergreen.local.summary import PeriodRuns, Row, Summary, summarize
-from evergreen.settings import get_settings
+from evergreen.settings import export_service_environment, get_settings
 from evergreen.spec import ModelSpec
 
 
@@ -49,12 +52,13 @@ def run_loop(
     out.print(f"[bold]{spec.name}[/]: history {plan.history}, then {len(plan.periods)} periods of a {length}.")
     with out.status("starting") as status:
         progress = _Progress(out, status)
-        driver: Driver = InProcessDriver(spec.name, progress.show) if in_process else _airflow(spec, progress.show)
+        driver = _in_process(spec, progress.show) if in_process else _airflow(spec, progress.show)
         runs = _replay(plan, driver, progress, "inprocess" if in_process else "loop")
     summary = summarize(spec, plan, runs)
     path = store_summary(summary)
     out.print(_table(summary))
-    out.print(f"Summary: {path}")
+    for name, address in _addresses(summary, path).items():
+        out.print(f"{name:10} {address}", soft_wrap=True, highlight=False)
     return summary
 
 
@@ -66,9 +70,12 @@ def store_summary(summary: Summary) -> Path:
     return path
 
 
-def _airflow(spec: ModelSpec, report: Report) -> AirflowDriver:
-    from evergreen.local.access import airflow_api
+def _in_process(spec: ModelSpec, report: Report) -> Driver:
+    export_service_environment()
+    return InProcessDriver(spec.name, report)
 
+
+def _airflow(spec: ModelSpec, report: Report) -> Driver:
     driver = AirflowDriver(airflow_api(), spec.name, report)
     driver.prepare()
     return driver
@@ -111,6 +118,18 @@ class _Progress:
         self.period, begin = period, monotonic()
         yield
         self.out.print(f"  [green]done[/] {period} [dim]{monotonic() - begin:.1f} s[/]")
+
+
+def _addresses(summary: Summary, path: Path) -> dict[str, str]:
+    settings = get_settings()
+    reports = [row.report_uri for row in summary.rows if row.report_uri]
+    return {
+        "Airflow": airflow_url(settings),
+        "MLflow": settings.mlflow_tracking_uri,
+        "Passwords": str(credentials_file(settings)),
+        "Reports": reports[-1] if reports else "none yet",
+        "Summary": str(path),
+    }
 
 
 def _table(summary: Summary) -> Table:

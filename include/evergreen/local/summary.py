@@ -11,8 +11,6 @@ from evergreen.proposal import read_proposal
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, get_store, read_manifest
 
-SUMMARY_KEY = "loop/summary.json"
-
 
 class PeriodRuns(Frozen):
     """The runs of one period, by pipeline; a pipeline that did not run is absent."""

