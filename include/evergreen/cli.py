@@ -166,6 +166,28 @@ def airflow(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> 
     run_airflow(arguments or [])
 
 
+@app.command()
+def partitions(
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    last: Annotated[int, typer.Option(min=1, help="How many days to show.")] = 31,
+) -> None:
+    """Show what is published day by day: rows, quarantined rows, snapshot."""
+    from rich.console import Console
+
+    from evergreen.catalog import load_model
+    from evergreen.partitions import show
+
+    show(load_model(model), Console(), last)
+
+
+@app.command("feast", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def feast(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Run Feast's own command line in feature_repo/, e.g. `evergreen feast apply`."""
+    from evergreen.feast_repo import run_feast
+
+    run_feast(arguments or [])
+
+
 @models_app.command("list")
 def models_list() -> None:
     """List the models, a line each."""

@@ -58,6 +58,17 @@ def get_feature_store() -> FeatureStore:
     return FeatureStore(repo_path=str(settings.feature_repo))
 
 
+def run_feast(arguments: list[str]) -> None:
+    """Run Feast's command line in the feature repository, connected to the configured databases."""
+    settings = get_settings()
+    os.environ.update(feast_environment(settings))
+    os.chdir(settings.feature_repo)
+    import_feast()
+    from feast.cli.cli import cli
+
+    cli.main(arguments, prog_name="evergreen feast")
+
+
 def import_feast() -> None:
     """Import Feast in a fifth of its time.
 
