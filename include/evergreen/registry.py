@@ -1,0 +1,199 @@
+"""The MLflow registry: a version per training run, and the aliases that say which one serves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from evergreen.contract import ConfigurationError, DataError, TemporaryError, Window
+from evergreen.settings import export_service_environment, get_settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+TAG = "evergreen."
+"""Prefix of every tag this project sets."""
+REPLACED = "replaced"
+"""Tag of a promoted version: the version that was champion before it, ``0`` for none."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version of a model; ``tags`` without their prefix."""
+
+    model: str
+    number: str
+    run_id: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def uri(self) -> str:
+        """Where MLflow loads it from."""
+        return f"models:/{self.model}/{self.number}"
+
+    @property
+    def training(self) -> Window:
+        """The window it learned from.
+
+        Raises
+        ------
+        DataError
+            If it was not registered by Evergreen.
+        """
+        try:
+            start, end = (date.fromisoformat(self.tags[f"training_{side}"]) for side in ("start", "end"))
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f"{self.uri}: the tags {TAG}training_start and {TAG}training_end do not say what it learned from.",
+                "Set them in MLflow (YYYY-MM-DD), or take the alias away from this version.",
+            ) from error
+        return Window(start=start, end=end)
+
+
+def connect() -> MlflowClient:
+    """Return a client of the configured MLflow server."""
+    export_service_environment()
+    return _client(get_settings().mlflow_tracking_uri)
+
+
+@lru_cache(maxsize=4)
+def _client(uri: str) -> MlflowClient:
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    # MLflow's default goes on for minutes; a step that cannot reach the server is retried by Airflow
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return mlflow.MlflowClient(uri, uri)
+
+
+@contextmanager
+def mlflow_errors() -> Iterator[None]:
+    """Name the class of what MLflow raises: a wrong password is not a server that does not answer.
+
+    Raises
+    ------
+    ConfigurationError
+        If the server does not accept user and password, or refuses them the right.
+    TemporaryError
+        If the server does not answer, or answers with an error of its own.
+    """
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    where = f"MLflow at {get_settings().mlflow_tracking_uri}"
+    try:
+        yield
+    except MlflowException as error:
+        status, text = error.get_http_status_code(), str(error)
+        if status in {401, 403} or "code 401" in text or "code 403" in text:
+            raise ConfigurationError(
+                f"{where}: {text}", "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            ) from error
+        if status >= 500 or status == 429:
+            raise TemporaryError(f"{where}: {text}", "Is the server up? evergreen status tells.") from error
+        raise
+    except RequestException as error:
+        raise TemporaryError(f"{where}: {error}", "Is the server up? evergreen status tells.") from error
+
+
+def by_alias(model: str, alias: str) -> Version | None:
+    """Return the version an alias points at, or None if there is no such model or alias."""
+    from mlflow.exceptions import MlflowException
+
+    client = connect()
+    with mlflow_errors():
+        try:
+            return _version(client.get_model_version_by_alias(model, alias))
+        except MlflowException as error:
+            # an unknown alias is INVALID_PARAMETER_VALUE, an unknown model RESOURCE_DOES_NOT_EXIST
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise
+
+
+def by_run(model: str, run_id: str) -> Version | None:
+    """Return the version registered from a run, the oldest if there are several, or None."""
+    client = connect()
+    with mlflow_errors():
+        found = client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+    return _version(min(found, key=lambda version: int(version.version))) if found else None
+
+
+def by_number(model: str, number: str) -> Version:
+    """Return a version by its number."""
+    client = connect()
+    with mlflow_errors():
+        return _version(client.get_model_version(model, number))
+
+
+def champion_before(model: str, run_id: str) -> Version | None:
+    """Return the champion that a run's challenger is compared with.
+
+    It is the champion, but never the run's own version: once that is promoted, the one it replaced counts, so
+    that an evaluation run again finds what it found the first time.
+    """
+    champion = by_alias(model, CHAMPION)
+    if champion is None or champion.run_id != run_id:
+        return champion
+    replaced = champion.tags.get(REPLACED, "0")
+    return None if replaced == "0" else by_number(model, replaced)
+
+
+def register(model: str, description: str, run_id: str, tags: Mapping[str, str]) -> Version:
+    """Register the model a run logged, once: a second call returns the version of the first."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = connect()
+    version = by_run(model, run_id)
+    if version is None:
+        with mlflow_errors():
+            try:
+                client.create_registered_model(model, description=description)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            created = mlflow.register_model(f"runs:/{run_id}/model", model)
+            version = _version(created)
+    set_tags(version, tags)
+    return by_number(model, version.number)
+
+
+def set_tags(version: Version, tags: Mapping[str, Any]) -> None:
+    """Set tags of a version; a tag that already has its value is not written again."""
+    client = connect()
+    with mlflow_errors():
+        for name, value in tags.items():
+            if version.tags.get(name) != str(value):
+                client.set_model_version_tag(version.model, version.number, f"{TAG}{name}", str(value))
+
+
+def set_alias(version: Version, alias: str) -> None:
+    """Point an alias at a version; the move is one write."""
+    client = connect()
+    with mlflow_errors():
+        client.set_registered_model_alias(version.model, alias, version.number)
+
+
+def load(version_uri: str) -> Any:
+    """Load a logged or registered model; ``predict`` takes raw columns."""
+    import mlflow
+
+    connect()
+    with mlflow_errors():
+        return mlflow.pyfunc.load_model(version_uri)
+
+
+def _version(found: Any) -> Version:
+    tags = {name.removeprefix(TAG): value for name, value in found.tags.items() if name.startswith(TAG)}
+    return Version(found.name, str(found.version), found.run_id, tags)

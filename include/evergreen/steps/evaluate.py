@@ -1,0 +1,87 @@
+"""``evaluate``: champion and challenger on the newest labelled window, which neither has learned from."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from datetime import date
+
+from pydantic import JsonValue
+
+from evergreen.contract import Output, Request, Result, Window
+from evergreen.evaluation import compare, score, slice_scores
+from evergreen.handover import read_frame, upstream
+from evergreen.judgement import Candidate, Evaluation, with_interval
+from evergreen.registry import Version, champion_before, load
+from evergreen.spec import ModelSpec
+from evergreen.steps.train import window_of
+from evergreen.store import get_store
+
+log = logging.getLogger(__name__)
+
+
+def run(request: Request, spec: ModelSpec) -> Result:
+    """Score both models and store ``evaluation.json``: what the gate decides on, and an auditor reads.
+
+    A champion that has seen part of the window is scored and reported, but its comparison is no evidence: the gate
+    refuses it.
+    """
+    trained, dataset = upstream(request, "train"), upstream(request, "assemble").output("evaluation")
+    frame, model = read_frame(dataset), trained.output("model")
+    run_id = str(trained.facts["run_id"])
+    champion = champion_before(spec.name, run_id)
+    loaded = [load(model.uri), *([load(champion.uri)] if champion else [])]
+    scores = score(spec, frame, loaded)
+    learned = Window(
+        start=date.fromisoformat(str(trained.facts["training_start"])),
+        end=date.fromisoformat(str(trained.facts["training_end"])),
+    )
+    evaluation = Evaluation(
+        model=spec.name,
+        metric=spec.gate.metric,
+        window=window_of(frame),
+        rows=len(frame),
+        dataset=f"{dataset.uri} ({dataset.version})",
+        challenger=Candidate(run_id=run_id, training=learned, metrics=scores[0].metrics()),
+        champion=_champion(champion, scores[1].metrics()) if champion else None,
+        confidence=spec.gate.confidence,
+        slices=tuple(slice_scores(spec, frame, scores[1] if champion else None, scores[0])),
+    )
+    if champion:
+        evaluation = with_interval(evaluation, compare(spec, frame, scores[1], scores[0]))
+    content = evaluation.model_dump_json(indent=2).encode()
+    uri = get_store().write(f"{request.run.key}/evaluation.json", content)
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    output = Output(name="evaluation", uri=uri, version=digest, digest=digest, rows=len(frame))
+    versions = [Output(name="champion", uri=champion.uri, version=champion.number)] if champion else []
+    return Result(
+        outputs=(output,),
+        inputs=(model, dataset, *versions),
+        metrics=_metrics(evaluation),
+        facts=_facts(evaluation),
+    )
+
+
+def _champion(version: Version, metrics: dict[str, float]) -> Candidate:
+    return Candidate(version=version.number, run_id=version.run_id, training=version.training, metrics=metrics)
+
+
+def _metrics(evaluation: Evaluation) -> dict[str, float]:
+    metrics = {f"challenger_{name}": value for name, value in evaluation.challenger.metrics.items()}
+    if evaluation.champion:
+        metrics |= {f"champion_{name}": value for name, value in evaluation.champion.metrics.items()}
+    if interval := evaluation.interval:
+        metrics |= dict(zip(("improvement", "improvement_low", "improvement_high"), interval, strict=True))
+    return metrics
+
+
+def _facts(evaluation: Evaluation) -> dict[str, JsonValue]:
+    champion = evaluation.champion
+    return {
+        "window": str(evaluation.window),
+        "rows": evaluation.rows,
+        "champion": champion.version if champion else None,
+        "champion_saw_window": bool(champion and champion.training.end >= evaluation.window.start),
+        "resampled": evaluation.unit or None,
+        "slices": len(evaluation.slices),
+    }

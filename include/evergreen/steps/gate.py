@@ -1,0 +1,62 @@
+"""``gate``: say whether the challenger may become champion, and write the decision down with its evidence."""
+
+from __future__ import annotations
+
+import logging
+
+from evergreen.catalog import config_digest
+from evergreen.contract import ConfigurationError, Request, Result, Status, utc_now
+from evergreen.decisions import DecisionRecord, write_decision
+from evergreen.handover import read_bytes, upstream
+from evergreen.judgement import Evaluation, decide
+from evergreen.registry import TAG, connect, mlflow_errors
+from evergreen.runner import code_version
+from evergreen.spec import ModelSpec
+from evergreen.store import get_store
+
+log = logging.getLogger(__name__)
+
+
+def run(request: Request, spec: ModelSpec) -> Result:
+    """Decide on the evaluation's evidence alone. "Not justified" is recorded as a promotion is."""
+    evaluated, trained = upstream(request, "evaluate"), upstream(request, "train")
+    output = evaluated.output("evaluation")
+    try:
+        evaluation = Evaluation.model_validate_json(read_bytes(output))
+    except ValueError as error:
+        raise ConfigurationError(f"{output.uri}: no evaluation: {error}", "Run evaluate again.") from error
+    verdict = decide(evaluation, spec)
+    log.info("%s: %s", verdict.decision, verdict.why)
+    key = write_decision(
+        get_store(),
+        DecisionRecord(
+            model=spec.name,
+            partition=request.partition,
+            run=request.run,
+            decision=verdict.decision,
+            why=verdict.why,
+            decided_at=utc_now(),
+            requested_by=str(request.params.get("requested_by") or request.run.run_id),
+            evaluation=evaluation,
+            evidence=(output, *trained.outputs, *evaluated.inputs, *trained.inputs),
+            gate=spec.gate.model_dump(mode="json"),
+            config_digest=config_digest(spec),
+            code_version=code_version(),
+        ),
+    )
+    with mlflow_errors():
+        connect().set_tag(evaluation.challenger.run_id, f"{TAG}decision", verdict.decision)
+        connect().set_tag(evaluation.challenger.run_id, f"{TAG}decision_why", verdict.why)
+    return Result(
+        status=Status.OK if verdict.passed else Status.REFUSED,
+        reason="" if verdict.passed else f"not justified: {verdict.why}",
+        inputs=(output,),
+        metrics=evaluated.metrics,
+        facts={
+            "decision": verdict.decision.value,
+            "why": verdict.why,
+            "decision_key": key,
+            "run_id": evaluation.challenger.run_id,
+            "champion": evaluation.champion.version if evaluation.champion else None,
+        },
+    )

@@ -1,0 +1,70 @@
+"""``promote``: move the alias ``champion`` to a version whose gate said yes."""
+
+from __future__ import annotations
+
+from evergreen.contract import ConfigurationError, Output, Request, Result, Status, utc_now
+from evergreen.decisions import Promotion, amend_decision, read_decision
+from evergreen.handover import upstream
+from evergreen.judgement import Decision
+from evergreen.registry import CHAMPION, REPLACED, by_alias, by_number, set_alias, set_tags
+from evergreen.spec import ModelSpec
+from evergreen.store import get_store
+
+
+def refuse_in_backfill(request: Request) -> None:
+    """Stop a step that would move an alias from a backfill: history must not decide what serves today.
+
+    Raises
+    ------
+    ConfigurationError
+        If the step runs in a DAG called ``<model>.backfill``.
+    """
+    if request.run.dag_id.endswith(".backfill"):
+        raise ConfigurationError(
+            f"{request.step} of {request.model} runs in {request.run.dag_id}: a backfill never moves a model alias.",
+            f"Run {request.model}.train for the partition instead.",
+        )
+
+
+def run(request: Request, spec: ModelSpec) -> Result:
+    """Promote, once: a second run finds the alias where it belongs and reports the same.
+
+    Refused when the champion is no longer the one the challenger was compared with: the evidence is about another.
+    """
+    refuse_in_backfill(request)
+    registered, judged = upstream(request, "register"), upstream(request, "gate")
+    key, store = str(judged.facts["decision_key"]), get_store()
+    record = read_decision(store, key)
+    if record is None or record.decision is Decision.NOT_JUSTIFIED:
+        raise ConfigurationError(
+            f"{store.uri(key)}: the gate did not let this challenger pass.", "Only the gate opens the way to promote."
+        )
+    version = by_number(spec.name, str(registered.facts["version"]))
+    champion = by_alias(spec.name, CHAMPION)
+    judged_against = judged.facts["champion"]
+    if champion and champion.number == version.number:
+        replaced = version.tags.get(REPLACED, "0")
+        previous = None if replaced == "0" else replaced
+    else:
+        previous = champion.number if champion else None
+        if previous != judged_against:
+            return Result(
+                status=Status.REFUSED,
+                reason=f"the champion is now version {previous or 'none'}, but the challenger was compared with "
+                f"{judged_against or 'none'}: train again, so that the two are judged side by side",
+            )
+        set_tags(version, {REPLACED: previous or "0"})  # before the alias: a crash in between loses nothing
+        set_alias(version, CHAMPION)
+    approver = request.params.get("approved_by")
+    promotion = Promotion(
+        version=version.number,
+        previous=previous,
+        approved_by=str(approver) if approver else None,
+        promoted_at=record.promotion.promoted_at if record.promotion else utc_now(),
+    )
+    amend_decision(store, key, promotion=promotion, registered_version=version.number)
+    return Result(
+        outputs=(Output(name="champion", uri=version.uri, version=version.number),),
+        inputs=registered.outputs,
+        facts={"version": version.number, "previous": previous},
+    )

@@ -1,0 +1,43 @@
+"""``register``: make a version of a challenger that passed the gate, and call it ``challenger``."""
+
+from __future__ import annotations
+
+from evergreen.contract import Output, Request, Result
+from evergreen.decisions import amend_decision
+from evergreen.handover import upstream
+from evergreen.registry import CHALLENGER, register, set_alias
+from evergreen.spec import ModelSpec
+from evergreen.steps.promote import refuse_in_backfill
+from evergreen.store import get_store
+
+
+def run(request: Request, spec: ModelSpec) -> Result:
+    """Register the run's model once, with the tags that later steps and people need."""
+    refuse_in_backfill(request)
+    trained, judged = upstream(request, "train"), upstream(request, "gate")
+    run_id = str(trained.facts["run_id"])
+    scores = {
+        f"metric.{name.removeprefix('challenger_')}": repr(value)
+        for name, value in judged.metrics.items()
+        if name.startswith("challenger_")
+    }
+    tags = {
+        "training_start": trained.facts["training_start"],
+        "training_end": trained.facts["training_end"],
+        "partition": request.partition,
+        "config_digest": trained.config_digest,
+        "code_version": trained.code_version,
+        "model_digest": trained.output("model").digest,
+        "decision": judged.facts["decision"],
+        "decision_key": judged.facts["decision_key"],
+        **{f"snapshot.{given.name}": given.version for given in trained.inputs},
+        **scores,
+    }
+    version = register(spec.name, spec.description, run_id, {name: str(value) for name, value in tags.items()})
+    set_alias(version, CHALLENGER)
+    amend_decision(get_store(), str(judged.facts["decision_key"]), registered_version=version.number)
+    return Result(
+        outputs=(Output(name="version", uri=version.uri, version=version.number),),
+        inputs=trained.outputs,
+        facts={"version": version.number, "run_id": run_id},
+    )

@@ -1,0 +1,89 @@
+"""``train``: learn from the assembled training set on Ray, and log the model with its lineage in MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from datetime import date
+from typing import TYPE_CHECKING
+
+from evergreen.catalog import config_digest
+from evergreen.contract import Manifest, Output, Request, Result, Window
+from evergreen.handover import read_frame, upstream
+from evergreen.lake import PARTITION
+from evergreen.ray_training import train
+from evergreen.runner import code_version
+from evergreen.spec import ModelSpec
+from evergreen.tracking import DIGEST, find_run, log_training, start_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+
+def run(request: Request, spec: ModelSpec) -> Result:
+    """Train a challenger; its MLflow run is found again, never repeated, when the step runs again.
+
+    The run is named by the model, the Airflow run, the configuration and the training set: with all of them equal
+    a finished training is returned as it is, and an interrupted one goes on from its last checkpoint.
+    """
+    assembled = upstream(request, "assemble")
+    dataset = assembled.output("training")
+    run_key = _run_key(request, spec, dataset)
+    existing = find_run(spec.name, run_key)
+    if existing and DIGEST in existing[1]:
+        log.info("the MLflow run %s already holds this training", existing[0])
+        run_id, tags = existing
+        return _result(run_id, tags[DIGEST], dataset, assembled, tags)
+    frame = read_frame(dataset)
+    window = window_of(frame)
+    tags = _tags(request, spec, assembled, dataset, window)
+    name = f"{spec.name}-{request.partition}-{request.run.run_id}"
+    run_id = start_run(spec.name, name, run_key, tags, {**spec.training.model_dump(), "rows": len(frame)})
+    trained = train(spec, frame, f"checkpoints/{spec.name}", f"{request.partition}-{run_key}")
+    for epoch in trained.history:
+        log.info("epoch %d: loss %.4f in %.1f s", epoch["epoch"], epoch["train_loss"], epoch["seconds"])
+    digest = log_training(run_id, spec, trained, frame)
+    tags["train_loss"] = str(trained.history[-1]["train_loss"])
+    return _result(run_id, digest, dataset, assembled, tags)
+
+
+def window_of(frame: pd.DataFrame) -> Window:
+    """Return the first and last partition of a data set."""
+    return Window(start=date.fromisoformat(frame[PARTITION].min()), end=date.fromisoformat(frame[PARTITION].max()))
+
+
+def _run_key(request: Request, spec: ModelSpec, dataset: Output) -> str:
+    parts = (request.run.dag_id, request.run.run_id, str(request.window), config_digest(spec), dataset.digest)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _tags(request: Request, spec: ModelSpec, assembled: Manifest, dataset: Output, window: Window) -> dict[str, str]:
+    snapshots = {f"snapshot.{source.name}": source.version for source in assembled.inputs}
+    return {
+        "model": spec.name,
+        "partition": str(request.partition),
+        "dag_id": request.run.dag_id,
+        "run_id": request.run.run_id,
+        "training_start": str(window.start),
+        "training_end": str(window.end),
+        "dataset_uri": dataset.uri,
+        "dataset_version": dataset.version,
+        "config_digest": config_digest(spec),
+        "code_version": code_version(),
+        **snapshots,
+    }
+
+
+def _result(run_id: str, digest: str, dataset: Output, assembled: Manifest, tags: dict[str, str]) -> Result:
+    return Result(
+        outputs=(Output(name="model", uri=f"runs:/{run_id}/model", version=digest, digest=digest),),
+        inputs=(dataset, *assembled.inputs),
+        facts={
+            "run_id": run_id,
+            "training_start": tags["training_start"],
+            "training_end": tags["training_end"],
+            "rows": dataset.rows,
+        },
+    )
