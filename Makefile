@@ -1,0 +1,53 @@
+# Everything a person does with this project. Everything lives in .venv/ and .evergreen/.
+.DEFAULT_GOAL := help
+.PHONY: help run test up down status lint bench clean setup lock
+
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+# The first Python 3.11-3.13 of these; `make setup PYTHON=...` takes another.
+ifeq ($(origin PYTHON), undefined)
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c '$(SUPPORTED)' 2>/dev/null && { echo $$p; break; }; done)
+endif
+# The package index torch comes from (a CPU or a CUDA build); empty: what pip is configured to use.
+TORCH_INDEX ?=
+# More arguments for the replay (`make run LOOP="--through 2013-12"`) and for pytest (`make test PYTEST="-k lake"`).
+LOOP ?=
+PYTEST ?=
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: up  ## Set up, start the services, replay half a year, leave the services up
+	@.venv/bin/evergreen loop $(LOOP)
+
+test: setup  ## Set up and run every test
+	@.venv/bin/pytest $(PYTEST)
+
+up: setup  ## Set up and start the services
+	@.venv/bin/evergreen up
+
+down:  ## Stop the services
+	@if [ -x .venv/bin/evergreen ]; then .venv/bin/evergreen down; fi
+
+status:  ## Show the services
+	@if [ -x .venv/bin/evergreen ]; then .venv/bin/evergreen status; else echo "Not set up yet: make setup"; exit 1; fi
+
+lint: setup  ## Check style, types and import rules
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+
+bench: setup  ## Measure what docs/performance.md reports
+	@.venv/bin/python tests/benchmarks/run.py
+
+clean: down  ## Stop the services and remove .venv and .evergreen
+	@rm -rf .venv .evergreen
+
+setup:  ## Create .venv from the lock (does nothing when it is up to date)
+	@"$(or $(PYTHON),false)" -c '$(SUPPORTED)' 2>/dev/null || { echo "error: Evergreen needs Python 3.11, 3.12 or 3.13" \
+		"(found: $(or $(PYTHON),none on the PATH)): install one, or name it, make setup PYTHON=/path/to/python3.12" >&2; exit 78; }
+	@"$(PYTHON)" tools/setup_environment.py --torch-index="$(TORCH_INDEX)"
+
+lock: setup  ## Resolve requirements-dev.txt into requirements.lock again
+	@.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 \
+		--override tools/lock-overrides.txt requirements-dev.txt -o requirements.lock
