@@ -79,7 +79,7 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
 def model_names(models_dir: Path | None = None) -> list[str]:
     """Return the names of all models, sorted: one folder with a model.yaml each."""
     root = models_dir or get_settings().models_dir
-    return sorted(path.parent.name for path in root.glob(f"*/{SPEC_FILE}"))
+    return sorted(path.parent.name for path in root.glob(f"[!.]*/{SPEC_FILE}"))  # hidden: being created
 
 
 def load_models(models_dir: Path | None = None) -> list[ModelSpec]:

@@ -11,6 +11,7 @@ import typer
 from pydantic import JsonValue
 
 from evergreen.contract import EXIT_CODES, ConfigurationError, RunIdentity, StepError, TemporaryError, Window
+from evergreen.spec import Task
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_app = typer.Typer(no_args_is_help=True, help="List, check and create models.")
@@ -180,6 +181,33 @@ def partitions(
     show(load_model(model), Console(), last)
 
 
+@app.command()
+def history(
+    model: Annotated[str | None, typer.Argument(help="Only this model's decisions.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The full records, one a line.")] = False,
+) -> None:
+    """Show every decision about a challenger, newest last: the scores, the evidence, the reason, who."""
+    from evergreen.catalog import load_model
+    from evergreen.decisions import list_decisions
+    from evergreen.store import get_store
+
+    if model is not None:
+        load_model(model)
+    records = list_decisions(get_store(), model)
+    if as_json:
+        for record in records:
+            typer.echo(record.model_dump_json())
+        return
+    if not records:
+        typer.echo("No decisions yet: a challenger is judged by <model>.train.")
+        return
+    from rich.console import Console
+
+    from evergreen.history import decision_table
+
+    Console().print(decision_table(records))
+
+
 @app.command("feast", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 def feast(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Run Feast's own command line in feature_repo/, e.g. `evergreen feast apply`."""
@@ -195,3 +223,42 @@ def models_list() -> None:
 
     for spec in load_models():
         typer.echo(f"{spec.name}\t{spec.task}\t{spec.owner}\t{spec.description}")
+
+
+@models_app.command("validate")
+def models_validate(
+    name: Annotated[str | None, typer.Argument(help="The model's name; default: all models.")] = None,
+) -> None:
+    """Check models and everything they name: files, functions, SQL, expectations, Feast definitions."""
+    from evergreen.checks import check_models
+
+    found = check_models([name] if name else None)
+    for model, errors in found.items():
+        typer.echo(f"{model}: ok" if not errors else f"{model}: {len(errors)} problem(s)")
+        for error in errors:
+            typer.echo(f"  {error.message}\n    Fix: {error.hint}".replace("\n", "\n  "), err=True)
+    wrong = [model for model, errors in found.items() if errors]
+    if wrong:
+        raise ConfigurationError(f"{len(wrong)} of {len(found)} models cannot run: {', '.join(wrong)}.")
+
+
+@models_app.command("new")
+def models_new(
+    name: Annotated[str, typer.Argument(help="Lower case letters, digits and underscores.")],
+    task: Annotated[Task, typer.Option(help="What kind of value it predicts.")] = Task.BINARY,
+    owner: Annotated[str | None, typer.Option(help="Who answers for it; default: you.")] = None,
+    team: Annotated[str | None, typer.Option(help="The owner's team; default: the owner.")] = None,
+    start: Annotated[str | None, typer.Option(help="First day the source has; default: this 1 January.")] = None,
+) -> None:
+    """Create a model that passes `models validate` at once and runs when its source is filled in."""
+    from getpass import getuser
+
+    from evergreen.scaffold import create_model
+
+    owner = owner or getuser()
+    first = _day(start, "--start") if start else date.today().replace(month=1, day=1)
+    files = create_model(name, task, owner, team or owner, first)
+    for path in files:
+        typer.echo(f"created {path}")
+    source = next(path for path in files if path.name == "source.py")
+    typer.echo(f"Next: fill in {source}, adapt the rest, then run: evergreen models validate {name}")

@@ -10,8 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from evergreen.catalog import read_yaml
 from evergreen.contract import ConfigurationError, Frozen
 from evergreen.lake import PARTITION
 from evergreen.spec import ModelSpec, Source
@@ -52,20 +51,21 @@ def load_suite(source: Source, spec: ModelSpec) -> list[Expectation]:
     Raises
     ------
     ConfigurationError
-        If the file is missing or wrong; the message names file, entry and what is wrong with it.
+        If the file is missing or wrong; the message names file, every wrong entry and what is wrong with it.
     """
     path = spec.folder / source.expectations
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"{path}: there is no such file.", "sources.expectations in model.yaml names it."
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
+    entries = read_yaml(path)
     if not isinstance(entries, list) or not entries:
         raise ConfigurationError(f"{path}: expected a list of expectations.", "Each has type, kwargs and severity.")
-    return [_expectation(f"{path}: entry {number}", entry, source) for number, entry in enumerate(entries, start=1)]
+    suite, problems = [], []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            suite.append(_expectation(f"{path}: entry {number}", entry, source))
+        except ConfigurationError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigurationError("\n".join(problems), "Correct these entries.")
+    return suite
 
 
 def _expectation(where: str, entry: Any, source: Source) -> Expectation:
