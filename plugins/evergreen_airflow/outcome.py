@@ -80,9 +80,11 @@ def accept(manifest: Manifest | None, ending: Ending, *, attempt: str, model: st
             f"{manifest.run.key}/result.json is of step {manifest.step} of {manifest.model}, not of {step} of {model}.",
             "Two tasks write to one place: check the arguments of the step's command.",
         )
-    if manifest.failure:
-        failure = manifest.failure
+    failure = manifest.failure
+    if failure and not (ending.failure_class and failure.failure_class is FailureClass.TEMPORARY):
         raise StepFailed(failure.failure_class, f"{failure.failure_class}: {failure.message}", failure.hint)
+    if failure:  # it was stopped, and can only say so; its surroundings know why
+        raise StepFailed(ending.cause, f"step {step} of {model} {ending}.")
     if ending.exit_code:  # the answer was stored, but something went wrong after: repeating a step is always safe
         cause = ending.cause
         raise StepFailed(
@@ -123,7 +125,7 @@ class Attempts:
 
 def airflow_error(error: StepError, *, larger_profile_left: bool = False) -> AirflowException:
     """Return the exception that makes Airflow retry what a retry can help, and nothing else."""
-    text = f"{error}"
+    text = f"{str(error).rstrip('.')}."
     if error.failure_class is FailureClass.OUT_OF_MEMORY:
         if larger_profile_left:
             return AirflowException(f"{text} The next try runs on the next larger resource profile.")

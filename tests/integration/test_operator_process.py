@@ -1,0 +1,400 @@
+"""The process runtime: real steps in real processes, through the operator."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.log import redact
+from kubernetes.client import models as k8s
+
+from evergreen.contract import FailureClass
+from evergreen.settings import Settings, get_settings
+from evergreen_airflow import pod as pods
+from evergreen_airflow.process_runtime import PodProcess
+from operator_kit import Kit, task_context
+
+pytestmark = pytest.mark.integration
+
+DAEMON = """
+import subprocess
+daemon = subprocess.Popen(["sleep", "600"], start_new_session=True)
+(here / "daemon").write_text(str(daemon.pid))
+(here / "scratch").write_text(os.environ["TMPDIR"])
+(here / "step").write_text(str(os.getpid()))
+"""
+STAY = "time.sleep(600)\n"
+
+
+@pytest.fixture
+def kit(tmp_path: Path, settings: Settings) -> Kit:
+    return Kit(tmp_path, settings.state_dir)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def pids(folder: Path, *names: str) -> list[int]:
+    files = [folder / name for name in names]
+    assert eventually(lambda: all(file.exists() and file.read_text() for file in files)), "the step never started"
+    return [int(file.read_text()) for file in files]
+
+
+class Lines:
+    """A log that keeps its messages."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, message: str, *args: object) -> None:
+        self.lines.append(message % args)
+
+
+def test_success(kit: Kit) -> None:
+    operator = kit.operator(
+        """
+        return Result(
+            facts={"rows": 3, "snapshot": "77"},
+            metrics={"auc": 0.75},
+            outputs=(Output(name="things", uri="lake://things", version="77", rows=3),),
+        )
+        """,
+        outlets=[Asset("tiny.published")],
+    )
+    context = task_context()
+    value = operator.execute(context)
+    assert value == {"rows": 3, "snapshot": "77", "auc": 0.75, "status": "ok", "reason": ""}
+    assert context["ti"].pushed["return_value"] == value
+    manifest = kit.manifest(context)
+    assert manifest is not None
+    assert manifest.attempt == f"1-{context['ti'].id}"
+    assert manifest.image == get_settings().step_image
+    assert str(manifest.window) == "2013-03-01..2013-03-01"
+    event = context["outlet_events"][Asset("tiny.published")]
+    assert (event.extra, event.partition_keys) == ({"snapshot": "77", "rows": 3}, set())
+
+
+def test_run_without_partition_key_still_gives_its_events_their_partitions(kit: Kit) -> None:
+    operator = kit.operator(outlets=[Asset("tiny.published")])
+    context = task_context(partition_key=None, params={"start": "2013-02-28", "end": "2013-03-01"})
+    operator.execute(context)
+    assert context["outlet_events"][Asset("tiny.published")].partition_keys == {"2013-02-28", "2013-03-01"}
+
+
+def test_log_is_line_by_line(kit: Kit) -> None:
+    log = Lines()
+    body = """
+    print("first", flush=True)
+    while not (here / "go").exists():
+        time.sleep(0.01)
+    print("second é", file=sys.stderr)
+    sys.stdout.buffer.write(b"\\xff third")
+    return Result()
+    """
+    process = PodProcess(kit.operator(body).build_pod_request_obj(task_context(), dry_run=True), log)
+    thread = threading.Thread(target=process.run)
+    thread.start()
+    try:
+        assert eventually(lambda: "first" in log.lines), "seen while the step still runs"
+    finally:
+        (kit.folder / "go").touch()
+        thread.join(60)
+    assert log.lines.index("first") < log.lines.index("second é")
+    assert any(line.startswith("\\xff third") for line in log.lines)
+
+
+def test_step_sees_the_pods_environment_and_no_more(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SECRET", "of the worker")
+    kit.write_variables("secrets/evergreen-secrets.env", EVERGREEN_DATABASE_URL="postgresql://me:pa55word@host")
+    body = """
+    import tempfile
+    Path(tempfile.gettempdir(), "left").write_text("behind")
+    seen = {"variables": dict(os.environ), "folder": os.getcwd(), "params": request.params}
+    (here / "seen.json").write_text(json.dumps(seen))
+    return Result()
+    """
+    given = "$(HOME) \"quoted\" 'and' $$ ; * é"
+    kit.operator(body, params_json={"text": given}).execute(task_context())
+    seen = json.loads((kit.folder / "seen.json").read_text())
+    variables = seen["variables"]
+    assert seen["params"] == {"text": given}
+    assert variables["EVERGREEN_DATABASE_URL"] == "postgresql://me:pa55word@host"
+    assert variables["EVERGREEN_STATE_DIR"] == str(kit.state_dir)
+    assert "AIRFLOW_CONN_SECRET" not in variables
+    assert variables["TMPDIR"] == seen["folder"]
+    assert not Path(seen["folder"]).exists()
+    assert redact("cannot connect with pa55word") == "cannot connect with ***"
+
+
+@pytest.mark.parametrize(
+    ("body", "retried", "message"),
+    [
+        ('raise DataError("No rows.", "Load them.")', False, "data: No rows. Load them."),
+        ('raise ConfigurationError("Bad field.", "Mend it.")', False, "configuration: Bad field. Mend it."),
+        ('raise TemporaryError("No answer.", "Wait.")', True, "temporary: No answer. Wait."),
+        ('raise KeyError("x")', False, "bug: KeyError: 'x' This is a defect"),
+        (
+            'raise MemoryError("9 GiB")',
+            True,
+            "9 GiB. The next try runs on the next larger",
+        ),
+        ("os._exit(0)", False, "ended with exit code 0 but left no manifest"),
+        ("os._exit(75)", True, "exit code 75"),
+        ("os.kill(os.getpid(), 15)", True, "temporary: stopped by SIGTERM"),
+        ("os.kill(os.getpid(), 9)", True, "exit code 137"),
+        ('print("error: it says", flush=True); os._exit(65)', False, "exit code 65 (error: it says)"),
+        ("import atexit; atexit.register(os._exit, 11); return Result()", True, "stored its result, then ended"),
+    ],
+)
+def test_failure(kit: Kit, body: str, retried: bool, message: str) -> None:
+    context = task_context()
+    with pytest.raises(AirflowException) as caught:
+        kit.operator(body).execute(context)
+    assert message in str(caught.value)
+    assert isinstance(caught.value, AirflowFailException) is not retried
+    assert context["ti"].pushed == {}
+
+
+def test_upstream_manifest_that_is_missing_fails_at_once(kit: Kit) -> None:
+    with pytest.raises(AirflowFailException, match=r"exit code 65 \(error: .*the upstream manifest is missing"):
+        kit.operator(upstream={"train": "train_it"}).execute(task_context())
+
+
+def test_stale_manifest_is_not_taken_for_this_attempts(kit: Kit) -> None:
+    kit.operator().execute(task_context())
+    again = task_context()  # e.g. the run was deleted and created again: the same name, the same try number
+    assert kit.manifest(again) is not None
+    with pytest.raises(AirflowFailException, match="only the manifest of another attempt"):
+        kit.operator("os._exit(0)").execute(again)
+
+
+def test_manifest_of_another_model_is_refused(kit: Kit) -> None:
+    body = """
+    from evergreen.store import get_store, write_manifest
+    now = utc_now()
+    write_manifest(get_store(), Manifest(
+        step=request.step, model="other", window=request.window, run=request.run, attempt=request.attempt,
+        status=Status.OK, code_version="1", config_digest="2", started=now, finished=now,
+    ))
+    os._exit(0)
+    """
+    with pytest.raises(AirflowFailException, match="is of step ingest of other"):
+        kit.operator(body).execute(task_context())
+
+
+def test_skipped_result_skips_the_task(kit: Kit) -> None:
+    context = task_context()
+    with pytest.raises(AirflowSkipException, match="nothing for that day"):
+        kit.operator('return Result(status="skipped", reason="nothing for that day")').execute(context)
+    assert context["ti"].pushed["return_value"] == {"status": "skipped", "reason": "nothing for that day"}
+
+
+def test_refused_result_is_an_answer_and_skips_what_depends_on_it(kit: Kit) -> None:
+    refused = kit.operator('return Result(status="refused", reason="not better")', step="gate")
+    assert refused.execute(task_context(task_id="gate"))["status"] == "refused"
+    started = kit.folder / "started"
+    following = kit.operator(
+        f"Path({str(started)!r}).touch(); return Result()", step="register", upstream={"gate": "gate"}
+    )
+    with pytest.raises(AirflowSkipException, match="gate: not better"):
+        following.execute(task_context(task_id="register"))
+    assert not started.exists()
+
+
+def test_out_of_memory_is_tried_once_more_on_the_next_larger_profile(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = """
+    held = bytearray(os.urandom(1)) * (int((here / "mebibytes").read_text()) << 20)
+    time.sleep(float((here / "seconds").read_text()))
+    return Result()
+    """
+    for name, limit in (("small", "150Mi"), ("medium", "300Mi")):
+        resources = k8s.V1ResourceRequirements(limits={"memory": limit, "cpu": "1"})
+        monkeypatch.setitem(pods.PROFILES, name, resources)  # type: ignore[arg-type]
+    operator = kit.operator(body)
+
+    def needs(mebibytes: int, seconds: float) -> None:
+        (kit.folder / "mebibytes").write_text(str(mebibytes))
+        (kit.folder / "seconds").write_text(str(seconds))
+
+    needs(200, 60)
+    with pytest.raises(AirflowException, match=r"out of memory: \d+ MiB used, limit 150 MiB.*next larger") as first:
+        operator.execute(task_context())
+    assert not isinstance(first.value, AirflowFailException)
+    needs(400, 60)
+    with pytest.raises(AirflowFailException, match=r"limit 300 MiB.*Raise resources in model.yaml"):
+        operator.execute(task_context(try_number=2))
+    needs(200, 0.5)
+    assert operator.execute(task_context(try_number=3))["status"] == "ok"
+    attempts = [json.loads(file.read_text()) for file in sorted(kit.state_dir.rglob("attempts/*.json"))]
+    assert [(entry["profile"], entry["failure_class"]) for entry in attempts] == [
+        ("small", FailureClass.OUT_OF_MEMORY),
+        ("medium", FailureClass.OUT_OF_MEMORY),
+    ]
+
+
+def test_time_limit(kit: Kit) -> None:
+    operator = kit.operator(DAEMON + STAY, execution_timeout=timedelta(seconds=2))
+    with pytest.raises(AirflowException, match="stopped after 2 s, its time limit") as caught:
+        operator.execute(task_context())
+    assert not isinstance(caught.value, AirflowFailException)
+    assert not any(map(alive, pids(kit.folder, "step", "daemon")))
+
+
+def test_kill_ends_the_whole_tree(kit: Kit) -> None:
+    operator = kit.operator(DAEMON + STAY)
+    raised: list[BaseException] = []
+
+    def execute() -> None:
+        try:
+            operator.execute(task_context())
+        except AirflowException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=execute)
+    thread.start()
+    family = pids(kit.folder, "step", "daemon")
+    operator.on_kill()
+    thread.join(60)
+    assert not any(map(alive, family))
+    assert "stopped by SIGTERM" in str(raised[0])
+
+
+TASK = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from operator_kit import task_context
+from evergreen.catalog import load_model
+from evergreen_airflow.operator import StepOperator
+from pathlib import Path
+
+def task():
+    Path({folder!r}, "task").write_text(str(os.getpid()))
+    spec = load_model("tiny", Path({folder!r}, "models"))
+    StepOperator(step="ingest", spec=spec, cmds={command!r}).execute(task_context())
+
+if os.fork() == 0:  # as Airflow's supervisor forks a task
+    task()
+else:
+    Path({folder!r}, "supervisor").write_text(str(os.getpid()))
+    os.wait()
+"""
+
+
+@pytest.mark.parametrize("victim", ["task", "supervisor"])
+def test_nothing_is_left_of_a_killed_task(kit: Kit, victim: str) -> None:
+    command = kit.command(DAEMON + STAY)
+    code = TASK.format(tests=str(Path(__file__).parents[1]), folder=str(kit.folder), command=command)
+    environment = {**os.environ, "EVERGREEN_STATE_DIR": str(kit.state_dir)}
+    supervisor = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    family = pids(kit.folder, "task", "step", "daemon")
+    scratch = Path((kit.folder / "scratch").read_text())
+    assert scratch.is_dir()
+    os.kill(family[0] if victim == "task" else supervisor.pid, signal.SIGKILL)
+    assert eventually(lambda: not any(map(alive, family)))
+    supervisor.wait(60)
+    assert eventually(lambda: not scratch.exists())
+
+
+def _full(**spec: Any) -> k8s.V1Pod:
+    return k8s.V1Pod(metadata=k8s.V1ObjectMeta(), spec=k8s.V1PodSpec(**{"containers": [], **spec}))
+
+
+def _container(**fields: Any) -> k8s.V1Pod:
+    return _full(containers=[k8s.V1Container(name="base", **fields)])
+
+
+PROBE = k8s.V1Probe(_exec=k8s.V1ExecAction(command=["true"]))
+SIDECAR = k8s.V1Container(name="sidecar", image="sidecar:1")
+CLAIM = k8s.V1PersistentVolumeClaimVolumeSource(claim_name="data")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"init_containers": [SIDECAR]}, "spec.initContainers"),
+        ({"ports": [k8s.V1ContainerPort(container_port=80)]}, "spec.containers[0].ports"),
+        ({"hostnetwork": True}, "spec.hostNetwork"),
+        ({"hostname": "me"}, "spec.hostname"),
+        ({"host_aliases": [k8s.V1HostAlias(ip="10.0.0.1", hostnames=["a"])]}, "spec.hostAliases"),
+        ({"volumes": [k8s.V1Volume(name="d", persistent_volume_claim=CLAIM)]}, "spec.volumes[0].persistentVolumeClaim"),
+        ({"volume_mounts": [k8s.V1VolumeMount(name="tmp", mount_path="/data")]}, "volumeMounts: /data"),
+        (
+            {"volume_mounts": [k8s.V1VolumeMount(name="tmp", mount_path="/tmp", sub_path="a")]},
+            "volumeMounts[0].subPath",
+        ),
+        ({"env_from": [k8s.V1EnvFromSource(prefix="P_")]}, "spec.containers[0].envFrom[0].prefix"),
+        ({"container_security_context": k8s.V1SecurityContext(privileged=True)}, "securityContext.privileged"),
+        ({"full_pod_spec": _full(containers=[k8s.V1Container(name="base"), SIDECAR])}, "spec.containers[1]"),
+        ({"full_pod_spec": _full(share_process_namespace=True)}, "spec.shareProcessNamespace"),
+        ({"full_pod_spec": _container(liveness_probe=PROBE)}, "spec.containers[0].livenessProbe"),
+        (
+            {"full_pod_spec": _container(lifecycle=k8s.V1Lifecycle(stop_signal="SIGINT"))},
+            "spec.containers[0].lifecycle",
+        ),
+        ({"full_pod_spec": _container(working_dir="/data")}, "spec.containers[0].workingDir"),
+        ({"profile": "gpu"}, "nvidia.com/gpu: 1 (this machine has 0)"),
+        ({"cmds": []}, "spec.containers[0].command"),
+    ],
+)
+def test_field_that_a_process_cannot_honour_is_refused(kit: Kit, options: dict[str, Any], field: str) -> None:
+    if options.get("profile") == "gpu" and list(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("this machine has a GPU")
+    started = kit.folder / "started"
+    operator = kit.operator(f"Path({str(started)!r}).touch(); return Result()", **options)
+    with pytest.raises(AirflowFailException) as caught:
+        operator.execute(task_context())
+    assert field in str(caught.value)
+    assert "cannot be honoured by the process runtime" in str(caught.value)
+    assert not started.exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"node_selector": {"pool": "training"}, "tolerations": [k8s.V1Toleration(key="gpu", operator="Exists")]},
+        {"service_account_name": "step", "priority_class_name": "batch", "annotations": {"a": "b"}},
+        {"affinity": k8s.V1Affinity(node_affinity=k8s.V1NodeAffinity())},
+        {"image_pull_secrets": [k8s.V1LocalObjectReference(name="registry")], "schedulername": "own"},
+    ],
+)
+def test_field_that_only_places_a_pod_is_left_to_the_cluster(kit: Kit, options: dict[str, Any]) -> None:
+    assert kit.operator(**options).execute(task_context())["status"] == "ok"
+
+
+def test_missing_settings_file(kit: Kit) -> None:
+    (kit.state_dir / "config" / "evergreen-settings.env").unlink()
+    with pytest.raises(AirflowFailException, match=r"evergreen-settings.env: not found.*evergreen up"):
+        kit.operator().execute(task_context())
+
+
+def test_image_without_a_version_fails_at_once(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_STEP_IMAGE", "evergreen/step:latest")
+    get_settings.cache_clear()
+    with pytest.raises(AirflowFailException, match="names no version"):
+        kit.operator().execute(task_context())
