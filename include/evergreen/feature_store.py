@@ -117,8 +117,9 @@ def training_set(
     if examples_snapshot is not None:
         pins["examples"] = examples_snapshot
     examples = _examples(spec, window, pins.get("examples"), labelled=labelled)
-    if examples.empty or not spec.features.views:
-        return _tidy(spec, examples)
+    features = [feature for view in spec.features.views for feature in view.features]
+    if examples.empty or not features:
+        return _tidy(spec, examples.assign(**dict.fromkeys(features)))
     get_feature_store()
     from evergreen.feast_lake import pinned_snapshots
 
@@ -132,7 +133,6 @@ def training_set(
             f"{spec.name}: Feast returned {len(joined)} rows for {len(examples)} examples of {window}.",
             "A feature view has several rows for one key and time, or Feast lost rows: this is a defect.",
         )
-    features = [feature for view in spec.features.views for feature in view.features]
     full = examples.assign(**{feature: joined[feature].to_numpy() for feature in features})
     _check_join(spec, full, pins)
     return _tidy(spec, full)

@@ -65,7 +65,8 @@ def raw_rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table:
     reasons: list[list[str]] = [[] for _ in range(len(frame))]
     columns: dict[str, pa.Array] = {PARTITION: pa.array([str(day)] * len(frame), pa.string())}
     for name, kind in source.columns.items():
-        if kind == "timestamp" and getattr(frame[name].dtype, "tz", "") is None:
+        dtype = frame[name].dtype
+        if kind == "timestamp" and dtype.kind == "M" and getattr(dtype, "tz", None) is None:
             raise DataError(
                 f"{source.reader}: {source.name}.{name} of {day}: timestamps without a time zone.",
                 "Convert them to UTC in the reader: frame[column].dt.tz_localize(zone).dt.tz_convert('UTC').",
@@ -93,16 +94,17 @@ def _cast(values: pd.Series, kind: ColumnType) -> tuple[pa.Array, list[tuple[int
     """Return the cast column and the (position, value) of what could not be cast."""
     import pyarrow as pa
 
+    impossible = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
     try:
         return _cast_all(pa.array(values, from_pandas=True), kind), []
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+    except impossible:
         pass  # at least one value is wrong: find out which
     wrong: list[tuple[int, object]] = []
     good = []
     for position, value in enumerate(values):
         try:
             good.append(_cast_all(pa.array([value], from_pandas=True), kind)[0])
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        except impossible:
             good.append(pa.scalar(None, arrow_type(kind)))
             wrong.append((position, value))
     return pa.array([value.as_py() for value in good], arrow_type(kind)), wrong

@@ -94,7 +94,10 @@ def _query(path: Path, sources: Mapping[str, pa.Table], window: Window, lookback
         connection.execute(f"SET VARIABLE window_start = DATE '{window.start}'")
         connection.execute(f"SET VARIABLE window_end = DATE '{window.end}'")
         try:
-            return connection.execute(sql).to_arrow_table()
+            found = connection.sql(sql)
+            if found is None:
+                raise ConfigurationError(f"{path}: returns no rows.", "End it with a SELECT.")
+            return found.to_arrow_table()
         except duckdb.OutOfMemoryException as error:
             raise MemoryError(f"{path}: {error}") from error
         except duckdb.DataError as error:

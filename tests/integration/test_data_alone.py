@@ -1,0 +1,65 @@
+"""Data steps on an empty lake: days without data, steps before their turn, replays."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from data_steps import MODEL, day, run, run_all
+from evergreen.catalog import load_model
+from evergreen.contract import Status, Window
+from evergreen.feature_store import training_set
+from evergreen.lake import get_lake
+from evergreen.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_replay_from_snapshots_reads_what_was_read(lake_settings: Settings) -> None:
+    window = Window(start=date(2013, 1, 1), end=date(2013, 1, 3))
+    run_all(window)
+    lake, spec = get_lake(), load_model(MODEL)
+    tables = ["examples", *(view.name for view in spec.features.views)]
+    snapshots = {table: lake.snapshot(MODEL, table) for table in tables}
+    before = training_set(spec, window)
+    for table in tables:
+        rows = lake.read(MODEL, table, window)
+        lake.write(MODEL, table, rows.slice(0, rows.num_rows // 2), window)
+    assert training_set(spec, window, snapshots=snapshots).equals(before)
+    assert len(training_set(spec, window)) < len(before)
+
+
+def test_a_day_nothing_exists_for_is_skipped_with_the_reason(lake_settings: Settings) -> None:
+    manifest = run("ingest", day("2014-01-01"))
+    assert manifest.status is Status.SKIPPED
+    assert manifest.reason == "The sources have nothing for 2014-01-01 (flights, weather)."
+    assert not get_lake().has(MODEL, "raw_flights")
+
+
+def test_a_window_with_missing_days_succeeds_and_names_them(lake_settings: Settings) -> None:
+    manifest = run("ingest", Window(start=date(2013, 12, 30), end=date(2014, 1, 2)))
+    assert manifest.status is Status.OK
+    assert manifest.facts["missing"] == {
+        "flights": ["2014-01-01", "2014-01-02"],
+        "weather": ["2013-12-31", "2014-01-01", "2014-01-02"],
+    }
+    published = [run(step, Window(start=date(2013, 12, 30), end=date(2014, 1, 2))) for step in ("validate", "publish")]
+    assert [manifest.status for manifest in published] == [Status.OK, Status.OK]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("validate", "no table flight_delay.raw_flights"),
+        ("publish", "2013-03-01..2013-03-01 was not validated"),
+        ("build_features", "no table flight_delay.flights"),
+        ("materialize", "no table flight_delay.airport_weather"),
+    ],
+)
+def test_a_step_before_its_turn_says_what_is_missing(lake_settings: Settings, step: str, message: str) -> None:
+    manifest = run(step, day("2013-03-01"))
+    assert manifest.failure is not None
+    assert manifest.failure.failure_class == "data"
+    assert message in manifest.failure.message
+    assert manifest.failure.hint

