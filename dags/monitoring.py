@@ -7,7 +7,8 @@ artifact store under `reports/<model>/<partition>/`.
 
 #### Triage notes
 
-- *Skipped, "no champion"*: nothing is in production yet; train the first model with `<model>.train`.
+- *check_performance skipped*: there is no champion yet, or too few labels that it has not learned from; the reason
+  is in the log. Drift is judged all the same.
 - *Verdict "insufficient"*: fewer rows than `drift.minimum_rows`; small samples drift by chance, so there is no verdict.
 - *Drift is not an incident*: it only proposes a retraining. Look at the report, and at `<model>.retrain` for what
   came of it.
@@ -15,12 +16,12 @@ artifact store under `reports/<model>/<partition>/`.
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, chain
-from evergreen_airflow.operator import StepOperator
+from airflow.sdk import DAG, TriggerRule
 
 from evergreen.catalog import load_models
-from evergreen_airflow.assets import features, monitored
+from evergreen_airflow.assets import PartitionDone, features, monitored
 from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, partition_param
+from evergreen_airflow.operator import StepOperator
 
 for spec in load_models():
     with DAG(
@@ -30,11 +31,10 @@ for spec in load_models():
         **dag_options(spec, Tag.MONITORING, __doc__),
     ):
         check_drift = StepOperator(step="check_drift", spec=spec, profile=spec.resources.features)
-        check_performance = StepOperator(
-            step="check_performance",
-            spec=spec,
-            upstream={"check_drift": "check_drift"},
-            profile=spec.resources.features,
+        check_performance = StepOperator(step="check_performance", spec=spec, profile=spec.resources.features)
+        done = PartitionDone(
+            task_id="done",
             outlets=[monitored(spec)],
+            trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,  # performance waits for labels; drift does not
         )
-        chain(check_drift, check_performance)
+        [check_drift, check_performance] >> done

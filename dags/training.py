@@ -23,11 +23,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, chain
-from evergreen_airflow.operator import StepOperator
 
 from evergreen.catalog import load_models
-from evergreen_airflow.approval import approval
+from evergreen_airflow.approval import approval, approver
 from evergreen_airflow.dag_defaults import TRAINING_POOL, Tag, dag_options, partition_param
+from evergreen_airflow.operator import StepOperator
 
 for spec in load_models():
     with DAG(
@@ -51,7 +51,17 @@ for spec in load_models():
             upstream={"assemble": "assemble", "train": "train"},
             profile=spec.resources.features,
         )
-        gate = StepOperator(step="gate", spec=spec, upstream={"train": "train", "evaluate": "evaluate"})
+        gate = StepOperator(
+            step="gate",
+            spec=spec,
+            upstream={"train": "train", "evaluate": "evaluate"},
+            params_json={"requested_by": "{{ dag_run.triggering_user_name or dag_run.run_id }}"},
+        )
         register = StepOperator(step="register", spec=spec, upstream={"train": "train", "gate": "gate"})
-        promote = StepOperator(step="promote", spec=spec, upstream={"register": "register", "gate": "gate"})
+        promote = StepOperator(
+            step="promote",
+            spec=spec,
+            upstream={"register": "register", "gate": "gate"},
+            params_json=approver(spec),
+        )
         chain(assemble, train, evaluate, gate, register, *approval(spec), promote)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 PIPELINES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "ingest": {"ingest": (), "validate": ("ingest",), "publish": ("ingest", "validate")},
     "features": {"build_features": (), "materialize": ("build_features",)},
-    "monitor": {"check_drift": (), "check_performance": ("check_drift",)},
+    "monitor": {"check_drift": (), "check_performance": ()},
     "retrain": {"guard": ()},
     "train": {
         "assemble": (),

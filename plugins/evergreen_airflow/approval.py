@@ -28,3 +28,10 @@ def approval(spec: ModelSpec) -> list[ApprovalOperator]:
             response_timeout=timedelta(hours=spec.approval.timeout_hours),
         )
     ]
+
+
+def approver(spec: ModelSpec) -> dict[str, str]:
+    """Return the parameter that tells ``promote`` who approved, for the decision's record."""
+    if not spec.approval.required:
+        return {}
+    return {"approved_by": "{{ ti.xcom_pull(task_ids='approve')['responded_by_user']['name'] }}"}

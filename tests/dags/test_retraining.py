@@ -102,3 +102,20 @@ def test_an_allowed_training_is_triggered_once_per_report() -> None:
 def test_a_refused_training_is_skipped_with_the_guards_reason() -> None:
     with pytest.raises(AirflowSkipException, match="trained 3 days ago"):
         start_training({"status": "refused", "reason": "trained 3 days ago"})
+
+
+def test_a_monitored_partition_is_named_in_its_event() -> None:
+    """A run started with a form has no partition key, and Airflow shows its events to nobody downstream."""
+    from airflow.sdk import Asset
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
+    from evergreen_airflow.assets import PartitionDone
+
+    asset, events = Asset("toy.monitored"), OutletEventAccessors()
+    context: Any = {
+        "dag_run": SimpleNamespace(partition_key=None),
+        "params": {"partition": str(DAY)},
+        "outlet_events": events,
+    }
+    PartitionDone(task_id="done", outlets=[asset]).execute(context)
+    assert events[asset].partition_keys == {"2013-04-30"}

@@ -61,7 +61,7 @@ def test_ingest_works_on_the_day_before_its_tick(dags: dict[str, DAG]) -> None:
     ("pipeline", "listens_to", "publishes"),
     [
         ("features", "published", {"materialize": [f"{MODEL}.features"]}),
-        ("monitor", "features", {"check_performance": [f"{MODEL}.monitored"]}),
+        ("monitor", "features", {"done": [f"{MODEL}.monitored"]}),
         ("retrain", "monitored", {}),
     ],
 )
@@ -71,6 +71,12 @@ def test_the_cascade(dags: dict[str, DAG], pipeline: str, listens_to: str, publi
     assert isinstance(dag.timetable.asset_condition, Asset)
     assert dag.timetable.asset_condition.name == f"{MODEL}.{listens_to}"
     assert outlets(dag) == publishes
+
+
+def test_a_skipped_performance_check_still_leads_to_a_proposal(dags: dict[str, DAG]) -> None:
+    done = dags[f"{MODEL}.monitor"].get_task("done")
+    assert done.upstream_task_ids == {"check_drift", "check_performance"}
+    assert done.trigger_rule == "none_failed_min_one_success"
 
 
 def test_backfill_publishes_no_events_and_never_trains(dags: dict[str, DAG]) -> None:
@@ -91,6 +97,8 @@ def test_approval_stands_between_registration_and_promotion(parse: Parse, two_mo
     dag = parsed["taxi_fare.train"]
     assert order(dag)[-3:] == ["register", "approve", "promote"]
     approve = dag.get_task("approve")
+    assert "approve" in dag.get_task("promote").params_json["approved_by"]
+    assert parsed[f"{MODEL}.train"].get_task("promote").params_json == {}
     assert approve.defaults == ["Reject"]
     assert approve.response_timeout == timedelta(hours=72)
 

@@ -95,7 +95,7 @@ class AirflowDriver:
         upstream, last_task = run_id, "publish"
         for before, pipeline, task in (
             ("ingest", "features", "materialize"),
-            ("features", "monitor", "check_performance"),
+            ("features", "monitor", "done"),
             ("monitor", "retrain", "trigger_training"),
         ):
             emitted = self._emitted(before, upstream, last_task)
@@ -104,10 +104,10 @@ class AirflowDriver:
             upstream = self._cascaded(pipeline, partition, emitted)
             runs[pipeline], last_task = upstream, task
         proposal = read_proposal(get_store(), self.model, partition)
-        train_run = f"drift__{proposal.report_id}" if proposal else ""
-        if proposal and self.api.find_run(dag_id(self.model, "train"), train_run):
-            self._wait("train", train_run)
-            runs["train"] = train_run
+        training = proposal and self.api.find_run(dag_id(self.model, "train"), f"drift__{proposal.report_id}")
+        if training:
+            self._finish(training)
+            runs["train"] = training.dag_run_id
         return PeriodRuns(**runs)
 
     def _run(self, pipeline: str, run_id: str, conf: Mapping[str, JsonValue], partition_key: str | None = None) -> None:
@@ -200,11 +200,13 @@ class InProcessDriver:
         """Run the daily pipelines one after another, and a training if it is proposed and allowed."""
         window = Window(start=partition, end=partition)
         runs: dict[str, str] = {}
-        for pipeline in ("ingest", "features", "monitor"):
+        for pipeline in ("ingest", "features"):
             runs[pipeline] = run_id
             if not self._pipeline(pipeline, run_id, window):
                 return PeriodRuns(**runs)
-        runs["retrain"] = run_id
+        runs["monitor"] = runs["retrain"] = run_id
+        for check in PIPELINES["monitor"]:  # neither waits for the other's answer
+            self._step("monitor", check, run_id, window)
         proposal = read_proposal(get_store(), self.model, partition)
         if proposal and proposal.retrain and self._pipeline("retrain", run_id, window):
             runs["train"] = f"drift__{proposal.report_id}"
@@ -212,17 +214,17 @@ class InProcessDriver:
         return PeriodRuns(**runs)
 
     def _pipeline(self, pipeline: str, run_id: str, window: Window) -> bool:
-        """Run a pipeline's steps in order; returns whether every one of them said ok."""
-        for step, upstream in PIPELINES[pipeline].items():
-            run = RunIdentity(dag_id=dag_id(self.model, pipeline), run_id=run_id, task_id=step)
-            self.report(f"{run.dag_id}: {step}")
-            request = build_request(step, self.model, window, run, {name: name for name in upstream}, {})
-            manifest = execute(request)
-            if manifest.failure:
-                raise failure_of(manifest, "")
-            if manifest.status is not Status.OK:
-                return False
-        return True
+        """Run a pipeline's steps in order, up to the first that does not say ok; returns whether all did."""
+        return all(self._step(pipeline, step, run_id, window) for step in PIPELINES[pipeline])
+
+    def _step(self, pipeline: str, step: str, run_id: str, window: Window) -> bool:
+        run = RunIdentity(dag_id=dag_id(self.model, pipeline), run_id=run_id, task_id=step)
+        self.report(f"{run.dag_id}: {step}")
+        upstream = {name: name for name in PIPELINES[pipeline][step]}
+        manifest = execute(build_request(step, self.model, window, run, upstream, {}))
+        if manifest.failure:
+            raise failure_of(manifest, "")
+        return manifest.status is Status.OK
 
 
 _ERRORS: Mapping[FailureClass, type[StepError]] = {
