@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+from airflow.utils.helpers import prune_dict
 from dag_policy import MAX_LINES, dag_violations, file_violations
 
+from evergreen.pipelines import PIPELINES
 from evergreen.settings import PROJECT_ROOT
+from operator_kit import task_context
+from pod_policy import restricted_violations, schema_errors, unbounded
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
@@ -25,6 +30,20 @@ def test_every_dag_keeps_the_policy(dags: dict[str, DAG]) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_dag_file_keeps_the_policy(path: Path) -> None:
     assert file_violations(path) == []
+
+
+def test_every_pod_is_hardened_and_bounded(dags: dict[str, DAG]) -> None:
+    """The checks' own negative twins are beside them, in tests/unit/plugins/test_pod.py."""
+    checked = 0
+    for dag in dags.values():
+        for task in dag.tasks:
+            if task.task_type == "StepOperator":
+                context: Any = task_context(task_id=task.task_id)
+                pod = PodGenerator.serialize_pod(task.build_pod_request_obj(context, dry_run=True))
+                pod = prune_dict(pod)
+                assert [*schema_errors(pod), *restricted_violations(pod), *unbounded(pod)] == [], task
+                checked += 1
+    assert checked == sum(len(steps) for steps in PIPELINES.values())
 
 
 def _without_docs(dag: DAG) -> None:
