@@ -31,7 +31,9 @@ def published(spec: ModelSpec) -> list[Partition]:
         for source in spec.sources
     }
     quarantines = [dict(lake.partitions(spec.name, f"{source.name}_quarantine")) for source in spec.sources]
-    days = sorted({day for table in (*details.values(), *quarantines) for day in table})
+    days = sorted(
+        {day for found in details.values() for day in found} | {day for table in quarantines for day in table}
+    )
     return [
         Partition(
             day=day,

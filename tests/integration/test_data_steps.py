@@ -13,7 +13,7 @@ import pytest
 
 from data_steps import DATA, MODEL, day, run, run_all
 from evergreen.catalog import load_model
-from evergreen.contract import Manifest, Status, Window
+from evergreen.contract import Manifest, Status, TemporaryError, Window
 from evergreen.feast_repo import apply, get_feature_store
 from evergreen.feature_store import training_set
 from evergreen.lake import get_lake
@@ -233,3 +233,41 @@ def test_no_days_to_train_on_names_the_first_partition_that_has_some(
     assert early.status is Status.SKIPPED
     assert "The first partition with any is 2013-02-01." in early.reason
     assert run("assemble", day("2013-02-01")).facts["windows"]["training"] == "2013-01-25..2013-01-25"
+
+
+def test_a_join_reads_only_the_days_it_needs(season: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    import evergreen.feast_lake
+    import evergreen.lake
+
+    read = {}
+
+    def spy(table, rows, *others):
+        read[table.name()[-1]] = evergreen.lake.scan(table, rows, *others)
+        return read[table.name()[-1]]
+
+    monkeypatch.setattr(evergreen.feast_lake, "scan", spy)
+    training_set(load_model(MODEL), day("2013-02-10"))
+    assert set(read) == {"airport_weather", "route_history", "carrier_history"}
+    # six hours before the first departure to the last; seven days of history
+    assert set(read["airport_weather"]["ds"].to_pylist()) <= {"2013-02-09", "2013-02-10"}
+    assert min(read["route_history"]["ds"].to_pylist()) == "2013-02-03"
+    assert max(read["route_history"]["ds"].to_pylist()) == "2013-02-09"
+
+
+def test_an_online_store_that_lost_rows_is_found_out(season: dict[str, Manifest]) -> None:
+    from sqlalchemy import create_engine, text
+
+    from evergreen.feature_store import _check_online, _latest
+    from evergreen.settings import get_settings
+
+    spec = load_model(MODEL)
+    view = {item.name: item for item in spec.features.views}["carrier_history"]
+    latest = _latest(spec, view, day(str(SEASON.end)))
+    _check_online(get_feature_store(), spec, view, latest)
+    engine = create_engine(get_settings().database("online"))
+    with engine.begin() as connection:
+        connection.execute(text('DELETE FROM "evergreen_flight_delay_carrier_history"'))
+    with pytest.raises(TemporaryError, match=r"flight_delay_carrier_history:carrier_late_rate of .*, the lake has"):
+        _check_online(get_feature_store(), spec, view, latest)
+    assert run("materialize", day(str(SEASON.end))).status is Status.OK
+    _check_online(get_feature_store(), spec, view, latest)

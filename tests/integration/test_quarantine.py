@@ -1,0 +1,147 @@
+"""Bad rows: each is kept, with its reason; a critical failure publishes nothing. On a model of a few rows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import evergreen.catalog
+from data_steps import day
+from evergreen.contract import Manifest, RunIdentity, Status
+from evergreen.lake import get_lake
+from evergreen.runner import build_request, execute
+from evergreen.settings import PROJECT_ROOT, Settings, get_settings
+
+pytestmark = pytest.mark.integration
+DAY = day("2013-03-01")
+NOON = datetime(2013, 3, 1, 12, tzinfo=UTC)
+
+SUITE = """
+- {type: expect_column_values_to_be_between, severity: warning, kwargs: {column: size, min_value: 0}}
+- {type: expect_column_values_to_not_be_null, severity: critical, kwargs: {column: name}}
+"""
+
+
+@pytest.fixture
+def model(lake_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a model whose only source reads ``rows.pickle`` from its folder."""
+    folder = tmp_path / "models" / "small"
+    folder.mkdir(parents=True)
+    spec = yaml.safe_load((PROJECT_ROOT / "include/models/flight_delay/model.yaml").read_text())
+    columns = {"name": "string", "size": "double", "at": "timestamp"}
+    spec |= {
+        "name": "small",
+        "sources": [
+            {
+                "name": "things",
+                "reader": "source.py:read",
+                "key": ["name"],
+                "columns": columns,
+                "expectations": "e.yaml",
+            }
+        ],
+    }
+    (folder / "model.yaml").write_text(yaml.safe_dump(spec))
+    (folder / "e.yaml").write_text(SUITE)
+    (folder / "source.py").write_text(
+        "from pathlib import Path\nimport pandas as pd\n\n\ndef read(day):\n"
+        "    return pd.read_pickle(Path(__file__).with_name('rows.pickle'))\n"
+    )
+    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(folder.parent))
+    get_settings.cache_clear()
+    assert evergreen.catalog.model_names() == ["small"]
+    return folder
+
+
+def _run(step: str) -> Manifest:
+    identity = RunIdentity(dag_id="test", run_id="1", task_id=step)
+    return execute(build_request(step, "small", DAY, identity, {}, {}))
+
+
+def _ingest(folder: Path, rows: list[tuple[object, object]]) -> None:
+    frame = pd.DataFrame(rows, columns=["name", "size"], dtype=object).assign(at=NOON)
+    frame.to_pickle(folder / "rows.pickle")
+    manifest = _run("ingest")
+    assert manifest.status is Status.OK, manifest.failure
+
+
+def _reasons() -> dict[int, str]:
+    rows = get_lake().read("small", "things_quarantine").to_pylist()
+    return {row["row"]: row["reason"] for row in rows}
+
+
+def test_every_bad_row_is_kept_with_its_reason_and_the_rest_is_published(model: Path) -> None:
+    rows = [
+        ("good", 1.0),
+        ("text", "huge"),
+        ("negative", -1.0),
+        ("copied", 2.0),
+        ("copied", 2.0),
+        ("claimed", 3.0),
+        ("claimed", 4.0),
+        ("no size", None),
+    ]
+    _ingest(model, rows)
+    assert _run("validate").status is Status.OK
+    published = _run("publish")
+    assert published.status is Status.OK, published.failure
+    assert (published.facts["rows"], published.facts["quarantined"]) == (3, 5)
+    assert get_lake().read("small", "things")["name"].to_pylist() == ["good", "copied", "no size"]
+    assert _reasons() == {
+        1: "size: 'huge' is not a double",
+        2: "expect_column_values_to_be_between(size)",
+        4: "an exact copy of another row (name)",
+        5: "different rows claim the same key (name)",
+        6: "different rows claim the same key (name)",
+    }
+
+
+def test_a_key_that_is_null_goes_to_quarantine_before_the_suite_sees_it(model: Path) -> None:
+    _ingest(model, [("good", 1.0), (None, 2.0)])
+    assert _run("validate").status is Status.OK
+    assert _run("publish").facts["quarantined"] == 1
+    assert _reasons() == {1: "a key column is null (name)"}
+
+
+def test_a_critical_failure_publishes_nothing_and_says_what_was_found(model: Path) -> None:
+    (model / "e.yaml").write_text(SUITE.replace("severity: warning", "severity: critical"))
+    _ingest(model, [("good", 1.0), ("negative", -7.5)])
+    refused = _run("validate")
+    assert refused.failure is not None
+    assert refused.failure.failure_class == "data"
+    assert (
+        "expect_column_values_to_be_between(size) failed on 2013-03-01: 1 of 2 rows; found -7.5"
+        in refused.failure.message
+    )
+    assert "nothing is published" in refused.failure.message
+    publish = _run("publish")
+    assert publish.failure is not None
+    assert "the validation of 2013-03-01..2013-03-01 failed" in publish.failure.message
+    assert not get_lake().has("small", "things")
+
+
+def test_publishing_follows_the_judged_snapshot_not_a_later_ingest(model: Path) -> None:
+    _ingest(model, [("good", 1.0), ("negative", -1.0)])
+    assert _run("validate").status is Status.OK
+    _ingest(model, [("later", 5.0)])
+    assert _run("publish").status is Status.OK
+    assert get_lake().read("small", "things")["name"].to_pylist() == ["good"]
+
+
+def test_a_source_that_changed_its_format_is_refused_whole(model: Path) -> None:
+    _ingest(model, [("a", "x"), ("b", "y")])
+    refused = _run("validate")
+    assert refused.failure is not None
+    assert "every row is unreadable, e.g. size: 'x' is not a double" in refused.failure.message
+
+
+def test_a_reader_that_returns_something_else_is_named(model: Path) -> None:
+    (model / "source.py").write_text("def read(day):\n    return [1]\n")
+    failed = _run("ingest")
+    assert failed.failure is not None
+    assert failed.failure.failure_class == "configuration"
+    assert "source.py:read returned list for 2013-03-01" in failed.failure.message
