@@ -45,17 +45,22 @@ def read_bytes(output: Output) -> bytes:
     ConfigurationError
         If it lies in another artifact store.
     """
-    store = get_store()
-    root = store.uri("-").removesuffix("-")
-    if not output.uri.startswith(root):
+    key = key_of(output.uri)
+    if key is None:
         raise ConfigurationError(
-            f"the output {output.name!r} is at {output.uri}, outside the artifact store {root}.",
+            f"the output {output.name!r} is at {output.uri}, outside the artifact store {get_store().uri('-')[:-1]}.",
             "Set EVERGREEN_ARTIFACT_ROOT to the store it was written to, or run the upstream step again.",
         )
-    content = store.read(output.uri.removeprefix(root))
+    content = get_store().read(key)
     if content is None:
         raise DataError(f"{output.uri}: the output {output.name!r} is gone.", "Run the step that writes it again.")
     return content
+
+
+def key_of(uri: str) -> str | None:
+    """Return the artifact key of an address, or None if it lies outside the artifact store."""
+    root = get_store().uri("-").removesuffix("-")
+    return uri.removeprefix(root) if uri.startswith(root) else None
 
 
 def read_frame(output: Output) -> pd.DataFrame:

@@ -168,7 +168,8 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     import numpy as np
 
     empty = np.full(np.broadcast(numerator, denominator).shape, np.nan)
-    return np.divide(numerator, denominator, out=empty, where=denominator > 0)
+    ratio: np.ndarray = np.divide(numerator, denominator, out=empty, where=denominator > 0)
+    return ratio
 
 
 def _log_loss(model: Scored) -> np.ndarray:

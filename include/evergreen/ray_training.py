@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,12 @@ def train(spec: ModelSpec, frame: pd.DataFrame, key: str, name: str) -> Trained:
     return Trained(prepared.encoder, checkpoint["network"], checkpoint["history"])
 
 
+@lru_cache(maxsize=1)
+def _token() -> str:
+    """Return this process's secret: Ray's client reads it once, and goes on with it in a second Ray."""
+    return secrets.token_hex(32)
+
+
 @contextmanager
 def _ray(spec: ModelSpec) -> Iterator[bool]:
     """Connect to the configured Ray, or start a private one and stop it afterwards; yields whether it is private."""
@@ -101,7 +108,7 @@ def _ray(spec: ModelSpec) -> Iterator[bool]:
     private = address == "local"
     environment = {"RAY_TRAIN_V2_ENABLED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     if private:
-        environment |= _PRIVATE_RAY | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        environment |= _PRIVATE_RAY | {"RAY_AUTH_TOKEN": _token()}
     os.environ.update(environment)  # Ray reads its settings when it is imported
     import ray
 
@@ -115,14 +122,17 @@ def _ray(spec: ModelSpec) -> Iterator[bool]:
     # the paths of Ray's sockets are long, and no socket's path may be longer than 107 bytes
     folder = tempfile.mkdtemp(prefix="ray-")
     try:
-        ray.init(
-            address="local",
-            num_cpus=spec.training.workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=folder,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=spec.training.workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+            )
+        except (RuntimeError, OSError, TimeoutError) as error:  # Ray has no class for "did not start in time"
+            raise TemporaryError(f"Ray did not start: {error}", "The machine may be busy or out of memory.") from error
         yield True
     finally:
         ray.shutdown()

@@ -70,7 +70,9 @@ def check_labels(spec: ModelSpec, labels: pd.Series) -> None:
     wrong = ~np.isfinite(numbers) if spec.task is Task.REGRESSION else ~numbers.isin([0.0, 1.0])
     if wrong.any():
         kind = "a finite number" if spec.task is Task.REGRESSION else "0 or 1"
-        raise DataError(f"{where} has a value that is not {kind}: {labels[wrong].iloc[0]!r}.", f"Correct it in {sql}.")
+        raise DataError(
+            f"{where} has a value that is not {kind}: {labels[wrong].tolist()[0]!r}.", f"Correct it in {sql}."
+        )
 
 
 def _check_classes(spec: ModelSpec, encoder: Encoder, labels: pd.Series) -> None:

@@ -25,6 +25,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
         "training_start": trained.facts["training_start"],
         "training_end": trained.facts["training_end"],
         "partition": request.partition,
+        "dataset_uri": trained.inputs[0].uri,
+        "dataset_version": trained.inputs[0].version,
         "config_digest": trained.config_digest,
         "code_version": trained.code_version,
         "model_digest": trained.output("model").digest,

@@ -1,0 +1,79 @@
+"""``check_performance``: how good the champion is on the newest labels, against how good it was when promoted."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import timedelta
+
+from pydantic import JsonValue
+
+from evergreen.contract import Output, Request, Result, Status, Window
+from evergreen.evaluation import score
+from evergreen.feature_store import training_set
+from evergreen.proposal import PERFORMANCE_REPORT, report_key
+from evergreen.registry import CHAMPION, Version, by_alias, load
+from evergreen.spec import METRICS, Direction, ModelSpec
+from evergreen.store import get_store
+
+log = logging.getLogger(__name__)
+
+
+def run(request: Request, spec: ModelSpec) -> Result:
+    """Write ``performance.json``; a drop beyond ``retraining.performance_drop`` proposes a retraining.
+
+    Skipped while there is no champion, or too few labelled rows that it has not learned from.
+    """
+    champion = by_alias(spec.name, CHAMPION)
+    if champion is None:
+        return _skip(request, spec, "there is no champion yet")
+    newest = request.partition - timedelta(days=spec.features.examples.label_delay_days)
+    start = max(newest - timedelta(days=spec.drift.current_days - 1), champion.training.end + timedelta(days=1))
+    if start > newest:
+        why = f"the champion learned from {champion.training}: it has seen every label up to {newest}"
+        return _skip(request, spec, why)
+    window = Window(start=max(start, spec.schedule.start), end=newest)
+    frame, least = training_set(spec, window), spec.windows.minimum_evaluation_rows
+    if len(frame) < least:
+        return _skip(request, spec, f"{len(frame)} labelled rows in {window}, {least} are needed")
+    metrics = score(spec, frame, [load(champion.uri)])[0].metrics()
+    return _store(request, spec, champion, window, metrics)
+
+
+def _skip(request: Request, spec: ModelSpec, why: str) -> Result:
+    _write(request, spec, {"proposal": False, "why": why})
+    return Result(status=Status.SKIPPED, reason=why, facts={"proposal": False})
+
+
+def _store(request: Request, spec: ModelSpec, champion: Version, window: Window, metrics: dict[str, float]) -> Result:
+    name, limit = spec.gate.metric, spec.retraining.performance_drop
+    now, before = metrics.get(name), champion.tags.get(f"metric.{name}")
+    drop: float | None = None
+    if now is not None and before is not None:
+        drop = (float(before) - now) * (1 if METRICS[name][1] is Direction.MAXIMIZE else -1)
+    proposal = limit is not None and drop is not None and drop > limit
+    why = f"{name} of version {champion.number} on {window}: {_shown(now)}; when promoted: {_shown(before)}"
+    facts: dict[str, JsonValue] = {
+        "proposal": proposal,
+        "why": why,
+        "window": str(window),
+        "champion": champion.number,
+        "drop": drop,
+    }
+    log.info("%s", why)
+    uri = _write(request, spec, {**facts, "metrics": metrics, "limit": limit})
+    return Result(
+        outputs=(Output(name="performance_report", uri=uri, version=f"{spec.name}-{request.partition}"),),
+        inputs=(Output(name="champion", uri=champion.uri, version=champion.number),),
+        metrics=metrics,
+        facts=facts,
+    )
+
+
+def _shown(value: float | str | None) -> str:
+    return "unknown" if value is None else f"{float(value):.4f}"
+
+
+def _write(request: Request, spec: ModelSpec, content: dict[str, object]) -> str:
+    key = report_key(spec.name, request.partition, PERFORMANCE_REPORT)
+    return get_store().write(key, json.dumps(content, indent=2).encode())
