@@ -1,0 +1,339 @@
+"""The kubernetes runtime: a Kubernetes API over real HTTP, Airflow's real trigger runner, and pods that really run.
+
+A trigger is serialized and made anew, and a task re-enters in a new operator, as they do in another process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tenacity
+from airflow.jobs.triggerer_job_runner import TriggerRunner
+from airflow.providers.cncf.kubernetes.utils.pod_manager import PodManager
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import kube_config
+
+from evergreen.settings import Settings, get_settings
+from evergreen_airflow.cluster_runtime import ending_of
+from evergreen_airflow.operator import StepOperator
+from kubernetes_kit import Api, Cluster, matches, running_cluster
+from operator_kit import Kit, task_context
+from pod_policy import restricted_violations, schema_errors, unbounded
+
+pytestmark = pytest.mark.integration
+Context = dict[str, Any]
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cluster, Api]]:
+    with running_cluster() as (cluster, api):
+        kubeconfig = str(cluster.kubeconfig(tmp_path / "kubeconfig"))
+        connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": kubeconfig}}
+        monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
+        monkeypatch.delenv("KUBECONFIG", raising=False)
+        yield cluster, api
+
+
+@pytest.fixture
+def cluster(server: tuple[Cluster, Api]) -> Cluster:
+    return server[0]
+
+
+@pytest.fixture
+def kit(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Kit:
+    kit = Kit(tmp_path, settings.state_dir)
+    monkeypatch.setenv("EVERGREEN_RUNTIME", "kubernetes")
+    get_settings.cache_clear()
+    return kit
+
+
+def quick(kit: Kit, body: str = "return Result()", **options: Any) -> StepOperator:
+    return kit.operator(body, poll_interval=0.05, startup_check_interval_seconds=1, **options)
+
+
+def launch(operator: StepOperator, context: Context) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        operator.execute(context)
+    return caught.value
+
+
+async def _run_trigger(deferred: TaskDeferred, meanwhile: Callable[[], object], kill: bool) -> list[dict[str, Any]]:
+    from airflow.sdk._shared.module_loading import import_string
+
+    path, arguments = deferred.trigger.serialize()
+    trigger = import_string(path)(**arguments)
+    trigger.task_instance = None
+    runner = TriggerRunner()
+    task = asyncio.ensure_future(runner.run_trigger(1, trigger))
+    runner.triggers[1] = {"task": task, "is_watcher": False, "name": "test", "events": 0}
+    await asyncio.to_thread(meanwhile)
+    if kill:
+        runner.to_cancel.append(1)
+        await runner.cancel_triggers()
+    await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 60)
+    return [entry.event.payload for entry in runner.events]
+
+
+def watch(deferred: TaskDeferred, meanwhile: Callable[[], object] = lambda: None, *, kill: bool = False) -> Any:
+    """Run the deferred task's trigger as the triggerer does; return the event's payload, None if there was none."""
+    events = asyncio.run(_run_trigger(deferred, meanwhile, kill))
+    return events[0] if events else None
+
+
+def resume(operator: StepOperator, deferred: TaskDeferred, event: dict[str, Any], context: Context) -> Any:
+    """Re-enter the task in a new operator, as a new process does."""
+    return operator.resume_execution(deferred.method_name, {"event": event}, context)
+
+
+def test_success(kit: Kit, cluster: Cluster) -> None:
+    operator, context = quick(kit, 'return Result(facts={"rows": 3})'), task_context()
+    deferred = launch(operator, context)
+    pod = cluster.pod()
+    sent = {name: value for name, value in pod.items() if name != "status"}
+    assert (schema_errors(sent), restricted_violations(sent), unbounded(sent)) == ([], [], [])
+    event = watch(deferred, cluster.run)
+    value = resume(quick(kit), deferred, event, context)
+    assert value == {"rows": 3, "status": "ok", "reason": ""}
+    assert context["ti"].pushed["return_value"] == value
+    assert cluster.pods() == []
+
+
+def test_pod_is_the_rendered_one(kit: Kit, cluster: Cluster) -> None:
+    import jinja2
+    import yaml
+
+    operator, context = quick(kit), task_context()
+    operator.render_template_fields(context, jinja2.Environment())
+    launch(operator, context)
+    rendered, sent = yaml.safe_load(operator.rendered_pod), cluster.pod()
+    assert sent["spec"] == rendered["spec"]
+    assert sent["metadata"]["name"] == rendered["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "message"),
+    [
+        ('raise DataError("No rows.", "Load them.")', AirflowFailException, "data: No rows. Load them."),
+        ('raise TemporaryError("No answer.", "Wait.")', AirflowException, "temporary: No answer. Wait."),
+        ('return Result(status="skipped", reason="nothing there")', AirflowSkipException, "nothing there"),
+        ("os._exit(0)", AirflowFailException, "exit code 0 .* but left no manifest"),
+        ("os._exit(65)", AirflowFailException, "exit code 65"),
+    ],
+)
+def test_end_follows_from_the_manifest(
+    kit: Kit, cluster: Cluster, body: str, expected: type[Exception], message: str
+) -> None:
+    context = task_context()
+    deferred = launch(quick(kit, body), context)
+    event = watch(deferred, cluster.run)
+    with pytest.raises(expected, match=message) as caught:
+        resume(quick(kit), deferred, event, context)
+    assert type(caught.value) is expected
+    assert cluster.pods() == []
+
+
+def test_failed_pod_is_no_success_whatever_the_event_says(kit: Kit, cluster: Cluster) -> None:
+    """apache/airflow #41867."""
+    context = task_context()
+    deferred = launch(quick(kit, "os._exit(70)"), context)
+    event = watch(deferred, cluster.run)
+    with pytest.raises(AirflowFailException, match="exit code 70"):
+        resume(quick(kit), deferred, {**event, "status": "success"}, context)
+
+
+def test_pod_that_is_gone_on_reentry_is_judged_by_its_manifest(kit: Kit, cluster: Cluster) -> None:
+    """apache/airflow #66715: garbage-collected between the event and the re-entry."""
+    context = task_context()
+    deferred = launch(quick(kit, 'return Result(facts={"rows": 1})'), context)
+    event = watch(deferred, cluster.run)
+    cluster.lose()
+    assert resume(quick(kit), deferred, event, context)["rows"] == 1
+
+    context = task_context(try_number=2)
+    deferred = launch(quick(kit, "os._exit(0)"), context)
+    event = watch(deferred, cluster.run)
+    cluster.lose()
+    assert event["status"] == "success"  # which the provider alone would believe
+    with pytest.raises(AirflowException, match="only the manifest of another attempt"):
+        resume(quick(kit), deferred, event, context)
+
+
+def test_lost_pod_is_a_temporary_failure(kit: Kit, cluster: Cluster) -> None:
+    context = task_context()
+    deferred = launch(quick(kit), context)
+    cluster.set_status(cluster.pod(), "Running")
+    event = watch(deferred, cluster.lose)
+    with pytest.raises(AirflowException, match="left no manifest") as caught:
+        resume(quick(kit), deferred, event, context)
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_pod_is_deleted_when_the_deferred_task_is_marked_failed(kit: Kit, cluster: Cluster, kill: bool) -> None:
+    """apache/airflow #62398, #44014. The twin: without the mark the pod stays and the trigger waits for it."""
+    deferred = launch(quick(kit), task_context())
+
+    def meanwhile() -> None:
+        cluster.set_status(cluster.pod(), "Running")
+        time.sleep(0.3)  # for the trigger to be in its loop; either way the outcome is the same
+        if not kill:
+            cluster.set_status(cluster.pod(), "Succeeded", exit_code=0)
+
+    event = watch(deferred, meanwhile, kill=kill)
+    assert (event is None, cluster.pods() == []) == (kill, kill)
+
+
+def test_pod_is_deleted_when_the_launching_task_is_killed(kit: Kit, cluster: Cluster) -> None:
+    operator = quick(kit)
+    launch(operator, task_context())
+    operator.on_kill()
+    assert cluster.pods() == []
+
+
+def test_restarted_operator_adopts_the_pod_and_its_attempt(kit: Kit, cluster: Cluster) -> None:
+    """apache/airflow #35676: the worker died after launching; the next try must not start a second pod."""
+    first = task_context()
+    launch(quick(kit, 'return Result(facts={"rows": 5})'), first)
+    name = cluster.pod()["metadata"]["name"]
+    cluster.set_status(cluster.pod(), "Running")
+
+    second = task_context(try_number=2)
+    deferred = launch(quick(kit), second)
+    assert cluster.pod()["metadata"]["name"] == name
+    event = watch(deferred, cluster.run)
+    assert resume(quick(kit), deferred, event, second)["rows"] == 5
+    manifest = kit.manifest(second)
+    assert manifest is not None
+    assert manifest.attempt == f"1-{first['ti'].id}"
+
+
+def test_pod_whose_creation_was_not_answered_is_found_again(
+    kit: Kit, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API server carried a request out but its answer was lost: the repeated request meets a conflict."""
+    monkeypatch.setattr(PodManager.create_pod.retry, "wait", tenacity.wait_none())  # the provider's 15 s
+    context = task_context()
+    operator = quick(kit, durable=False)
+    launch(operator, context)
+    again = quick(kit, durable=False)
+    again.cmds = operator.cmds
+    deferred = launch(again, context)
+    assert len(cluster.pods()) == 1
+    assert resume(quick(kit), deferred, watch(deferred, cluster.run), context)["status"] == "ok"
+
+
+def test_refused_request_is_not_taken_for_a_conflict(kit: Kit, server: tuple[Cluster, Api]) -> None:
+    _, api = server
+    api["post"] << 403
+    with pytest.raises(ApiException, match="403"):
+        quick(kit).execute(task_context())
+
+
+def test_reentry_survives_an_api_server_that_is_down(kit: Kit, server: tuple[Cluster, Api]) -> None:
+    cluster, api = server
+    context = task_context()
+    deferred = launch(quick(kit, 'return Result(facts={"rows": 2})'), context)
+    event = watch(deferred, cluster.run)
+    api["get"] << 403
+    assert resume(quick(kit), deferred, event, context)["rows"] == 2
+
+
+def test_kubeconfig_variable_beside_the_connection(
+    kit: Kit, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both say where the cluster is; the provider's trigger fails with "mutually exclusive"."""
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    context = task_context()
+    deferred = launch(quick(kit), context)
+    event = watch(deferred, cluster.run)
+    assert event["status"] == "success", event
+    assert resume(quick(kit), deferred, event, context)["status"] == "ok"
+
+
+def test_kubeconfig_variable_alone(kit: Kit, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_KUBERNETES_DEFAULT")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    # the client reads the variable once, when it is imported
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    deferred = launch(quick(kit), task_context())
+    monkeypatch.delenv("KUBECONFIG")  # the triggerer is another process
+    assert watch(deferred, cluster.run)["status"] == "success"
+
+
+def test_deadline_is_the_pods_and_the_triggers(kit: Kit, cluster: Cluster) -> None:
+    """apache/airflow #67227: execution_timeout alone does not bind a deferred task."""
+    from datetime import timedelta
+
+    context = task_context()
+    operator = quick(kit, execution_timeout=timedelta(seconds=2))
+    deferred = launch(operator, context)
+    assert cluster.pod()["spec"]["activeDeadlineSeconds"] == 2
+    cluster.set_status(cluster.pod(), "Running")
+    event = watch(deferred)
+    assert event["status"] == "timeout"
+    with pytest.raises(AirflowException, match="deadline") as caught:
+        resume(quick(kit), deferred, event, context)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert cluster.pods() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "retried", "message"),
+    [
+        ({"exit_code": 137, "container_reason": "OOMKilled"}, True, "next larger resource profile"),
+        ({"exit_code": 137, "reason": "Evicted", "message": "The node was low on memory."}, True, "Evicted: The node"),
+        ({"exit_code": 143, "reason": "DeadlineExceeded"}, True, "DeadlineExceeded"),
+        ({"exit_code": 137}, True, "exit code 137"),
+        ({"exit_code": 1}, False, "exit code 1"),
+    ],
+)
+def test_cluster_decides_why_a_container_was_killed(
+    kit: Kit, cluster: Cluster, status: dict[str, Any], retried: bool, message: str
+) -> None:
+    context = task_context()
+    deferred = launch(quick(kit), context)
+    event = watch(deferred, lambda: cluster.set_status(cluster.pod(), "Failed", **status))
+    with pytest.raises(AirflowException, match=message) as caught:
+        resume(quick(kit), deferred, event, context)
+    assert isinstance(caught.value, AirflowFailException) is not retried
+
+
+def test_out_of_memory_pod_comes_back_larger(kit: Kit, cluster: Cluster) -> None:
+    context = task_context()
+    deferred = launch(quick(kit), context)
+    oom = {"exit_code": 137, "container_reason": "OOMKilled"}
+    event = watch(deferred, lambda: cluster.set_status(cluster.pod(), "Failed", **oom))
+    with pytest.raises(AirflowException, match="next larger"):
+        resume(quick(kit), deferred, event, context)
+    launch(quick(kit), task_context(try_number=2))
+    limits = cluster.pod()["spec"]["containers"][0]["resources"]["limits"]
+    assert limits["memory"] == "6Gi"
+
+
+def test_refused_upstream_skips_without_a_pod(kit: Kit, cluster: Cluster) -> None:
+    context = task_context(task_id="gate")
+    deferred = launch(quick(kit, 'return Result(status="refused", reason="not better")', step="gate"), context)
+    event = watch(deferred, cluster.run)
+    assert resume(quick(kit, step="gate"), deferred, event, context)["status"] == "refused"
+    with pytest.raises(AirflowSkipException, match="gate: not better"):
+        quick(kit, step="register", upstream={"gate": "gate"}).execute(task_context(task_id="register"))
+    assert cluster.pods() == []
+
+
+def test_ending_of_a_pod_that_was_never_seen() -> None:
+    assert str(ending_of(None, {}, None)) == "ended (its pod is gone)"
+    assert str(ending_of(None, {"message": "no such node"}, None)) == "ended (no such node)"
+
+
+def test_label_selectors_of_the_stand_in() -> None:
+    labels = {"a": "1", "b": "2"}
+    assert matches(labels, "a=1,b!=1,!c,a")
+    for selector in ("a=2", "b!=2", "!a", "c", "a=1,c=1"):
+        assert not matches(labels, selector)
