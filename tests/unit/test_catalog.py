@@ -1,0 +1,174 @@
+"""Finding, reading and digesting models: YAML's traps are errors that name file and line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from evergreen.catalog import config_digest, load_function, load_model, load_models, model_names, read_yaml
+from evergreen.contract import ConfigurationError, DataError
+from evergreen.settings import PROJECT_ROOT
+from evergreen.spec import ModelSpec
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    shutil.copytree(
+        PROJECT_ROOT / "include/models/flight_delay",
+        tmp_path / "models/flight_delay",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def spec(models_dir: Path) -> ModelSpec:
+    return load_model("flight_delay", models_dir)
+
+
+def test_models_are_the_folders_with_a_model_yaml(models_dir: Path) -> None:
+    (models_dir / "notes").mkdir()
+    shutil.copytree(models_dir / "flight_delay", models_dir / ".flight_delay.beingmade")
+    assert model_names(models_dir) == ["flight_delay"]
+    assert [spec.name for spec in load_models(models_dir)] == ["flight_delay"]
+    assert model_names(models_dir / "nowhere") == []
+
+
+@pytest.mark.parametrize("name", ["nope", "../models/flight_delay", "", "flight_delay/"])
+def test_an_unknown_model_is_refused_with_those_there_are(models_dir: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"There is no model .*\(models: flight_delay\)"):
+        load_model(name, models_dir)
+
+
+def test_a_model_is_called_like_its_folder(models_dir: Path) -> None:
+    (models_dir / "flight_delay").rename(models_dir / "other")
+    with pytest.raises(ConfigurationError, match="name: 'flight_delay' differs from its folder 'other'"):
+        load_model("other", models_dir)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "the file is empty"),
+        (b"# only a comment\n", "the file is empty"),
+        (b"name: a\nowner: x\nname: b\n", "line 3, column 1: not valid YAML: the key 'name' is given twice"),
+        (b"gate:\n  metric: auc\n  metric: brier\n", "line 3, column 3: not valid YAML: the key 'metric' is given"),
+        (b"gate: {auc: 1, auc: 2}\n", "the key 'auc' is given twice"),
+        (b"gate:\n\tmetric: auc\n", "line 2, column 1: not valid YAML: a character that cannot start anything here"),
+        (b"name: caf\xe9\n", "not UTF-8: byte 9 is wrong"),
+        (b"name: [a\n", "not valid YAML"),
+        (b"name: Flights: late\n", "line 1, column 14: not valid YAML: mapping values are not allowed"),
+        (b"start: 2013-02-30\n", "not valid YAML: day is out of range for month"),
+        (b"run: !!python/object/apply:os.system [id]\n", "could not determine a constructor for the tag"),
+        (b"text: \x00\n", "not valid YAML"),
+    ],
+)
+def test_what_is_no_yaml_is_named_with_its_line(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "model.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError) as raised:
+        read_yaml(path)
+    assert raised.value.message.startswith(f"{path}: ")
+    assert expected in raised.value.message
+    assert raised.value.hint
+
+
+def test_right_yaml_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"\xef\xbb\xbfa: &base {x: 1}\nb: {<<: *base, y: 2}\nc: [{x: 1}, {x: 2}]\n")
+    assert read_yaml(path) == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": [{"x": 1}, {"x": 2}]}
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nope.yaml: there is no such file"):
+        read_yaml(tmp_path / "nope.yaml")
+    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
+        read_yaml(tmp_path)
+
+
+def test_a_list_is_no_model(models_dir: Path) -> None:
+    (models_dir / "flight_delay/model.yaml").write_text("- name: flight_delay\n")
+    with pytest.raises(ConfigurationError, match="expected a mapping of fields, found list"):
+        load_model("flight_delay", models_dir)
+
+
+@pytest.mark.parametrize("file", ["model.yaml", "features/examples.sql", "expectations/flights.yaml", "network.py"])
+def test_the_digest_covers_every_file(spec: ModelSpec, file: str) -> None:
+    before = config_digest(spec)
+    path = spec.folder / file
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert config_digest(spec) != before
+
+
+def test_the_digest_covers_names_and_borders(spec: ModelSpec) -> None:
+    (spec.folder / "a").write_bytes(b"x\0")
+    (spec.folder / "b").write_bytes(b"y")
+    before = config_digest(spec)
+    (spec.folder / "a").write_bytes(b"x")
+    (spec.folder / "b").write_bytes(b"\0y")
+    assert config_digest(spec) != before
+    (spec.folder / "a").write_bytes(b"x\0")
+    (spec.folder / "b").rename(spec.folder / "c")
+    assert config_digest(spec) != before
+
+
+def test_the_digest_ignores_what_editors_and_python_leave(spec: ModelSpec, tmp_path: Path) -> None:
+    before = config_digest(spec)
+    for name in ("__pycache__/source.cpython-311.pyc", ".DS_Store", ".ipynb_checkpoints/source.py"):
+        (spec.folder / name).parent.mkdir(exist_ok=True)
+        (spec.folder / name).write_bytes(b"x")
+    assert config_digest(spec) == before
+    elsewhere = shutil.copytree(spec.folder.parent, tmp_path / "elsewhere")
+    assert config_digest(load_model("flight_delay", elsewhere)) == before
+
+
+def test_a_function_is_loaded_anew_only_when_its_file_changes(spec: ModelSpec) -> None:
+    path = spec.folder / "one.py"
+    path.write_text("def read(day):\n    return 1\n")
+    first = load_function(spec, "one.py:read")
+    assert first(None) == 1
+    assert load_function(spec, "one.py:read") is first
+    path.write_text("def read(day):\n    return 2\n")
+    assert load_function(spec, "one.py:read")(None) == 2
+
+
+def test_two_models_may_have_files_of_one_name(models_dir: Path) -> None:
+    shutil.copytree(models_dir / "flight_delay", models_dir / "other")
+    path = models_dir / "other/model.yaml"
+    path.write_text(path.read_text().replace("name: flight_delay", "name: other"))
+    for name in ("flight_delay", "other"):
+        (models_dir / name / "one.py").write_text("NAME = __name__\ndef read(day):\n    return NAME\n")
+    found = {load_function(load_model(name, models_dir), "one.py:read")(None) for name in ("flight_delay", "other")}
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("def other(day): ...\n", "there is no function 'read'"),
+        ("read = 3\n", "there is no function 'read'"),
+        ("def read(day:\n", "line 1: SyntaxError"),
+        ("\nimport no_such_library\n", "line 2: ModuleNotFoundError: No module named 'no_such_library'"),
+        ("x = 1\n\n1 / 0\n", "line 3: ZeroDivisionError"),
+    ],
+)
+def test_a_broken_file_of_a_model_is_its_author_s_to_correct(spec: ModelSpec, content: str, expected: str) -> None:
+    path = spec.folder / "one.py"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError) as raised:
+        load_function(spec, "one.py:read")
+    assert str(path) in raised.value.message
+    assert expected in raised.value.message
+
+
+def test_a_missing_file_of_a_model_is_named(spec: ModelSpec) -> None:
+    with pytest.raises(ConfigurationError, match=r"'nope.py:read': there is no file .*nope.py"):
+        load_function(spec, "nope.py:read")
+
+
+def test_an_error_that_names_its_class_keeps_it(spec: ModelSpec) -> None:
+    (spec.folder / "one.py").write_text("from evergreen.contract import DataError\nraise DataError('wrong')\n")
+    with pytest.raises(DataError, match="wrong"):
+        load_function(spec, "one.py:read")

@@ -1,0 +1,119 @@
+"""Settings: where values come from, which wins, and that a wrong one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from evergreen.contract import ConfigurationError
+from evergreen.settings import Settings, export_service_environment, get_settings
+
+
+@pytest.fixture(autouse=True)
+def _fresh(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test's own state folder, and no .env of the checkout."""
+    monkeypatch.setattr("evergreen.settings.ENV_FILE", tmp_path / ".env")
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+def test_everything_lives_in_the_state_folder(tmp_path: Path) -> None:
+    found = get_settings()
+    assert found.state_dir == tmp_path / "state"
+    assert found.artifact_root == str(tmp_path / "state" / "artifacts")
+    assert found.lake_root == str(tmp_path / "state" / "lake")
+
+
+def test_the_environment_wins_over_dotenv_over_what_services_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_RUNTIME", "kubernetes")
+    (tmp_path / ".env").write_text("EVERGREEN_RUNTIME=process\nEVERGREEN_NAMESPACE=from-dotenv\n")
+    (tmp_path / "state/config").mkdir(parents=True)
+    (tmp_path / "state/config/evergreen-settings.env").write_text(
+        "EVERGREEN_RUNTIME=process\nEVERGREEN_NAMESPACE=from-services\nEVERGREEN_RAY_ADDRESS=ray://one\n"
+    )
+    found = get_settings()
+    assert (found.runtime, found.namespace, found.ray_address) == ("kubernetes", "from-dotenv", "ray://one")
+
+
+def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_DATABASE_URL", "postgresql://me:hunter2@db:5432")
+    get_settings.cache_clear()
+    assert "hunter2" not in repr(get_settings())
+    assert get_settings().database("lake") == "postgresql+psycopg://me:hunter2@db:5432/lake"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RUNTIME", "docker"),
+        ("AIRFLOW_PORT", "0"),
+        ("AIRFLOW_PORT", "http"),
+        ("ARTIFACT_ROOT", "gs://bucket"),
+        ("LAKE_ROOT", ""),
+    ],
+)
+def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"EVERGREEN_{name}", value)
+    get_settings.cache_clear()
+    with pytest.raises(ConfigurationError) as raised:
+        get_settings()
+    assert f"EVERGREEN_{name}={value!r}: " in raised.value.message
+    assert ".env" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("s3://bucket/prefix/", "s3://bucket/prefix"), ("/data/", "/data"), ("s3://bucket", "s3://bucket")],
+)
+def test_a_location_has_one_spelling(monkeypatch: pytest.MonkeyPatch, value: str, expected: str) -> None:
+    monkeypatch.setenv("EVERGREEN_ARTIFACT_ROOT", value)
+    get_settings.cache_clear()
+    assert get_settings().artifact_root == expected
+
+
+def test_a_relative_location_does_not_depend_on_later_moves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVERGREEN_ARTIFACT_ROOT", "here")
+    get_settings.cache_clear()
+    assert get_settings().artifact_root == str(tmp_path / "here")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        get_settings().runtime = "kubernetes"  # type: ignore[misc]
+
+
+def test_databases_need_a_server_a_known_name_and_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"Start them with: evergreen up"):
+        get_settings().database("lake")
+    with pytest.raises(ConfigurationError, match="There is no database 'nope'"):
+        get_settings().database("nope")
+    monkeypatch.setenv("EVERGREEN_DATABASE_URL", "mysql://db")
+    get_settings.cache_clear()
+    with pytest.raises(ConfigurationError, match="'mysql' is not PostgreSQL"):
+        get_settings().database("lake")
+
+
+def test_service_secrets_reach_libraries_but_never_replace_the_user_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state/secrets").mkdir(parents=True)
+    (tmp_path / "state/secrets/evergreen-secrets.env").write_text(
+        "MLFLOW_TRACKING_USERNAME=steps\nMLFLOW_TRACKING_PASSWORD=generated$HOME\nEVERGREEN_RUNTIME=process\n"
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.delenv("EVERGREEN_RUNTIME", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "")
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+    export_service_environment()
+    import os
+
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me"
+    assert os.environ.pop("MLFLOW_TRACKING_PASSWORD") == "generated$HOME"
+    assert "EVERGREEN_RUNTIME" not in os.environ

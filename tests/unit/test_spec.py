@@ -1,0 +1,160 @@
+"""model.yaml: what is refused, and that the refusal says where and why."""
+
+from __future__ import annotations
+
+import copy
+from datetime import date
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evergreen.contract import ConfigurationError
+from evergreen.settings import PROJECT_ROOT, Settings
+from evergreen.spec import METRICS, ModelSpec, Task, Windows
+
+FLIGHTS: dict[str, Any] = yaml.safe_load((PROJECT_ROOT / "include/models/flight_delay/model.yaml").read_text())
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """Return flight_delay's specification with one field changed; ``sources.0.key`` is a path."""
+    content = copy.deepcopy(FLIGHTS)
+    *parents, last = path.split(".")
+    place: Any = content
+    for part in parents:
+        place = place[int(part)] if isinstance(place, list) else place[part]
+    if isinstance(place, list):
+        place[int(last)] = value
+    else:
+        place[last] = value
+    return content
+
+
+def refusal(content: dict[str, Any], settings: Settings) -> str:
+    """Return what ``load_model`` says about a specification."""
+    from evergreen.catalog import load_model
+
+    folder = settings.state_dir / "models" / "flight_delay"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(ConfigurationError) as raised:
+        load_model("flight_delay", folder.parent)
+    assert str(folder / "model.yaml") in raised.value.message
+    return raised.value.message
+
+
+def test_the_first_model_is_right() -> None:
+    assert ModelSpec.model_validate(FLIGHTS).name == "flight_delay"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("name", "Flight-Delay", "name: String should match"),
+        ("task", "clustering", "task: Input should be 'binary', 'multiclass' or 'regression' (value: 'clustering')"),
+        ("owner", "  ", "owner: String should have at least 1 character"),
+        ("owner", 7, "owner: Input should be a valid string (value: 7)"),
+        ("ower", "x", "ower: there is no such field (value: 'x')"),
+        ("schedule.start", 20130101, "schedule.start: expected a day, written as 2013-01-01 (value: 20130101)"),
+        ("schedule.start", "yesterday", "schedule.start: "),
+        ("schedule.timezone", "Mars/Base", "schedule.timezone: not a time zone"),
+        ("schedule.timezone", "", "schedule.timezone: not a time zone"),
+        ("schedule.timezone", "../../etc", "schedule.timezone: not a time zone"),
+        ("schedule.cron", "hourly", "schedule.cron: String should match"),
+        ("sources", [], "sources: Tuple should have at least 1 item"),
+        ("sources.0.key", ["nope"], "sources.0.key: 'nope' is not in columns"),
+        ("sources.0.key", ["origin", "origin"], "sources.0.key: named twice: origin"),
+        ("sources.0.columns.ds", "string", "sources.0.columns: 'ds' is a column that Evergreen adds"),
+        ("sources.0.columns.Bad", "string", "sources.0.columns.Bad"),
+        ("sources.0.columns.carrier", "text", "sources.0.columns.carrier: Input should be 'string'"),
+        ("sources.0.reader", "os.system", "sources.0.reader: String should match"),
+        ("sources.0.reader", "../other/source.py:read", "sources.0.reader: String should match"),
+        ("sources.0.expectations", "../../secrets.yaml", "sources.0.expectations: String should match"),
+        ("sources.0.expectations", "/etc/passwd", "sources.0.expectations: String should match"),
+        ("sources.1.name", "flights", "sources: 'flights': the table flights is already that of sources 'flights'"),
+        ("sources.1.name", "raw_flights", "the table raw_flights is already that of sources 'raw_flights'"),
+        ("sources.1.name", "examples", "sources: 'examples': the table examples is already that of the examples"),
+        ("features.views.0.name", "weather", "features.views: 'weather': the table weather is already that of"),
+        ("features.views.0.features", ["late"], "features.views: 'late' of airport_weather is the label"),
+        ("features.views.0.features", ["route_flights"], "'route_flights' is a feature of both airport_weather and"),
+        ("features.views.0.lookback_days", 401, "features.views.0.lookback_days: Input should be less than"),
+        ("features.numeric", ["late", "temp"], "features.examples.label: 'late' cannot be an input too"),
+        ("features.categorical", ["temp"], "features.categorical: 'temp' is numeric too"),
+        ("training.epochs", True, "training.epochs: expected a number; YAML reads yes, no, on and off"),
+        ("training.epochs", 0, "training.epochs: Input should be greater than or equal to 1 (value: 0)"),
+        ("training.learning_rate", float("nan"), "training.learning_rate: Input should be"),
+        ("training.learning_rate", float("inf"), "training.learning_rate: Input should be"),
+        ("windows.training_days", 10**9, "windows.training_days: Input should be less than or equal to 3660"),
+        ("gate.metric", "rmse", "gate.metric: 'rmse' is not a metric of a binary model; use one of auc"),
+        ("gate.required", ["nope"], "gate.required: 'nope' is not a metric"),
+        ("gate.limits", {"auc": True}, "gate.limits.auc: expected a number"),
+        ("gate.direction", "minimize", "gate.direction: auc is to maximize, not to minimize"),
+        ("gate.slices.0.column", "tailnum", "gate.slices: column: 'tailnum' is neither an input"),
+        ("drift.columns", ["arr_delay"], "drift.columns: 'arr_delay' is not an input of the model"),
+        ("resources.default", "huge", "resources.default: Input should be 'small'"),
+    ],
+)
+def test_a_wrong_field_is_refused_with_file_field_and_value(
+    path: str, value: Any, expected: str, settings: Settings
+) -> None:
+    content = changed(path, value) if path.partition(".")[0] in FLIGHTS else {**FLIGHTS, **_nested(path, value)}
+    assert expected in refusal(content, settings)
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    first, _, rest = path.partition(".")
+    return {first: _nested(rest, value) if rest else value}
+
+
+def test_a_missing_field_is_named(settings: Settings) -> None:
+    content = copy.deepcopy(FLIGHTS)
+    del content["gate"]["metric"]
+    assert "gate.metric: the field is missing." in refusal(content, settings)
+
+
+def test_every_problem_is_reported_at_once(settings: Settings) -> None:
+    content = changed("gate.metric", "rmse")
+    content["gate"]["slices"][0]["column"] = "tailnum"
+    content["drift"]["columns"] = ["arr_delay", "nope"]
+    message = refusal(content, settings)
+    assert len(message.splitlines()) == 4
+    for field in ("gate.metric", "gate.slices", "'arr_delay'", "'nope'"):
+        assert field in message
+    fields = changed("training.epochs", 0)
+    fields["owner"] = ""
+    assert len(refusal(fields, settings).splitlines()) == 2
+
+
+@pytest.mark.parametrize("value", ["2013-01-01", date(2013, 1, 1)])
+def test_a_day_may_be_quoted(value: object) -> None:
+    assert ModelSpec.model_validate(changed("schedule.start", value)).schedule.start == date(2013, 1, 1)
+
+
+def test_a_number_may_be_written_as_2e_3() -> None:
+    # YAML reads 2e-3 as text
+    assert ModelSpec.model_validate(changed("training.learning_rate", "2e-3")).training.learning_rate == 0.002
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_every_task_has_metrics_of_its_own_and_only_those(task: Task) -> None:
+    usable = [name for name, (tasks, _) in METRICS.items() if task in tasks]
+    assert usable
+    for name, (tasks, direction) in METRICS.items():
+        content = changed("task", task.value)
+        content["gate"] = {"metric": name, "direction": direction.value}
+        if task in tasks:
+            assert ModelSpec.model_validate(content).task is task
+        else:
+            with pytest.raises(ValueError, match=f"'{name}' is not a metric of a {task} model"):
+                ModelSpec.model_validate(content)
+
+
+@given(st.dates(date(2000, 1, 1), date(2100, 1, 1)), st.integers(1, 3660), st.integers(1, 3660))
+def test_training_and_evaluation_meet_and_never_overlap(newest: date, training: int, evaluation: int) -> None:
+    windows = Windows(training_days=training, evaluation_days=evaluation)
+    trained, judged = windows.training(newest), windows.evaluation(newest)
+    assert judged.end == newest
+    assert (trained.days, judged.days) == (training, evaluation)
+    assert (judged.start - trained.end).days == 1

@@ -1,0 +1,254 @@
+"""The local artifact store: whole writes only, nothing outside its root, disk errors with a class."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evergreen.contract import (
+    ConfigurationError,
+    DataError,
+    Manifest,
+    RunIdentity,
+    Status,
+    Window,
+    utc_now,
+)
+from evergreen.settings import Settings
+from evergreen.store import LocalStore, get_store, read_manifest, write_manifest
+
+RUN = RunIdentity(dag_id="demo.ingest", run_id="one", task_id="ingest")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "artifacts")
+
+
+def a_manifest(run: RunIdentity = RUN) -> Manifest:
+    return Manifest(
+        step="ingest",
+        model="demo",
+        window=Window(start=date(2013, 3, 1), end=date(2013, 3, 1)),
+        run=run,
+        attempt="1",
+        status=Status.OK,
+        code_version="abc",
+        config_digest="0" * 16,
+        started=utc_now(),
+        finished=utc_now(),
+    )
+
+
+def test_what_is_written_is_read_and_listed(store: LocalStore) -> None:
+    assert store.read("a/b.json") is None
+    assert list(store.keys("")) == []
+    address = store.write("a/b.json", b"one")
+    assert Path(address).read_bytes() == b"one"
+    assert address == store.uri("a/b.json")
+    store.write("a/b.json", b"two")
+    store.write("a/.hidden", b"h")
+    store.write("ab/c", b"c")
+    assert store.read("a/b.json") == b"two"
+    assert list(store.keys("")) == ["a/.hidden", "a/b.json", "ab/c"]
+    assert list(store.keys("a")) == ["a/.hidden", "a/b.json", "ab/c"]
+    assert list(store.keys("a/")) == ["a/.hidden", "a/b.json"]
+    assert list(store.keys("a/b")) == ["a/b.json"]
+    assert list(store.keys("z/")) == []
+
+
+@pytest.mark.parametrize("key", ["a", "a/b.json/c"])
+def test_a_folder_and_what_is_below_a_file_are_no_artifacts(store: LocalStore, key: str) -> None:
+    store.write("a/b.json", b"one")
+    assert store.read(key) is None
+    with pytest.raises(ConfigurationError):
+        store.write(key, b"x")
+    assert store.read("a/b.json") == b"one"
+
+
+ESCAPES = ["../x", "a/../../x", "/etc/passwd", "a//b", "", ".", "a/..", "a/", "a\x00b", "a\nb", ".partial/x"]
+
+
+@pytest.mark.parametrize("key", ESCAPES)
+def test_no_key_leaves_the_root(store: LocalStore, key: str) -> None:
+    with pytest.raises(ConfigurationError):
+        store.write(key, b"x")
+    with pytest.raises(ConfigurationError):
+        store.read(key)
+    assert not store.root.exists()
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_key_inside_the_root_or_refused(key: str) -> None:
+    root = Path("/nowhere/artifacts")
+    try:
+        address = LocalStore(root).uri(key)
+    except ConfigurationError:
+        return
+    assert root in Path(os.path.normpath(address)).parents
+
+
+def test_a_link_does_not_lead_out_of_the_root(store: LocalStore, tmp_path: Path) -> None:
+    store.write("a/x", b"x")
+    (tmp_path / "secret").write_bytes(b"s")
+    (store.root / "link").symlink_to(tmp_path)
+    with pytest.raises(ConfigurationError, match="points outside"):
+        store.read("link/secret")
+
+
+_KILLED_WRITE = """
+import os, signal, sys, io
+from pathlib import Path
+from evergreen.store import LocalStore
+
+class HalfThenDeath(io.BytesIO):
+    def read(self, size=-1):
+        if self.tell():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(1)
+
+LocalStore(Path(sys.argv[1]))._put("runs/a/result.json", HalfThenDeath(b"new"))
+"""
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_write_that_is_killed_half_way_leaves_what_was_there(store: LocalStore, before: bytes | None) -> None:
+    if before is not None:
+        store.write("runs/a/result.json", before)
+    done = subprocess.run([sys.executable, "-c", _KILLED_WRITE, str(store.root)])
+    assert done.returncode == -signal.SIGKILL
+    assert store.read("runs/a/result.json") == before
+    assert list(store.keys("")) == ([] if before is None else ["runs/a/result.json"])
+    store.write("runs/a/result.json", b"new")
+    assert store.read("runs/a/result.json") == b"new"
+
+
+def test_concurrent_writers_leave_one_of_their_values_whole(store: LocalStore) -> None:
+    values = [bytes([letter]) * 100_000 for letter in range(65, 73)]
+    with ThreadPoolExecutor(8) as pool:
+        writes = [pool.submit(store.write, "k", value) for value in values for _ in range(5)]
+        reads = [pool.submit(store.read, "k") for _ in range(100)]
+        assert all(write.result() for write in writes)
+        assert {read.result() for read in reads} <= {None, *values}
+    assert store.read("k") in values
+    assert list(store.keys("")) == ["k"]
+    assert list((store.root / ".partial").iterdir()) == []
+
+
+def test_a_full_disk_is_temporary_and_leaves_nothing(store: LocalStore) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    code = (
+        "import sys; from pathlib import Path; from evergreen import store; from evergreen.contract import *\n"
+        "local = store.LocalStore(Path(sys.argv[1]))\n"
+        "store.Path.open = lambda self, mode='r', **_: open('/dev/full', 'wb')\n"
+        "try:\n    local.write('k', b'x')\nexcept TemporaryError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(store.root)], capture_output=True, text=True, check=True)
+    assert "k: the disk is full. Free space, then run it again." in done.stdout
+    assert list(store.keys("")) == []
+
+
+def test_a_file_size_limit_is_temporary_and_leaves_nothing(store: LocalStore) -> None:
+    """The kernel itself refuses the write half way."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from evergreen.store import LocalStore\n"
+        "from evergreen.contract import TemporaryError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
+        "try:\n    LocalStore(Path(sys.argv[1])).write('k', b'x' * 5000)\nexcept TemporaryError: print('temporary')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(store.root)], capture_output=True, text=True, check=True)
+    assert done.stdout == "temporary\n"
+    assert list(store.keys("")) == []
+    assert list((store.root / ".partial").iterdir()) == []
+
+
+def test_a_root_that_cannot_be_is_configuration(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match=r"Check EVERGREEN_ARTIFACT_ROOT and the rights on it"):
+        LocalStore(tmp_path / "file" / "artifacts").write("k", b"x")
+
+
+def test_a_folder_without_rights_is_configuration(tmp_path: Path) -> None:
+    """As another user, because root may write anywhere."""
+    root = tmp_path / "artifacts"
+    root.mkdir(mode=0o555)
+    code = (
+        "import os, sys; from pathlib import Path; from evergreen.store import LocalStore\n"
+        "from evergreen.contract import ConfigurationError\n"
+        "os.getuid() == 0 and os.setuid(65534)\n"
+        "try:\n    LocalStore(Path(sys.argv[1])).write('k', b'x')\nexcept ConfigurationError as e: print(e.message)\n"
+    )
+    for parent in tmp_path.parents:
+        if parent.owner() == "root" and parent.name.startswith("pytest-of"):
+            parent.chmod(0o755)
+    for parent in (tmp_path, tmp_path.parent):
+        parent.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
+    assert "Permission denied" in done.stdout
+
+
+def test_a_folder_goes_up_and_comes_down_whole(store: LocalStore, tmp_path: Path) -> None:
+    source = tmp_path / "checkpoint"
+    for name, content in (("model.pt", b"w" * 3_000_000), ("sub/.metadata.json", b"{}"), ("sub/empty", b"")):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(content)
+    assert store.upload(source, "checkpoints/1") == store.uri("checkpoints/1")
+    store.upload(source, "checkpoints/10")
+    store.download("checkpoints/1", tmp_path / "back")
+    found = {
+        path.relative_to(tmp_path / "back").as_posix() for path in (tmp_path / "back").rglob("*") if path.is_file()
+    }
+    assert found == {"model.pt", "sub/.metadata.json", "sub/empty"}
+    assert (tmp_path / "back/model.pt").read_bytes() == b"w" * 3_000_000
+
+
+def test_nothing_to_download_or_upload_is_said(store: LocalStore, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is nothing"):
+        store.download("checkpoints/1", tmp_path / "back")
+    with pytest.raises(NotADirectoryError):
+        store.upload(tmp_path / "nope", "checkpoints/1")
+
+
+def test_a_manifest_is_read_back_as_it_was(store: LocalStore) -> None:
+    assert read_manifest(store, RUN) is None
+    manifest = a_manifest()
+    address = write_manifest(store, manifest)
+    assert address.endswith("runs/demo.ingest/one/ingest/result.json")
+    assert read_manifest(store, RUN) == manifest
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"not json", b'{"step": "ingest"}', b"\xff"])
+def test_a_file_that_is_no_manifest_is_named(store: LocalStore, content: bytes) -> None:
+    store.write(f"{RUN.key}/result.json", content)
+    with pytest.raises(ConfigurationError, match=r"ingest/result.json: not a valid manifest"):
+        read_manifest(store, RUN)
+
+
+def test_a_manifest_copied_from_another_task_is_refused(store: LocalStore) -> None:
+    other = a_manifest(RUN.sibling("publish"))
+    store.write(f"{RUN.key}/result.json", other.model_dump_json().encode())
+    with pytest.raises(ConfigurationError, match=r"it belongs to runs/demo.ingest/one/publish"):
+        read_manifest(store, RUN)
+
+
+def test_the_configured_store_is_the_default(settings: Settings, tmp_path: Path) -> None:
+    store = get_store()
+    assert isinstance(store, LocalStore)
+    assert store.root == settings.state_dir / "artifacts"
+    assert get_store(str(tmp_path)).uri("x") == str(tmp_path / "x")
+
+
+def test_an_s3_root_needs_a_bucket(settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="names no bucket"):
+        get_store("s3://")
