@@ -33,12 +33,16 @@ def _in_state_dir(name: str) -> Any:
     return location
 
 
-def _without_trailing_slash(uri: str) -> str:
-    return uri.rstrip("/")
+def _location(uri: str) -> str:
+    if uri.startswith("s3://"):
+        return uri.rstrip("/")
+    if "://" in uri or not uri:
+        raise ValueError("give a local path, or s3://bucket/prefix")
+    return str(Path(uri).expanduser().absolute())
 
 
-Location = Annotated[str, AfterValidator(_without_trailing_slash)]
-"""An absolute local path or an ``s3://bucket/prefix`` address."""
+Location = Annotated[str, AfterValidator(_location)]
+"""A local path (made absolute) or an ``s3://bucket/prefix`` address."""
 
 
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
@@ -153,5 +157,6 @@ def _load(*files: Path) -> Settings:
         lines = [
             f"EVERGREEN_{'_'.join(str(part) for part in item['loc']).upper()}={item['input']!r}: {item['msg']}."
             for item in error.errors()
+            if item["type"] != "default_factory_not_called"  # follows from another one
         ]
         raise ConfigurationError(" ".join(lines), "Correct the variable in the environment or in .env.") from error
