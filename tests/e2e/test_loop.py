@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from datetime import date
 from importlib.util import find_spec
@@ -15,6 +19,7 @@ import pytest
 from conftest import LOOP, Installation
 from evergreen.contract import Manifest, Status
 from evergreen.lake import get_lake
+from evergreen.local.status import State, read_status
 from evergreen.local.summary import Summary
 from evergreen.settings import get_settings
 from evergreen.store import get_store
@@ -88,13 +93,16 @@ def check_tables(flights: pd.DataFrame) -> None:
 
 
 def check_online_store(flights: pd.DataFrame) -> None:
-    from evergreen.features import online_features
+    from evergreen.feast_repo import get_feature_store
 
     week = flights[flights.day > LAST.day - 7].dropna(subset=["arr_delay"])
     expected = (week.arr_delay > 15).groupby(week.carrier).mean()
-    carriers = expected.index.tolist()
-    found = online_features(MODEL, "carrier_history", [{"carrier": carrier} for carrier in carriers])
-    assert {row["carrier"]: row["carrier_late_rate"] for row in found} == pytest.approx(expected.to_dict())
+    found = get_feature_store().get_online_features(
+        features=[f"{MODEL}_carrier_history:carrier_late_rate"],
+        entity_rows=[{"carrier": carrier} for carrier in expected.index],
+    )
+    online = found.to_df().set_index("carrier").carrier_late_rate
+    assert online.to_dict() == pytest.approx(expected.to_dict())
 
 
 def check_decisions(found: Summary) -> None:
@@ -157,3 +165,52 @@ def test_two_weeks_through_the_scheduler(inside: Installation) -> None:
     assert summary(inside) == found
     assert "first_champion" in again.stdout
     assert json.loads((inside.state / "loop" / "summary.json").read_text())["model"] == MODEL
+
+
+def kill(installation: Installation, service: str) -> None:
+    """Kill a service the hard way, as soon as it runs."""
+    deadline = time.monotonic() + 120
+    while True:
+        found = {one.name: one for one in getattr(read_status(get_settings()), "services", ())}
+        if service in found and found[service].pid and found[service].state is State.HEALTHY:
+            os.kill(found[service].pid or 0, signal.SIGKILL)
+            return
+        assert time.monotonic() < deadline, f"{service} never came back: {found.get(service)}"
+        time.sleep(0.1)
+
+
+def wait_for_manifest(loop: subprocess.Popen[str], dag: str, step: str, count: int) -> None:
+    """Wait until ``count`` runs of a DAG have ended a step; the loop must be alive meanwhile."""
+    deadline = time.monotonic() + 600
+    while sum(one.step == step and one.run.dag_id == f"{MODEL}.{dag}" for one in manifests()) < count:
+        assert loop.poll() is None, f"the loop ended early:\n{loop.communicate()[0]}"
+        assert time.monotonic() < deadline, f"{dag}: {step} never ended"
+        time.sleep(0.2)
+
+
+def test_services_killed_in_the_middle_change_nothing(inside: Installation) -> None:
+    """Each is killed while something else depends on it: the table is the same as with nobody killed."""
+    loop = inside.start(*LOOP)
+    try:
+        for service, dag, step, count in (
+            ("scheduler", "backfill", "ingest", 1),
+            ("mlflow", "train", "assemble", 1),
+            ("postgres", "backfill", "validate", 2),
+            ("api-server", "ingest", "ingest", 1),
+            ("triggerer", "features", "build_features", 1),
+        ):
+            wait_for_manifest(loop, dag, step, count)
+            kill(inside, service)
+        printed = loop.communicate(timeout=1200)[0]
+    finally:
+        loop.kill()
+    assert loop.returncode == 0, printed
+    found = summary(inside)
+    flights = flights_of_january()
+    check_tables(flights)
+    check_online_store(flights)
+    check_decisions(found)
+    check_registry(found)
+    check_manifests()
+    restarts = {one.name: one.restarts for one in getattr(read_status(get_settings()), "services", ())}
+    assert all(restarts[name] >= 1 for name in ("scheduler", "mlflow", "postgres", "api-server", "triggerer"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evergreen.contract import Output, Request, Result, Status
+from evergreen.contract import Output, Request, Result
 from evergreen.feast_repo import apply, feast_name
 from evergreen.feature_store import materialize
 from evergreen.lake import get_lake
@@ -13,7 +13,7 @@ from evergreen.spec import ModelSpec
 def run(request: Request, spec: ModelSpec) -> Result:
     """Write the newest feature rows of the window's keys to the online store, and read some of them back."""
     if not spec.features.views:
-        return Result(status=Status.SKIPPED, reason=f"{spec.name} has no feature views.")
+        return Result(facts={"online_rows": 0})  # not skipped: what follows a partition's features must still run
     lake = get_lake()
     inputs = tuple(pinned(lake, request, "build_features", spec.name, view.name) for view in spec.features.views)
     changed = apply(spec)
