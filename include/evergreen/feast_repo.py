@@ -55,7 +55,10 @@ def get_feature_store() -> FeatureStore:
     import_feast()
     from feast import FeatureStore
 
-    return FeatureStore(repo_path=str(settings.feature_repo))
+    with exclusive("feast registry"):  # the first one creates the registry's tables, and cannot do so beside another
+        store = FeatureStore(repo_path=str(settings.feature_repo))
+        _ = store.registry  # opened by its first use
+        return store
 
 
 def run_feast(arguments: list[str]) -> None:
@@ -149,8 +152,11 @@ def apply(spec: ModelSpec) -> bool:
     store = get_feature_store()
     if all(_is_registered(store, wanted) for wanted in objects):
         return False
-    with exclusive("feast apply"), quiet():
-        store.apply(objects)
+    with exclusive("feast apply"):
+        if all(_is_registered(store, wanted) for wanted in objects):
+            return False  # another process was faster
+        with quiet():
+            store.apply(objects)
     return True
 
 

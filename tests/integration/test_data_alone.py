@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from data_steps import MODEL, day, run, run_all
 from evergreen.catalog import load_model
 from evergreen.contract import Status, Window
+from evergreen.feast_repo import apply, get_feature_store, import_feast
 from evergreen.feature_store import training_set
 from evergreen.lake import get_lake
 from evergreen.settings import Settings
@@ -63,3 +65,15 @@ def test_a_step_before_its_turn_says_what_is_missing(lake_settings: Settings, st
     assert manifest.failure.failure_class == "data"
     assert message in manifest.failure.message
     assert manifest.failure.hint
+
+
+def test_the_registry_survives_being_opened_and_applied_to_by_many_at_once(lake_settings: Settings) -> None:
+    def work(_: int) -> bool:
+        get_feature_store.__wrapped__()  # without the cache: what each of many processes does
+        return apply(load_model(MODEL))
+
+    import_feast()
+    get_lake()
+    with ThreadPoolExecutor(4) as pool:
+        changed = list(pool.map(work, range(4)))
+    assert changed.count(True) == 1
