@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 from airflow.sdk import Asset
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+from airflow.sdk.execution_time.timeout import timeout
 from airflow.sdk.log import redact
 from kubernetes.client import models as k8s
 
@@ -263,6 +264,13 @@ def test_time_limit(kit: Kit) -> None:
     with pytest.raises(AirflowException, match="stopped after 2 s, its time limit") as caught:
         operator.execute(task_context())
     assert not isinstance(caught.value, AirflowFailException)
+    assert not any(map(alive, pids(kit.folder, "step", "daemon")))
+
+
+def test_airflows_own_timeout_ends_the_whole_tree(kit: Kit) -> None:
+    operator = kit.operator(DAEMON + STAY)
+    with pytest.raises(AirflowTaskTimeout), timeout(3):
+        operator.execute(task_context())
     assert not any(map(alive, pids(kit.folder, "step", "daemon")))
 
 
