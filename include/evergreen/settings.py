@@ -153,6 +153,8 @@ def export_service_environment() -> None:
 def _load(*files: Path) -> Settings:
     try:
         return Settings(_env_file=files)
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename}: {error.strerror}.", "Is it another user's?") from error
     except ValidationError as error:
         lines = [
             f"EVERGREEN_{'_'.join(str(part) for part in item['loc']).upper()}={item['input']!r}: {item['msg']}."

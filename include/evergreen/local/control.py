@@ -18,7 +18,8 @@ from rich.table import Table
 from evergreen.contract import ConfigurationError, FailureClass, StepError, TemporaryError, utc_now
 from evergreen.local.airflow_config import airflow_url
 from evergreen.local.credentials import credentials_file
-from evergreen.local.files import check_free_space, clear_disk_errors, make_folder
+from evergreen.local.files import check_free_space, clear_disk_errors, keep_previous, make_folder
+from evergreen.local.processes import stop_processes
 from evergreen.local.status import (
     State,
     SupervisorStatus,
@@ -28,10 +29,11 @@ from evergreen.local.status import (
     run_folder,
     settings_digest,
 )
-from evergreen.local.supervisor import keep_previous, stop_processes, supervise
+from evergreen.local.supervisor import supervise
 from evergreen.settings import Settings, user_settings
 
-UP_SECONDS = 300.0
+CHANGED = "[yellow]The settings have changed since the start: run evergreen down, then evergreen up.[/]"
+UP_SECONDS = 600.0
 DOWN_SECONDS = 60.0
 _POLL = 0.1
 _COLOURS = {State.HEALTHY: "green", State.STOPPED: "red", State.UNHEALTHY: "red", State.RESTARTING: "yellow"}
@@ -60,7 +62,9 @@ def up(console: Console, *, foreground: bool = False) -> None:
         supervise(user)
         return
     child = None if _is_up(user) else _start_supervisor(user)
-    _wait_until_healthy(console, user, child)
+    found = _wait_until_healthy(console, user, child)
+    if found.settings != settings_digest(user):
+        console.print(CHANGED)
     where(console, user)
 
 
@@ -97,7 +101,7 @@ def status(console: Console) -> bool:
         )
     console.print(table)
     if found.settings != settings_digest(user):
-        console.print("The settings have changed since the start: run evergreen down, then evergreen up.")
+        console.print(CHANGED)
     return found.healthy
 
 
@@ -146,9 +150,9 @@ def _start_supervisor(user: Settings) -> subprocess.Popen[bytes]:
         )
 
 
-def _wait_until_healthy(console: Console, user: Settings, child: subprocess.Popen[bytes] | None) -> None:
+def _wait_until_healthy(console: Console, user: Settings, child: subprocess.Popen[bytes] | None) -> SupervisorStatus:
     """Wait for our own new supervisor (``child``) or for the one that runs; raises why it will not be."""
-    began, said = time.monotonic(), set[str]()
+    began, said = time.monotonic(), _healthy(read_status(user)) if child is None else set()
     with console.status("starting the services") as line:
         while True:
             ended = child is not None and child.poll() is not None
@@ -163,7 +167,7 @@ def _wait_until_healthy(console: Console, user: Settings, child: subprocess.Pope
             if found:
                 _show_progress(console, found, said, time.monotonic() - began)
                 if found.healthy:
-                    return
+                    return found
                 line.update(f"starting: {_waiting(found)}")
             if time.monotonic() - began > UP_SECONDS:
                 raise TemporaryError(
@@ -174,10 +178,14 @@ def _wait_until_healthy(console: Console, user: Settings, child: subprocess.Pope
 
 
 def _show_progress(console: Console, found: SupervisorStatus, said: set[str], seconds: float) -> None:
-    for service in found.services:
-        if service.state is State.HEALTHY and service.name not in said:
-            said.add(service.name)
-            console.print(f"[green]✓[/] {service.name} ({seconds:.1f} s)", highlight=False)
+    for name in _healthy(found):
+        if name not in said:
+            said.add(name)
+            console.print(f"[green]✓[/] {name} ({seconds:.1f} s)", highlight=False)
+
+
+def _healthy(found: SupervisorStatus | None) -> set[str]:
+    return {s.name for s in found.services if s.state is State.HEALTHY} if found else set()
 
 
 def _waiting(found: SupervisorStatus | None) -> str:

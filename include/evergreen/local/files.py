@@ -34,7 +34,7 @@ def clear_disk_errors(path: Path) -> Iterator[None]:
             raise TemporaryError(
                 f"{where}: the disk is full.", "Free some space, then run the command again."
             ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST}:
             raise ConfigurationError(
                 f"{where}: {(error.strerror or 'cannot be written').lower()}.",
                 "Make the folder writable, or set EVERGREEN_STATE_DIR to one that is.",
@@ -97,3 +97,9 @@ def write_env_file(path: Path, values: Mapping[str, str]) -> None:
         if "\n" in value or "\r" in value:
             raise ConfigurationError(f"{name}: the value has a line break.", "Write it in one line.")
     write_private(path, "".join(f"{name}={value}\n" for name, value in sorted(values.items())))
+
+
+def keep_previous(path: Path) -> None:
+    """Start a log afresh and keep the one of the last start."""
+    if path.exists():
+        path.replace(path.with_name(f"{path.name}.1"))

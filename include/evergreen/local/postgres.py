@@ -176,12 +176,16 @@ def create_databases(url: str, names: Iterable[str] = DATABASES) -> None:
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     except psycopg.OperationalError as error:
         raise TemporaryError(
-            f"{_address(url)}: {str(error).strip()}", "Is the server up, and EVERGREEN_DATABASE_URL right?"
+            f"{_address(url)}: {_one_line(error)}", "Is the server up, and EVERGREEN_DATABASE_URL right?"
         ) from error
     except psycopg.Error as error:
         raise ConfigurationError(
-            f"{_address(url)}: {str(error).strip()}", f"Let the user create databases, or create {', '.join(names)}."
+            f"{_address(url)}: {_one_line(error)}", f"Let the user create databases, or create {', '.join(names)}."
         ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _address(url: str) -> str:

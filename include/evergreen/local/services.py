@@ -16,7 +16,7 @@ from importlib.metadata import version
 from evergreen.contract import ConfigurationError
 from evergreen.local import declared
 from evergreen.local.airflow_config import airflow_environment, airflow_home, airflow_url, write_airflow_config
-from evergreen.local.credentials import Credentials, ensure_credentials
+from evergreen.local.credentials import Credentials, credentials_file, ensure_credentials
 from evergreen.local.environment import (
     MLFLOW_USER,
     service_environment,
@@ -128,7 +128,7 @@ def _mlflow(
         environment={**environment, **mlflow_environment(settings, credentials)},
         check=lambda _: _http_ok(port, "/health"),
         needs=needs,
-        ready=lambda: _check_mlflow_login(port, credentials),
+        ready=lambda: _check_mlflow_login(settings, credentials),
         ports={"EVERGREEN_MLFLOW_PORT": port},
         address=f"http://127.0.0.1:{port}",
         grace=5,
@@ -174,6 +174,7 @@ def _airflow(
             check=partial(_check_heartbeat, settings, _JOBS[name]),
             needs=needs,
             prepare=prepare,
+            grace=5,  # the executor's idle workers ignore SIGTERM: every kill -9 of the scheduler waits this long
         )
 
     # no log servers: they would listen on every interface, and the API server reads the same files from the disk
@@ -244,14 +245,16 @@ def _http_ok(port: int, path: str, headers: Mapping[str, str] | None = None) -> 
         connection.close()
 
 
-def _check_mlflow_login(port: int, credentials: Credentials) -> None:
+def _check_mlflow_login(settings: Settings, credentials: Credentials) -> None:
     import base64
 
     login = base64.b64encode(f"{MLFLOW_USER}:{credentials.mlflow_admin}".encode()).decode()
     try:
-        _http_ok(port, "/api/2.0/mlflow/experiments/get?experiment_id=0", {"Authorization": f"Basic {login}"})
+        _http_ok(
+            settings.mlflow_port, "/api/2.0/mlflow/experiments/get?experiment_id=0", {"Authorization": f"Basic {login}"}
+        )
     except NotHealthyError as error:
         raise ConfigurationError(
             f"MLflow refuses the password of its user {MLFLOW_USER!r} ({error}): it was made with another one.",
-            "Put back the old .evergreen/secrets/credentials.json, or drop the database mlflow_auth.",
+            f"Put back the old {credentials_file(settings)}, or drop the database mlflow_auth.",
         ) from error

@@ -76,10 +76,12 @@ def run_folder(settings: Settings) -> Path:
 
 def read_status(settings: Settings) -> SupervisorStatus | None:
     """Return what the supervisor last wrote, or None if there is nothing."""
-    try:
-        return SupervisorStatus.model_validate_json((run_folder(settings) / "status.json").read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return None
+    path = run_folder(settings) / "status.json"
+    with clear_disk_errors(path):
+        try:
+            return SupervisorStatus.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
 
 
 def write_status(settings: Settings, status: SupervisorStatus) -> None:
