@@ -79,7 +79,7 @@ POD: dict[str, Any] = {
 }
 """Every pod field this runtime knows; a field that is not here is refused."""
 
-_BASE_VARIABLES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT")
+_BASE_VARIABLES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 """What a process needs of the machine it runs on; everything else comes from the pod, as it would in a cluster."""
 _MOUNTS = {"/tmp": "tmp", "/dev/shm": "shm"}  # noqa: S108
 _LINE = 1 << 16
