@@ -7,6 +7,7 @@ ask for exactly that snapshot. The catalog is PostgreSQL, the files are local or
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -195,6 +196,8 @@ def get_lake() -> Lake:
     properties = {"uri": settings.database("lake"), "warehouse": settings.lake_root, "pool_pre_ping": "true"}
     if settings.s3_endpoint:
         properties["s3.endpoint"] = settings.s3_endpoint
+        # PyIceberg would ask Amazon where the bucket is, and wait for an answer that does not come
+        properties["s3.region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     with _temporary("the lake's catalog"):
         return Lake(_retrying(10)(SqlCatalog, _CATALOG, **properties))
 
@@ -357,6 +360,11 @@ def _temporary(what: str) -> Iterator[None]:
     except PermissionError as error:
         raise ConfigurationError(f"{what}: {error}.", "Check EVERGREEN_LAKE_ROOT and the rights on it.") from error
     except OSError as error:
-        raise TemporaryError(
-            f"{what}: {error}.", "Check EVERGREEN_LAKE_ROOT, EVERGREEN_S3_ENDPOINT and the disk."
-        ) from error
+        hint = "Check EVERGREEN_LAKE_ROOT, EVERGREEN_S3_ENDPOINT, the AWS_* keys and the disk."
+        if any(name in str(error) for name in _S3_REFUSALS):
+            raise ConfigurationError(f"{what}: {error}.", hint) from error
+        raise TemporaryError(f"{what}: {error}.", hint) from error
+
+
+_S3_REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "NO_SUCH_BUCKET")
+"""What PyArrow writes into its errors when S3 will go on refusing."""
