@@ -196,7 +196,8 @@ def s3_client() -> Any:
         s3={"addressing_style": "path"} if endpoint else {},
     )
     try:
-        return boto3.client("s3", endpoint_url=endpoint, config=config)
+        # a session of its own: boto3's default one is not safe to be made in two threads at once
+        return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
     except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(
             f"No S3 client can be made (EVERGREEN_S3_ENDPOINT={endpoint!r}): {error}.",

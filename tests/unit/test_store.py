@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -218,6 +219,20 @@ def test_nothing_to_download_or_upload_is_said(store: LocalStore, tmp_path: Path
         store.download("checkpoints/1", tmp_path / "back")
     with pytest.raises(NotADirectoryError):
         store.upload(tmp_path / "nope", "checkpoints/1")
+
+
+class ForeignStore(LocalStore):
+    """A store in which someone else has written keys."""
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        yield f"{prefix}../../outside"
+
+
+def test_a_foreign_key_does_not_climb_out_of_the_folder(store: LocalStore, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be an artifact key"):
+        ForeignStore(store.root).download("checkpoints/1", tmp_path / "in" / "back")
+    assert not (tmp_path / "outside").exists()
+    assert not (tmp_path / "in").exists()
 
 
 def test_a_manifest_is_read_back_as_it_was(store: LocalStore) -> None:

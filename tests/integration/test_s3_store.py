@@ -1,0 +1,252 @@
+"""The S3 artifact store against a real server that checks signatures: SeaweedFS."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from evergreen import guardian
+from evergreen.contract import (
+    ConfigurationError,
+    DataError,
+    Manifest,
+    RunIdentity,
+    TemporaryError,
+)
+from evergreen.settings import Settings, get_settings
+from evergreen.store import S3Store, get_store, read_manifest, s3_client
+
+pytestmark = pytest.mark.integration
+
+BUCKET = "artifacts"
+PORTS = ("master", "filer", "volume", "admin", "s3")
+
+
+@dataclass(frozen=True)
+class Server:
+    endpoint: str
+    process: subprocess.Popen[bytes]
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """SeaweedFS with one account; it ends with this process, however this ends."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    # no administrator: whose first write to a missing bucket would create it
+    allowed = [f"{action}:{BUCKET}" for action in ("Read", "Write", "List")]
+    account = {"name": "steps", "credentials": [{"accessKey": "key", "secretKey": "secret"}], "actions": allowed}
+    (folder / "s3.json").write_text(json.dumps({"identities": [account]}))
+    ports = _free_ports(2 * len(PORTS))
+    options = [f"-{name}.port={port}" for name, port in zip(PORTS, ports, strict=False)]
+    options += [f"-{name}.port.grpc={port}" for name, port in zip(PORTS, ports[len(PORTS) :], strict=True)]
+    options += [f"-s3.config={folder / 's3.json'}", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    options += ["-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-bucket={BUCKET}"]
+    weed = Path(sys.executable).with_name("weed")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(guardian.__file__), "--", str(weed), "mini", *options],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+        )
+        try:
+            yield Server(f"http://127.0.0.1:{ports[PORTS.index('s3')]}", process)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(timeout=60)
+
+
+@pytest.fixture
+def store(server: Server, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    """The configured store, with a prefix of its own for every test; waits until the server has its bucket."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("EVERGREEN_S3_ENDPOINT", server.endpoint)
+    monkeypatch.setenv("EVERGREEN_ARTIFACT_ROOT", f"s3://{BUCKET}/{uuid4().hex}/")
+    get_settings.cache_clear()
+    found = get_store()
+    assert isinstance(found, S3Store)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            found.write("ready", b"")
+            break
+        except (ConfigurationError, TemporaryError):
+            assert time.monotonic() < deadline
+            assert server.process.poll() is None
+            time.sleep(0.1)
+    found._client.delete_object(Bucket=BUCKET, Key=found._key("ready"))
+    return found
+
+
+def test_what_is_written_is_read_and_listed(store: S3Store) -> None:
+    assert store.read("a/b.json") is None
+    assert list(store.keys("")) == []
+    address = store.write("a/b.json", b"one")
+    assert address == store.uri("a/b.json")
+    assert address == f"s3://{BUCKET}/{store.prefix}/a/b.json"
+    store.write("a/b.json", b"two")
+    store.write("a/.hidden", b"h")
+    store.write("ab/c", b"c")
+    store.write("empty", b"")
+    assert (store.read("a/b.json"), store.read("empty")) == (b"two", b"")
+    assert list(store.keys("")) == ["a/.hidden", "a/b.json", "ab/c", "empty"]
+    assert list(store.keys("a")) == ["a/.hidden", "a/b.json", "ab/c"]
+    assert list(store.keys("a/")) == ["a/.hidden", "a/b.json"]
+    assert list(store.keys("z/")) == []
+
+
+def test_more_keys_than_one_page_are_all_listed_in_order(store: S3Store) -> None:
+    names = [f"many/{number:04d}" for number in range(1010)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: store.write(name, b"x"), names))
+    assert list(store.keys("many/")) == names
+
+
+@pytest.mark.parametrize("run_id", ["scheduled__2013-03-01T06:00:00+00:00", "a b/ä?#%&=~", ".."])
+def test_a_run_s_key_survives_the_way_through_http(store: S3Store, run_id: str) -> None:
+    key = f"{RunIdentity(dag_id='demo.ingest', run_id=run_id, task_id='ingest').key}/result.json"
+    store.write(key, b"x")
+    assert store.read(key) == b"x"
+    assert list(store.keys("runs/")) == [key]
+
+
+def test_concurrent_writers_leave_one_of_their_values_whole(store: S3Store) -> None:
+    values = [bytes([letter]) * 50_000 for letter in range(65, 73)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda value: store.write("k", value), values))
+    assert store.read("k") in values
+
+
+@pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/passwd", "a//b", "", "a/", "a\x00b", "a\nb"])
+def test_no_key_leaves_the_prefix(store: S3Store, key: str) -> None:
+    for use in (store.read, store.uri, lambda name: store.write(name, b"x")):
+        with pytest.raises(ConfigurationError, match="cannot be an artifact key"):
+            use(key)
+
+
+def test_a_folder_goes_up_and_comes_down_whole(store: S3Store, tmp_path: Path) -> None:
+    source = tmp_path / "checkpoint"
+    large = os.urandom(9 << 20)  # uploaded in parts
+    for name, content in (("model.pt", large), ("sub/.metadata.json", b"{}"), ("sub/empty", b"")):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(content)
+    assert store.upload(source, "checkpoints/1") == store.uri("checkpoints/1")
+    store.write("checkpoints/10/other", b"x")
+    store.download("checkpoints/1", tmp_path / "back")
+    back = {path.relative_to(tmp_path / "back").as_posix() for path in (tmp_path / "back").rglob("*") if path.is_file()}
+    assert back == {"model.pt", "sub/.metadata.json", "sub/empty"}
+    assert (tmp_path / "back/model.pt").read_bytes() == large
+
+
+def test_nothing_to_download_is_said(store: S3Store, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"s3://{BUCKET}/.*/checkpoints/1: there is nothing"):
+        store.download("checkpoints/1", tmp_path / "back")
+
+
+def test_a_manifest_that_is_none_is_named(store: S3Store) -> None:
+    run = RunIdentity(dag_id="demo.ingest", run_id="one", task_id="ingest")
+    assert read_manifest(store, run) is None
+    store.write(f"{run.key}/result.json", b"{")
+    with pytest.raises(ConfigurationError, match=r"s3://.*/runs/demo.ingest/one/ingest/result.json: not a valid"):
+        read_manifest(store, run)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "wrong"),
+        ("AWS_ACCESS_KEY_ID", "unknown"),
+        ("EVERGREEN_ARTIFACT_ROOT", "s3://no-such-bucket/x"),
+        ("EVERGREEN_ARTIFACT_ROOT", "s3://Not_A-Bucket!/x"),
+        ("EVERGREEN_S3_ENDPOINT", "seaweedfs:8333"),
+    ],
+)
+def test_what_the_server_refuses_is_configuration(
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    store.write("k", b"x")
+    monkeypatch.setenv(variable, value)
+    get_settings.cache_clear()
+    (tmp_path / "file").write_bytes(b"x")
+    for use in (
+        lambda wrong: wrong.read("k"),
+        lambda wrong: wrong.write("k", b"changed"),
+        lambda wrong: list(wrong.keys("")),
+        lambda wrong: wrong.upload(tmp_path, "folder"),
+    ):
+        with pytest.raises(ConfigurationError, match="AWS_"):
+            use(get_store())
+    assert store.read("k") == b"x"
+
+
+def test_a_missing_secret_is_configuration(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(ConfigurationError, match="Unable to locate credentials"):
+        get_store().read("k")
+
+
+def test_a_server_that_does_not_answer_is_temporary(
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_S3_ENDPOINT", f"http://127.0.0.1:{_free_ports(1)[0]}")
+    get_settings.cache_clear()
+    (tmp_path / "file").write_bytes(b"x")
+    for use in (
+        lambda silent: silent.read("k"),
+        lambda silent: silent.write("k", b"x"),
+        lambda silent: list(silent.keys("")),
+        lambda silent: silent.upload(tmp_path, "folder"),
+    ):
+        began = time.monotonic()
+        with pytest.raises(TemporaryError, match="Is the S3 server up"):
+            use(get_store())
+        assert time.monotonic() - began < 60
+
+
+def test_a_step_keeps_its_manifest_in_s3(store: S3Store, tmp_path: Path) -> None:
+    """A real step process, whose only way to the server are the settings and the AWS variables."""
+    arguments = ["run-step", "ingest", "--model=flight_delay", "--partition=2014-01-01"]
+    done = subprocess.run(
+        [sys.executable, "-m", "evergreen", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ),
+    )
+    assert done.returncode == 0, done.stderr
+    printed = Manifest.model_validate_json(done.stdout)
+    assert printed.status == "skipped"
+    assert read_manifest(store, printed.run) == printed
+
+
+def test_the_client_asks_for_no_bucket_in_the_host_name(store: S3Store) -> None:
+    address = s3_client().generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": "k"})
+    assert address.startswith(f"{get_settings().s3_endpoint}/{BUCKET}/k?")
