@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from evergreen.contract import ConfigurationError
-from evergreen.settings import Settings, export_service_environment, get_settings
+from evergreen.settings import Settings, export_service_environment, get_settings, user_settings
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +117,41 @@ def test_service_secrets_reach_libraries_but_never_replace_the_user_s(
     assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me"
     assert os.environ.pop("MLFLOW_TRACKING_PASSWORD") == "generated$HOME"
     assert "EVERGREEN_RUNTIME" not in os.environ
+
+
+def test_mlflow_s_address_follows_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_MLFLOW_PORT", "5055")
+    assert get_settings().mlflow_tracking_uri == "http://127.0.0.1:5055"
+    monkeypatch.setenv("EVERGREEN_MLFLOW_PORT", "many")
+    get_settings.cache_clear()
+    with pytest.raises(ConfigurationError) as raised:
+        get_settings()
+    assert "TRACKING_URI" not in raised.value.message  # follows from the port: not a second mistake
+
+
+def test_a_relative_state_folder_does_not_depend_on_later_moves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVERGREEN_STATE_DIR", "here")
+    get_settings.cache_clear()
+    assert get_settings().state_dir == tmp_path / "here"
+
+
+def test_what_services_add_is_not_what_a_person_has_set(tmp_path: Path) -> None:
+    (tmp_path / "state/secrets").mkdir(parents=True)
+    (tmp_path / "state/secrets/evergreen-secrets.env").write_text("EVERGREEN_DATABASE_URL=postgresql://a:b@h\n")
+    assert get_settings().database_url is not None
+    assert user_settings().database_url is None
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://u:p%40@db:5432", "postgresql+psycopg://u:p%40@db:5432/lake"),
+        ("postgres://u:p@db/other?sslmode=require", "postgresql+psycopg://u:p@db/lake?sslmode=require"),
+        ("postgresql+psycopg://u@/?host=/run/pg", "postgresql+psycopg://u@/lake?host=/run/pg"),
+    ],
+)
+def test_a_database_s_address_keeps_everything_but_the_name(url: str, expected: str) -> None:
+    assert Settings(database_url=url).database("lake") == expected

@@ -95,14 +95,14 @@ class Declared(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _without_blanks(cls, data: Any) -> Any:
-        """Astro's own template has entries with nothing but empty fields: they declare nothing."""
+        """Entries of Astro's own template have nothing but empty fields and an example: they declare nothing."""
         if not isinstance(data, dict):
             return data
-        return {
-            kind: [entry for entry in entries if not isinstance(entry, dict) or any(entry.values())]
-            for kind, entries in data.items()
-            if entries
-        }
+        return {kind: [entry for entry in entries if not _is_blank(entry)] for kind, entries in data.items() if entries}
+
+
+def _is_blank(entry: Any) -> bool:
+    return isinstance(entry, dict) and not any(value for name, value in entry.items() if name != "conn_extra")
 
 
 class _File(Frozen):

@@ -1,0 +1,110 @@
+"""What the steps are told, which half is secret, and what Airflow and MLflow are told."""
+
+from __future__ import annotations
+
+import configparser
+import json
+from pathlib import Path
+
+import pytest
+
+from evergreen.contract import ConfigurationError
+from evergreen.local import airflow_config, environment, mlflow_config
+from evergreen.local.credentials import Credentials, credentials_file, ensure_credentials, read_credentials
+from evergreen.settings import Settings
+
+URL = "postgresql://evergreen:s3cret%25@127.0.0.1:1"
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Settings:
+    return Settings(state_dir=tmp_path, database_url=URL, s3_endpoint="http://s3")
+
+
+def test_the_public_half_has_no_secret(user: Settings) -> None:
+    config = environment.step_config(user)
+    assert "s3cret" not in json.dumps(config)
+    assert config["EVERGREEN_S3_ENDPOINT"] == "http://s3"
+    assert config["EVERGREEN_STATE_DIR"] == str(user.state_dir)
+    assert config["EVERGREEN_LAKE_ROOT"] == f"{user.state_dir}/lake"
+
+
+def test_nothing_phones_home(user: Settings) -> None:
+    config = environment.step_config(user)
+    assert config["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert config["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert config["DO_NOT_TRACK"] == "1"
+    assert config["GX_ANALYTICS_ENABLED"] == "false"
+
+
+def test_both_halves_are_private_files_settings_can_read(user: Settings) -> None:
+    secrets = environment.step_secrets(URL, Credentials())
+    environment.write_step_environment(user, environment.step_config(user), secrets)
+    for path in (user.config_file, user.secrets_file):
+        assert path.stat().st_mode & 0o777 == 0o600
+    found = Settings(_env_file=(user.config_file, user.secrets_file))
+    assert found.database_url is not None
+    assert found.database_url.get_secret_value() == URL
+    assert found.state_dir == user.state_dir
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, "127.0.0.1,localhost"),
+        ({"no_proxy": "corp"}, "corp,127.0.0.1,localhost"),
+        ({"NO_PROXY": "localhost,corp"}, "localhost,corp,127.0.0.1"),
+    ],
+)
+def test_loopback_never_goes_through_a_proxy(before: dict[str, str], after: str) -> None:
+    assert environment.without_proxy(before) == after
+
+
+def test_credentials_are_made_once_and_gain_new_fields(user: Settings) -> None:
+    first = ensure_credentials(user)
+    assert ensure_credentials(user) == first
+    path = credentials_file(user)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    old = json.loads(path.read_text())
+    del old["airflow_viewer"]
+    path.write_text(json.dumps(old))
+    again = ensure_credentials(user)
+    assert again.airflow_admin == first.airflow_admin
+    assert again.airflow_viewer not in {"", first.airflow_viewer}
+    assert read_credentials(user) == again
+
+
+def test_damaged_or_missing_credentials_say_what_to_do(user: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="evergreen up"):
+        read_credentials(user)
+    credentials_file(user).parent.mkdir()
+    credentials_file(user).write_text("{")
+    with pytest.raises(ConfigurationError, match="remove it"):
+        ensure_credentials(user)
+
+
+def test_airflow_reads_back_what_was_meant(user: Settings) -> None:
+    credentials = Credentials()
+    airflow_config.write_airflow_config(user, credentials)
+    home = airflow_config.airflow_home(user)
+    # interpolated, as Airflow reads it: the percent sign of the password survives
+    parser = configparser.ConfigParser()
+    parser.read(home / "airflow.cfg")
+    assert parser["database"]["sql_alchemy_conn"] == user.database("airflow")
+    assert parser["core"]["execution_api_server_url"] == f"http://127.0.0.1:{user.airflow_port}/execution/"
+    assert parser["api"]["host"] == "127.0.0.1"
+    assert (home / "airflow.cfg").stat().st_mode & 0o777 == 0o600
+    assert json.loads((home / "passwords.json").read_text()) == credentials.airflow_passwords
+    assert (home / "config" / "airflow_local_settings.py").is_file()
+    airflow_config.write_airflow_config(user, credentials)  # again: nothing is in the way
+
+
+def test_mlflow_addresses_are_in_no_command_line_and_its_file_is_private(user: Settings) -> None:
+    variables = mlflow_config.mlflow_environment(user, Credentials())
+    path = Path(variables["MLFLOW_AUTH_CONFIG_PATH"])
+    assert path.stat().st_mode & 0o777 == 0o600
+    parser = configparser.ConfigParser()
+    parser.read(path)
+    assert parser["mlflow"]["database_uri"] == user.database("mlflow_auth")
+    assert variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"

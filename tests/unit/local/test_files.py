@@ -1,0 +1,75 @@
+"""Folders and private files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from evergreen.contract import ConfigurationError, TemporaryError
+from evergreen.local import files
+
+
+def test_a_private_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "secret"
+    previous = os.umask(0)
+    try:
+        files.write_private(path, "one")
+        files.write_private(path, "two")
+    finally:
+        os.umask(previous)
+    assert path.read_text() == "two"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["secret"]
+
+
+def test_a_folder_that_cannot_be_made_names_itself_and_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"file/state: not a directory\. .*EVERGREEN_STATE_DIR"):
+        files.make_folder(tmp_path / "file" / "state")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_closed_folder_is_a_clear_error(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigurationError, match="permission denied"):
+        files.make_folder(tmp_path / "state")
+
+
+def test_too_little_space_is_temporary_and_says_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.check_free_space(tmp_path)
+    monkeypatch.setattr(files, "FREE_BYTES", 1 << 60)
+    with pytest.raises(TemporaryError, match="the disk is full"):
+        files.check_free_space(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_disk_that_fills_up_is_temporary() -> None:
+    with (
+        pytest.raises(TemporaryError, match="disk is full"),
+        files.clear_disk_errors(Path("/dev/full")),
+        Path("/dev/full").open("wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+
+
+def test_env_file_is_sorted_lines(tmp_path: Path) -> None:
+    files.write_env_file(tmp_path / "x.env", {"B": "2 = two", "A": "1"})
+    assert (tmp_path / "x.env").read_text() == "A=1\nB=2 = two\n"
+
+
+def test_env_file_refuses_a_line_break(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="A: the value has a line break"):
+        files.write_env_file(tmp_path / "x.env", {"A": "1\nB=2"})
+    assert not (tmp_path / "x.env").exists()
+
+
+def test_the_log_of_the_last_start_is_kept(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    for text in ("first", "second"):
+        files.keep_previous(log)
+        log.write_text(text)
+    files.keep_previous(log)
+    assert not log.exists()
+    assert (tmp_path / "x.log.1").read_text() == "second"

@@ -1,0 +1,126 @@
+"""The lock and the status file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from evergreen.contract import ConfigurationError
+from evergreen.local.processes import check_port, ending
+from evergreen.local.status import (
+    ServiceStatus,
+    State,
+    SupervisorStatus,
+    is_running,
+    living_guardians,
+    now,
+    read_status,
+    run_folder,
+    settings_digest,
+    try_lock,
+    write_status,
+)
+from evergreen.settings import Settings
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Settings:
+    return Settings(state_dir=tmp_path)
+
+
+def test_only_one_holds_the_lock_and_death_frees_it(user: Settings) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from evergreen.local.status import try_lock; from evergreen.settings import Settings\n"
+            f"with try_lock(Settings(state_dir={str(user.state_dir)!r})) as held:\n"
+            "    print(held, flush=True); sys.stdin.read()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "True\n"
+    assert is_running(user)
+    with try_lock(user) as held:
+        assert not held
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    assert not is_running(user)
+    with try_lock(user) as held:
+        assert held
+
+
+def test_a_lock_that_is_freed_in_time_is_taken(user: Settings) -> None:
+    with try_lock(user) as held:
+        assert held
+        began = time.monotonic()
+        with try_lock(user, patience=0.3) as second:
+            assert not second
+        assert time.monotonic() - began >= 0.3
+
+
+def test_a_damaged_status_is_no_status(user: Settings) -> None:
+    assert read_status(user) is None
+    run_folder(user).mkdir()
+    (run_folder(user) / "status.json").write_text('{"pid":')
+    assert read_status(user) is None
+
+
+def test_healthy_means_every_service_and_at_least_one() -> None:
+    well = ServiceStatus(name="a", state=State.HEALTHY, since=now())
+    sick = well.model_copy(update={"state": State.UNHEALTHY})
+    assert SupervisorStatus(pid=1, services=(well,)).healthy
+    assert not SupervisorStatus(pid=1, services=(well, sick)).healthy
+    assert not SupervisorStatus(pid=1).healthy
+    assert not SupervisorStatus(pid=1, services=(well,), stopping=True).healthy
+
+
+def test_a_process_id_in_use_again_is_not_a_guardian(user: Settings) -> None:
+    me = psutil.Process()
+    entry = ServiceStatus(name="a", since=now(), guardian=me.pid, guardian_started=me.create_time())
+    write_status(user, SupervisorStatus(pid=1, services=(entry,)))
+    assert [process.pid for process in living_guardians(read_status(user))] == [me.pid]
+    other = entry.model_copy(update={"guardian_started": me.create_time() - 60})
+    assert living_guardians(SupervisorStatus(pid=1, services=(other,))) == []
+    assert living_guardians(None) == []
+
+
+def test_the_digest_follows_settings_and_the_secret_address(user: Settings) -> None:
+    digests = {
+        settings_digest(user),
+        settings_digest(user.model_copy(update={"airflow_port": 1})),
+        settings_digest(Settings(state_dir=user.state_dir, database_url="postgresql://a:1@h")),
+        settings_digest(Settings(state_dir=user.state_dir, database_url="postgresql://a:2@h")),
+    }
+    assert len(digests) == 4
+    assert settings_digest(user) == settings_digest(Settings(state_dir=user.state_dir))
+
+
+def test_a_port_in_use_names_port_user_and_setting() -> None:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=rf"Port {port} is in use by .*{os.getpid()}.*EVERGREEN_X_PORT"):
+            check_port("EVERGREEN_X_PORT", port)
+    check_port("EVERGREEN_X_PORT", port)  # free again
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(1, "exit code 1"), (137, "SIGKILL"), (-9, "SIGKILL"), (-15, "SIGTERM"), (143, "SIGTERM"), (0, "exit code 0")],
+)
+def test_an_ending_is_said_in_words(code: int, words: str) -> None:
+    assert ending(code).endswith(words)
