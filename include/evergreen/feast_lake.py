@@ -173,12 +173,13 @@ def _reader(needed: Callable[[str], _TimeRange]) -> Callable[[LakeSource, str], 
 
         table = get_lake().load(source.namespace, source.iceberg_table)
         snapshot = _pinned.get().get((source.namespace, source.iceberg_table))
-        return ibis.memtable(scan(table, _between(source.timestamp_field, *needed(source.name)), snapshot))
+        return ibis.memtable(scan(table, between(source.timestamp_field, *needed(source.name)), snapshot))
 
     return read
 
 
-def _between(column: str, start: datetime | None, end: datetime | None) -> Any:
+def between(column: str, start: datetime | None, end: datetime | None) -> Any:
+    """Return the filter that keeps the rows between two times, both included; None leaves an end open."""
     from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThanOrEqual
 
     limits: Iterable[Any] = [

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import DataError, TemporaryError, Window
-from evergreen.feast_repo import exclusive, feast_name, get_feature_store, quiet
+from evergreen.feast_repo import apply, exclusive, feast_name, get_feature_store, quiet
 from evergreen.lake import PARTITION, get_lake, scan
 from evergreen.spec import FeatureView, ModelSpec
 from evergreen.transform import EVENT_TIMESTAMP, example_entities, request_inputs
@@ -120,7 +120,7 @@ def training_set(
     features = [feature for view in spec.features.views for feature in view.features]
     if examples.empty or not features:
         return _tidy(spec, examples.assign(**dict.fromkeys(features)))
-    get_feature_store()
+    apply(spec)
     from evergreen.feast_lake import pinned_snapshots
 
     entities = examples[[*example_entities(spec), EVENT_TIMESTAMP]].assign(_row=range(len(examples)))
@@ -174,16 +174,17 @@ def _tidy(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
 def _check_join(spec: ModelSpec, full: pd.DataFrame, pins: Mapping[str, str]) -> None:
     """Compare some rows of a point-in-time join with ``pandas.merge_asof`` over the same tables."""
     import pandas as pd
-    from pyiceberg.expressions import And, In, LessThanOrEqual
+    from pyiceberg.expressions import And, In
+
+    from evergreen.feast_lake import between
 
     sample = full.iloc[:: max(1, len(full) // _SPOT_CHECKS)]
     store = get_feature_store()
     for view in spec.features.views:
         ttl = store.get_feature_view(feast_name(spec, view)).ttl
-        keys, latest = list(view.entities), sample[EVENT_TIMESTAMP].max()
-        of_interest = And(
-            In(keys[0], sample[keys[0]].unique().tolist()), LessThanOrEqual(EVENT_TIMESTAMP, latest.isoformat())
-        )
+        keys, times = list(view.entities), sample[EVENT_TIMESTAMP]
+        reach = between(EVENT_TIMESTAMP, times.min() - ttl if ttl else None, times.max())
+        of_interest = And(reach, In(keys[0], sample[keys[0]].unique().tolist()))
         table = scan(get_lake().load(spec.name, view.name), of_interest, pins.get(view.name))
         expected = pd.merge_asof(
             sample[[*keys, EVENT_TIMESTAMP]],
