@@ -30,8 +30,8 @@ SMALLER = {
     },
     "drift": {"minimum_rows": 500, "current_days": 4, "reference": "training"},
     "retraining": {"cooldown_days": 0, "minimum_new_labels": 100},
-    "gate": {"resamples": 200, "limits": {"auc": 0.5}},
-    "training": {"epochs": 1},
+    "gate": {"resamples": 200, "limits": {}},
+    "training": {"epochs": 5, "batch_size": 256},
 }
 """What differs from the real model: windows that fit into four weeks of winter, and less work."""
 
