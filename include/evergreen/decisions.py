@@ -66,7 +66,8 @@ def read_decision(store: ArtifactStore, key: str) -> DecisionRecord | None:
         return DecisionRecord.model_validate_json(content)
     except ValueError as error:
         raise ConfigurationError(
-            f"{store.uri(key)}: not a decision record: {str(error).splitlines()[0]}.", "Restore it, or clear the gate task that writes it."
+            f"{store.uri(key)}: not a decision record: {str(error).splitlines()[0]}.",
+            "Restore it, or clear the gate task that writes it.",
         ) from error
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import TemporaryError
 from evergreen.encoder import Encoder, load_network
+from evergreen.private_ray import lean_trainer, private_ray, torch_config
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 from evergreen.training import Prepared, prepare
@@ -30,19 +28,6 @@ log = logging.getLogger(__name__)
 _CHECKPOINT = "checkpoint.pt"
 _WARM_UP = 0.15
 """Share of the steps in which the learning rate rises (one-cycle schedule, Smith & Topin 2018)."""
-_OBJECT_STORE_BYTES = 256 * 2**20
-_PRIVATE_RAY = {
-    # Ray binds every interface of the machine, except under the rule it has for other systems
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_AUTH_MODE": "token",
-    # every worker of Ray Train gets an environment of its own: workers started in advance are never used
-    "RAY_prestart_worker_first_driver": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
-}
-"""Settings of a Ray that lives as long as one step on one machine; measured in docs/performance.md."""
 
 
 @dataclass(frozen=True)
@@ -89,57 +74,34 @@ def train(spec: ModelSpec, frame: pd.DataFrame, key: str, name: str) -> Trained:
     """
     with ThreadPoolExecutor(1) as background:
         preparing = background.submit(prepare, spec, frame)  # Ray takes seconds to start, mostly waiting
-        with _ray(spec) as private:
+        with _ray(spec) as folder:
             prepared = preparing.result()
-            checkpoint = _fit(spec, prepared, key, name, private)
+            checkpoint = _fit(spec, prepared, key, name, folder)
     return Trained(prepared.encoder, checkpoint["network"], checkpoint["history"])
 
 
-@lru_cache(maxsize=1)
-def _token() -> str:
-    """Return this process's secret: Ray's client reads it once, and goes on with it in a second Ray."""
-    return secrets.token_hex(32)
-
-
 @contextmanager
-def _ray(spec: ModelSpec) -> Iterator[bool]:
-    """Connect to the configured Ray, or start a private one and stop it afterwards; yields whether it is private."""
+def _ray(spec: ModelSpec) -> Iterator[Path | None]:
+    """Connect to the configured Ray, or start a private one and yield its folder."""
     address = get_settings().ray_address
-    private = address == "local"
-    environment = {"RAY_TRAIN_V2_ENABLED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    if private:
-        environment |= _PRIVATE_RAY | {"RAY_AUTH_TOKEN": _token()}
-    os.environ.update(environment)  # Ray reads its settings when it is imported
+    os.environ.update({"RAY_TRAIN_V2_ENABLED": "1", "RAY_USAGE_STATS_ENABLED": "0"})
+    if address == "local":
+        with private_ray(spec.training.workers) as folder:
+            yield folder
+        return
     import ray
 
-    if not private:
-        ray.init(address=address, log_to_driver=False)
-        try:
-            yield False
-        finally:
-            ray.shutdown()
-        return
-    # the paths of Ray's sockets are long, and no socket's path may be longer than 107 bytes
-    folder = tempfile.mkdtemp(prefix="ray-")
     try:
-        try:
-            ray.init(
-                address="local",
-                num_cpus=spec.training.workers,
-                include_dashboard=False,
-                log_to_driver=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=folder,
-            )
-        except (RuntimeError, OSError, TimeoutError) as error:  # Ray has no class for "did not start in time"
-            raise TemporaryError(f"Ray did not start: {error}", "The machine may be busy or out of memory.") from error
-        yield True
+        ray.init(address=address, log_to_driver=False)
+    except (RuntimeError, OSError, TimeoutError) as error:  # Ray has no class for "does not answer"
+        raise TemporaryError(f"EVERGREEN_RAY_ADDRESS={address}: {error}", "Is the Ray cluster up?") from error
+    try:
+        yield None
     finally:
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: bool) -> dict[str, Any]:
+def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | None) -> dict[str, Any]:
     import ray
     import torch
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -150,7 +112,7 @@ def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: bool) ->
     workers = spec.training.workers
     use_gpu = torch.cuda.device_count() >= workers if private else spec.resources.training == "gpu"
     shared = [ray.put(part) for part in (data.numeric, data.categorical, data.target)]
-    trainer = (_lean_trainer() if private else TorchTrainer)(
+    trainer = (lean_trainer() if private else TorchTrainer)(
         _train_loop,
         train_loop_config={
             **spec.training.model_dump(),
@@ -160,6 +122,7 @@ def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: bool) ->
             "data": shared,
             "threads": max(1, (os.cpu_count() or 1) // workers),
         },
+        torch_config=torch_config(private) if private else None,
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name=name,
@@ -187,24 +150,6 @@ def _explain(error: Exception) -> Exception:
     if "ActorDied" in text or "ActorUnavailable" in text or "WorkerCrashed" in text or "unexpected" in text:
         return TemporaryError(f"training workers died: {text[:500]}", "Clear the task: it resumes from its checkpoint.")
     return error
-
-
-def _lean_trainer() -> type[Any]:
-    """Return a TorchTrainer without two of Ray Train's helper processes.
-
-    One frees the placement group of a controller that died, the other serves Ray Data: a Ray that ends with
-    the step needs neither. Each is a Python process that imports Ray and torch: 3 s of 13 s on two cores.
-    """
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-
-    class LeanTrainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
-        def _create_default_callbacks(self) -> list[Any]:
-            unneeded = (DatasetsCallback, PlacementGroupCleanerCallback)
-            return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unneeded)]
-
-    return LeanTrainer
 
 
 def _storage(key: str) -> tuple[Any, str]:

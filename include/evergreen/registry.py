@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError, DataError, TemporaryError, Window
@@ -60,11 +59,6 @@ class Version:
 def connect() -> MlflowClient:
     """Return a client of the configured MLflow server."""
     export_service_environment()
-    return _client(get_settings().mlflow_tracking_uri)
-
-
-@lru_cache(maxsize=4)
-def _client(uri: str) -> MlflowClient:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
@@ -72,7 +66,8 @@ def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
     import mlflow
 
-    mlflow.set_tracking_uri(uri)
+    uri = get_settings().mlflow_tracking_uri
+    mlflow.set_tracking_uri(uri)  # what logs and loads models asks for it in the process
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)
 

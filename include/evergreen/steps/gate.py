@@ -24,7 +24,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
     try:
         evaluation = Evaluation.model_validate_json(read_bytes(output))
     except ValueError as error:
-        raise ConfigurationError(f"{output.uri}: not an evaluation: {str(error).splitlines()[0]}.", "Run evaluate again.") from error
+        raise ConfigurationError(
+            f"{output.uri}: not an evaluation: {str(error).splitlines()[0]}.", "Run evaluate again."
+        ) from error
     verdict = decide(evaluation, spec)
     log.info("%s: %s", verdict.decision, verdict.why)
     key = write_decision(

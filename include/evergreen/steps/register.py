@@ -16,6 +16,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
     refuse_in_backfill(request)
     trained, judged = upstream(request, "train"), upstream(request, "gate")
     run_id = str(trained.facts["run_id"])
+    read = {given.name: given for given in trained.inputs}
+    dataset = read.pop("training")
     scores = {
         f"metric.{name.removeprefix('challenger_')}": repr(value)
         for name, value in judged.metrics.items()
@@ -25,14 +27,14 @@ def run(request: Request, spec: ModelSpec) -> Result:
         "training_start": trained.facts["training_start"],
         "training_end": trained.facts["training_end"],
         "partition": request.partition,
-        "dataset_uri": trained.inputs[0].uri,
-        "dataset_version": trained.inputs[0].version,
+        "dataset_uri": dataset.uri,
+        "dataset_version": dataset.version,
         "config_digest": trained.config_digest,
         "code_version": trained.code_version,
         "model_digest": trained.output("model").digest,
         "decision": judged.facts["decision"],
         "decision_key": judged.facts["decision_key"],
-        **{f"snapshot.{given.name}": given.version for given in trained.inputs},
+        **{f"snapshot.{given.name}": given.version for given in read.values()},
         **scores,
     }
     version = register(spec.name, spec.description, run_id, {name: str(value) for name, value in tags.items()})

@@ -1,0 +1,125 @@
+"""A Ray of one's own: as long as a step, on one machine, on loopback, with no more processes than it needs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from evergreen.contract import TemporaryError
+
+_OBJECT_STORE_BYTES = 256 * 2**20
+_SETTINGS = {
+    # Ray binds every interface of the machine, except under the rule it has for other systems
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # and gloo binds whatever the host's name stands for
+    "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+    "RAY_AUTH_MODE": "token",
+    # every worker of Ray Train gets an environment of its own: workers started in advance are never used
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+}
+"""Measured in docs/performance.md."""
+
+
+@lru_cache(maxsize=1)
+def _token() -> str:
+    """Return this process's secret: Ray's client reads it once, and goes on with it in a second Ray."""
+    return secrets.token_hex(32)
+
+
+@contextmanager
+def private_ray(workers: int) -> Iterator[Path]:
+    """Start Ray, and stop it afterwards; yields its folder, which goes with it.
+
+    Raises
+    ------
+    TemporaryError
+        If it does not start.
+    """
+    os.environ.update(_SETTINGS | {"RAY_AUTH_TOKEN": _token()})  # Ray reads its settings when it is imported
+    import ray
+
+    # the paths of Ray's sockets are long, and no socket's path may be longer than 107 bytes
+    folder = tempfile.mkdtemp(prefix="ray-")
+    try:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+            )
+        except (RuntimeError, OSError, TimeoutError) as error:  # Ray has no class for "did not start in time"
+            raise TemporaryError(f"Ray did not start: {error}", "The machine may be busy or out of memory.") from error
+        yield Path(folder)
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def lean_trainer() -> type[Any]:
+    """Return a TorchTrainer without two of Ray Train's helper processes.
+
+    One frees the placement group of a controller that died, the other serves Ray Data: a Ray that ends with
+    the step needs neither. Each is a Python process that imports Ray and torch: 3 s of 13 s on two cores.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    class LeanTrainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
+        def _create_default_callbacks(self) -> list[Any]:
+            unneeded = (DatasetsCallback, PlacementGroupCleanerCallback)
+            return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unneeded)]
+
+    return LeanTrainer
+
+
+def torch_config(folder: Path) -> Any:
+    """Return a TorchConfig whose workers find each other through a file in a private folder.
+
+    The store that torch opens otherwise listens on every interface of the machine, and asks nobody who they are.
+    """
+    import ray
+    from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
+
+    class FileBackend(_TorchBackend):  # type: ignore[misc]  # Ray has no types here
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(_set_torch_distributed_env_vars)
+            backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) > 0 else "gloo"
+            meeting_place = f"file://{folder}/{uuid4()}"  # a new one for each group: workers may be replaced
+            started = [
+                worker_group.execute_single_async(
+                    rank,
+                    _setup_torch_process_group,
+                    backend=backend,
+                    world_rank=rank,
+                    world_size=len(worker_group),
+                    init_method=meeting_place,
+                    timeout_s=backend_config.timeout_s,
+                )
+                for rank in range(len(worker_group))
+            ]
+            ray.get(started)
+
+    class FileConfig(TorchConfig):  # type: ignore[misc]
+        @property
+        def backend_cls(self) -> type[Any]:
+            return FileBackend
+
+    return FileConfig()

@@ -1,0 +1,228 @@
+"""From a training set to a champion, through the real steps, Ray and MLflow."""
+
+from datetime import timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evergreen.catalog import load_model
+from evergreen.contract import DataError, FailureClass, Request, Status, TemporaryError, Window
+from evergreen.decisions import list_decisions, read_decision
+from evergreen.registry import by_alias, connect, load
+from evergreen.runner import execute
+from evergreen.settings import get_settings
+from evergreen.store import get_store, read_manifest
+from lifecycle_kit import PARTITION, Run, evaluation_rows, training_rows, write_model
+
+pytestmark = pytest.mark.integration
+
+BEFORE = Window(start=PARTITION - timedelta(days=59), end=PARTITION - timedelta(days=20))
+
+
+@pytest.fixture
+def models(mlflow_settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(tmp_path / "models"))
+    get_settings.cache_clear()
+    yield tmp_path / "models"
+    client = connect()  # the server is shared: the next test starts without models
+    for model in client.search_registered_models():
+        client.delete_registered_model(model.name)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_a_model_of_every_task_becomes_champion(models, task):
+    run = Run(write_model(models, task), f"first of {task}")
+    run.assemble()
+    trained = run.steps("train")
+    gate = run.steps("evaluate", "gate")
+    assert gate.facts["decision"] == "first_champion", gate.facts["why"]
+    promoted = run.steps("register", "promote")
+    assert promoted.facts == {"version": "1", "previous": None}
+
+    champion = by_alias(run.model, "champion")
+    assert champion.number == "1"
+    assert (champion.training.start, champion.training.end) == (BEFORE.start, BEFORE.end)
+    assert champion.tags["snapshot.examples"] == "4711"
+    logged = connect().get_run(trained.facts["run_id"])
+    assert logged.data.tags["evergreen.snapshot.examples"] == "4711"
+    assert logged.data.tags["evergreen.decision"] == "first_champion"
+    assert logged.data.params["epochs"] == "3"
+    losses = connect().get_metric_history(trained.facts["run_id"], "train_loss")
+    assert [metric.step for metric in losses] == [1, 2, 3]
+    assert losses[-1].value < losses[0].value
+
+    raw = pd.DataFrame({"x": [0.3, np.nan], "gap": [np.nan, 1.0], "site": ["north", "never seen"], "hour": [5, None]})
+    predicted = load(champion.uri).predict(raw)
+    expected = {"binary": ["probability"], "multiclass": ["high", "low", "middle"], "regression": ["prediction"]}
+    assert list(predicted.columns) == expected[task]
+    assert np.isfinite(predicted.to_numpy()).all()
+
+    # again: the same outputs, nothing twice
+    manifests = {name: read_manifest(get_store(), run.identity(name)) for name in STEPS}
+    for name in STEPS:
+        again = run.steps(name)
+        for field in ("status", "outputs", "metrics", "facts"):
+            assert getattr(again, field) == getattr(manifests[name], field), (name, field)
+    experiment = connect().get_experiment_by_name(run.model)
+    assert len(connect().search_runs([experiment.experiment_id])) == 1
+    assert len(connect().search_model_versions(f"name = '{run.model}'")) == 1
+
+
+STEPS = ("train", "evaluate", "gate", "register", "promote")
+
+
+@pytest.fixture
+def binary(models):
+    return write_model(models, "binary")
+
+
+def judged(model, run_id, frame=None, window=BEFORE, spoil=False, evaluation=None):
+    """Train a challenger without Ray and take it through the gate."""
+    run = Run(model, run_id)
+    run.assemble(evaluation=evaluation)
+    run.train_without_ray(training_rows("binary") if frame is None else frame, window, spoil)
+    run.steps("evaluate")
+    gate = run.step("gate")
+    assert gate.failure is None, gate.failure
+    return run, gate
+
+
+def champion(model, **kwargs):
+    run, gate = judged(model, "champion", **kwargs)
+    assert gate.status is Status.OK, gate.reason
+    run.steps("register", "promote")
+    return run
+
+
+def weak():
+    """Rows in which x, the better half of the signal, is noise."""
+    frame = training_rows("binary")
+    return frame.assign(x=np.random.default_rng(3).permutation(frame["x"]))
+
+
+def shuffled():
+    frame = training_rows("binary")
+    return frame.assign(outcome=np.random.default_rng(3).permutation(frame["outcome"]))
+
+
+def test_an_identical_challenger_is_not_promoted(binary):
+    champion(binary)
+    run, gate = judged(binary, "same again")
+    assert gate.status is Status.REFUSED
+    assert gate.facts["decision"] == "not_justified"
+    assert gate.metrics["improvement"] == 0
+    assert gate.metrics["challenger_auc"] == gate.metrics["champion_auc"]
+    assert run.step("register").status is Status.SKIPPED
+    assert by_alias(binary, "champion").number == "1"
+
+
+def test_a_clearly_better_challenger_is_promoted_once(binary):
+    champion(binary, frame=weak())
+    run, gate = judged(binary, "better")
+    assert gate.facts["decision"] == "promote", gate.facts["why"]
+    assert gate.metrics["improvement_low"] > 0
+    run.steps("register")
+    promoted = run.step("promote", approved_by="ada")
+    assert promoted.facts == {"version": "2", "previous": "1"}
+    record = read_decision(get_store(), gate.facts["decision_key"])
+    assert (record.promotion.approved_by, record.promotion.previous, record.registered_version) == ("ada", "1", "2")
+    assert {output.name for output in record.evidence} >= {"evaluation", "model", "champion", "training", "examples"}
+    # an evaluation that runs again after the promotion still compares with the champion it replaced
+    first = read_manifest(get_store(), run.identity("evaluate"))
+    assert run.step("evaluate").metrics == first.metrics
+    assert run.step("promote", approved_by="ada").facts == promoted.facts
+    assert len(list_decisions(get_store(), binary)) == 2
+
+
+@pytest.mark.parametrize("with_champion", [True, False])
+def test_a_challenger_of_shuffled_labels_is_refused(binary, with_champion):
+    if with_champion:
+        champion(binary)
+    _, gate = judged(binary, "shuffled", frame=shuffled())
+    assert gate.status is Status.REFUSED
+    assert "below the limit" in gate.reason
+
+
+def test_a_challenger_that_predicts_nan_is_refused(binary):
+    _, gate = judged(binary, "nan", spoil=True)
+    assert gate.status is Status.REFUSED
+    assert "auc could not be computed" in gate.reason
+
+
+def test_a_champion_that_has_seen_the_window_is_no_evidence(binary):
+    seen = Window(start=BEFORE.start, end=BEFORE.end + timedelta(days=1))
+    run = Run(binary, "champion")
+    run.assemble(evaluation=evaluation_rows("binary")[60:])  # its own evaluation starts a day later
+    run.train_without_ray(weak(), seen)
+    run.steps("evaluate", "gate", "register", "promote")
+    _, gate = judged(binary, "better")
+    assert gate.status is Status.REFUSED
+    assert "the champion learned from" in gate.reason
+    assert read_manifest(get_store(), Run(binary, "better").identity("evaluate")).facts["champion_saw_window"]
+
+
+def test_a_challenger_judged_against_a_former_champion_is_not_promoted(binary):
+    champion(binary, frame=weak())
+    late, _ = judged(binary, "late")
+    late.steps("register")
+    other, _ = judged(binary, "other")
+    other.steps("register", "promote")
+    refused = late.step("promote")
+    assert refused.status is Status.REFUSED
+    assert "now version 3" in refused.reason
+    assert by_alias(binary, "champion").number == "3"
+
+
+@pytest.mark.parametrize("step", ["register", "promote"])
+def test_a_backfill_never_moves_an_alias(binary, step):
+    run = Run(binary, "history", dag="backfill")
+    for name in ("train", "gate", "register"):
+        run.leave(name)
+    failed = run.step(step)
+    assert failed.failure.failure_class is FailureClass.CONFIGURATION
+    assert "never moves a model alias" in failed.failure.message
+    assert by_alias(binary, "champion") is None
+
+
+def test_promote_without_a_decision_is_refused(binary):
+    run = Run(binary, "forged")
+    run.leave("register", facts={"version": "1"})
+    run.leave("gate", facts={"decision_key": f"decisions/{binary}/none.json", "champion": None})
+    assert "did not let this challenger pass" in run.step("promote").failure.message
+
+
+def test_steps_name_what_they_miss(binary):
+    run = Run(binary, "alone")
+    with pytest.raises(DataError, match="upstream manifest is missing"):
+        run.step("train")
+    run.leave("assemble")
+    assert "no output 'training'" in run.step("train").failure.message
+    alone = Request(
+        step="train",
+        model=binary,
+        window=Window(start=PARTITION, end=PARTITION),
+        run=run.identity("train"),
+        attempt="1",
+    )
+    assert "needs the manifest of assemble" in execute(alone).failure.message
+
+
+def test_a_server_that_does_not_answer_is_temporary(mlflow_settings, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("EVERGREEN_MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    get_settings.cache_clear()
+    with pytest.raises(TemporaryError, match="evergreen status"):
+        by_alias("small_binary", "champion")
+
+
+def test_a_champion_keeps_inputs_the_spec_no_longer_names(models):
+    """A model loads with its own encoder and network, and is asked for its own inputs."""
+    name = write_model(models, "binary")
+    champion(name)
+    file = models / name / "model.yaml"
+    file.write_text(file.read_text().replace("  - gap\n", ""))
+    (models / name / "network.py").write_text("raise RuntimeError('the champion must not load this')\n")
+    assert load_model(name).features.numeric == ("x",)
+    raw = evaluation_rows("binary")
+    assert len(load(by_alias(name, "champion").uri).predict(raw[["x", "gap", "site", "hour"]])) == len(raw)

@@ -1,0 +1,102 @@
+"""Training on a real Ray: the same weights however often it is interrupted, and nothing left behind."""
+
+import tempfile
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from evergreen.catalog import load_model
+from evergreen.ray_training import train
+from evergreen.settings import get_settings
+from lifecycle_kit import training_rows, write_model
+
+pytestmark = pytest.mark.integration
+
+# the first worker to reach its second epoch kills itself, once
+FRAGILE = """
+import os
+from pathlib import Path
+
+import torch
+
+
+class Network(torch.nn.Module):
+    def __init__(self, inputs):
+        super().__init__()
+        self.layer = torch.nn.Sequential(torch.nn.Linear(inputs, 8), torch.nn.Dropout(0.2), torch.nn.Linear(8, 1))
+        self.calls = 0
+
+    def forward(self, numeric, categorical):
+        self.calls += self.training
+        marker = Path({marker!r})
+        if self.calls > 20 and not marker.exists():
+            marker.touch()
+            os._exit(1)
+        return self.layer(numeric)
+
+
+def build(schema):
+    return Network(len(schema["numeric"]))
+"""
+
+
+@pytest.fixture
+def models(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(tmp_path / "models"))
+    get_settings.cache_clear()
+    return tmp_path / "models"
+
+
+def descendants():
+    return psutil.Process().children(recursive=True)
+
+
+def test_workers_share_the_work_stay_on_loopback_and_leave_nothing(models, tmp_path, monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # sockets of Ray have long paths
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        _check_two_workers(models)
+        assert list(Path(short).iterdir()) == []
+
+
+def _check_two_workers(models):
+    spec = load_model(write_model(models, "binary", workers=2))
+    before, listening, ended = set(descendants()), set(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            for process in descendants():
+                try:
+                    found = process.net_connections("tcp")
+                except psutil.Error:
+                    continue
+                listening.update(one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    trained = train(spec, training_rows("binary"), "checkpoints/two", "run")
+    ended.set()
+    watcher.join()
+    assert [entry["epoch"] for entry in trained.history] == [1, 2, 3]
+    assert trained.history[-1]["train_loss"] < trained.history[0]["train_loss"] < 0.8
+    assert listening
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert set(descendants()) == before
+
+
+def test_a_killed_worker_resumes_and_ends_with_the_same_weights(models, tmp_path):
+    spec = load_model(write_model(models, "binary"))
+    marker, frame = tmp_path / "killed", training_rows("binary")
+    (spec.folder / "network.py").write_text(FRAGILE.format(marker=str(marker)))
+    resumed = train(spec, frame, "checkpoints/one", "killed")
+    assert marker.exists()
+    undisturbed = train(spec, frame, "checkpoints/one", "undisturbed")
+    assert [entry["train_loss"] for entry in resumed.history] == [entry["train_loss"] for entry in undisturbed.history]
+    for name, weights in undisturbed.weights.items():
+        assert torch.equal(weights, resumed.weights[name]), name
+
+    # the same name again: the checkpoint is all there is to do
+    again = train(spec, frame, "checkpoints/one", "undisturbed")
+    assert again.history == undisturbed.history
