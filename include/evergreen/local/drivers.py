@@ -69,14 +69,18 @@ class AirflowDriver:
         """
         for pipeline in PIPELINES:
             dag = dag_id(self.model, pipeline)
-            self.report(f"waiting for Airflow to parse {dag}")
-            deadline = time.monotonic() + PARSE_SECONDS
-            while not self.api.dag_is_known(dag):
-                if time.monotonic() > deadline:
-                    errors = "; ".join(self.api.import_errors()) or "no import error is reported"
-                    raise ConfigurationError(f"Airflow does not know the DAG {dag}: {errors}.")
-                time.sleep(POLL_SECONDS)
+            self._await_dag(dag)
             self.api.unpause(dag)
+
+    def _await_dag(self, dag: str) -> None:
+        """Wait until Airflow has a DAG: it is gone for a moment when its file is broken, or deployed anew."""
+        deadline = time.monotonic() + PARSE_SECONDS
+        while not self.api.dag_is_known(dag):
+            self.report(f"waiting for Airflow to parse {dag}")
+            if time.monotonic() > deadline:
+                errors = "; ".join(self.api.import_errors()) or "no import error is reported"
+                raise ConfigurationError(f"Airflow does not know the DAG {dag}: {errors}.")
+            time.sleep(POLL_SECONDS)
 
     def backfill(self, run_id: str, window: Window) -> PeriodRuns:
         """Start ``<model>.backfill`` and wait for it."""
@@ -112,6 +116,7 @@ class AirflowDriver:
 
     def _run(self, pipeline: str, run_id: str, conf: Mapping[str, JsonValue], partition_key: str | None = None) -> None:
         dag = dag_id(self.model, pipeline)
+        self._await_dag(dag)
         run = self.api.start_run(dag, run_id, dict(conf), partition_key)
         if dict(run.conf or {}) != dict(conf) or run.partition_key != partition_key:
             raise ConfigurationError(
