@@ -68,8 +68,9 @@ class AirflowApi:
         self._client = httpx.Client(base_url=url, timeout=30)
 
     def dag_is_known(self, dag_id: str) -> bool:
-        """Return whether Airflow has parsed a DAG."""
-        return self._call("GET", f"/dags/{dag_id}").status_code == httpx.codes.OK
+        """Return whether Airflow has a DAG now: a stale one, whose file is gone or broken, cannot be started."""
+        response = self._call("GET", f"/dags/{dag_id}")
+        return response.is_success and not response.json()["is_stale"]
 
     def import_errors(self) -> list[str]:
         """Return what stops DAG files from loading, a line each."""

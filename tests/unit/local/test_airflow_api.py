@@ -20,6 +20,7 @@ RUN = {
     "conf": {},
     "partition_key": "2013-04-30",
 }
+KNOWN = {"dag_id": "toy.ingest", "is_stale": False}
 
 
 class Server(ThreadingHTTPServer):
@@ -85,17 +86,22 @@ def test_it_logs_in_once_and_reads_a_run(server: Server, api: AirflowApi) -> Non
     assert server.seen.count("POST /auth/token") == 1
 
 
+def test_a_stale_dag_is_not_known(server: Server, api: AirflowApi) -> None:
+    server.answers["GET /dags/toy.ingest"] = [(200, KNOWN | {"is_stale": True}), (404, {}), (200, KNOWN)]
+    assert [api.dag_is_known("toy.ingest") for _ in range(3)] == [False, False, True]
+
+
 def test_a_run_that_is_not_there_is_none(api: AirflowApi) -> None:
     assert api.find_run("toy.ingest", "nothing") is None
 
 
 def test_it_rides_out_a_restart(server: Server, api: AirflowApi) -> None:
-    server.answers["GET /dags/toy.ingest"] = [(503, {}), (500, {}), (200, {})]
+    server.answers["GET /dags/toy.ingest"] = [(503, {}), (500, {}), (200, KNOWN)]
     assert api.dag_is_known("toy.ingest")
 
 
 def test_it_logs_in_again_when_its_token_is_no_longer_good(server: Server, api: AirflowApi) -> None:
-    server.answers["GET /dags/toy.ingest"] = [(401, {}), (200, {})]
+    server.answers["GET /dags/toy.ingest"] = [(401, {}), (200, KNOWN)]
     assert api.dag_is_known("toy.ingest")
     assert server.seen.count("POST /auth/token") == 2
 
