@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 import psutil
@@ -43,13 +45,30 @@ def _user_of(port: int) -> str:
     return ""
 
 
-def stop_processes(processes: list[psutil.Process], grace: float = 20.0) -> None:
+def is_alive(process: psutil.Process) -> bool:
+    """Return whether a process still does anything (one that nobody has asked after its end does not)."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def stop_processes(processes: Iterable[psutil.Process], grace: float = 20.0) -> None:
     """Wait for processes to end by themselves, then kill them."""
-    _, alive = psutil.wait_procs(processes, timeout=grace)
-    for process in alive:
+    for process in _wait_for_end(processes, grace):
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(alive, timeout=10)
+    _wait_for_end(processes, 10)
+
+
+def _wait_for_end(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    deadline = time.monotonic() + seconds
+    while (alive := [process for process in processes if is_alive(process)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for process in processes:
+        with suppress(psutil.TimeoutExpired, psutil.Error):
+            process.wait(0)  # our own children leave the process table with this
+    return alive
 
 
 def left_its_session(pid: int) -> bool:

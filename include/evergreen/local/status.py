@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from evergreen.contract import Frozen, utc_now
 from evergreen.local.files import clear_disk_errors, make_folder, write_private
+from evergreen.local.processes import is_alive
 from evergreen.settings import Settings
 
 
@@ -128,7 +129,7 @@ def living_guardians(status: SupervisorStatus | None) -> list[psutil.Process]:
         with suppress(psutil.Error):
             if service.guardian is not None:
                 process = psutil.Process(service.guardian)
-                if abs(process.create_time() - service.guardian_started) < 1:
+                if is_alive(process) and abs(process.create_time() - service.guardian_started) < 1:
                     found.append(process)
     return found
 

@@ -1,0 +1,188 @@
+"""The supervisor with small services of its own: order, restarts, giving up, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from evergreen.local.processes import is_alive
+from evergreen.local.status import State, SupervisorStatus, read_status
+from evergreen.settings import Settings
+
+DRIVER = """
+import os, sys
+from pathlib import Path
+from evergreen.contract import ConfigurationError
+from evergreen.local import files, runner, supervisor
+from evergreen.local.services import Service
+from evergreen.settings import Settings
+
+runner.BACK_OFF_SECONDS = (0.05,)
+runner.CHECK_SECONDS = 0.1
+runner.START_SECONDS = 3.0
+folder = Path(sys.argv[1])
+
+def exists(name):
+    def check(started):
+        path = folder / name
+        if not path.exists() or path.stat().st_mtime < started - 0.1:
+            raise FileNotFoundError(f"{name} is not there")
+    return check
+
+def service(name, code, **more):
+    return Service(name=name, command=lambda: [sys.executable, "-c", code], environment=dict(os.environ), **more)
+
+# a service that says when it started, with a grandchild that has left its session and ignores SIGTERM
+STUBBORN = (
+    "import os, pathlib, signal, subprocess, sys, time\\n"
+    "child = 'import os, signal, time; os.setsid(); signal.signal(15, signal.SIG_IGN); time.sleep(600)'\\n"
+    "subprocess.Popen([sys.executable, '-c', child])\\n"
+    f"pathlib.Path({str(folder)!r}, 'NAME').touch()\\n"
+    "time.sleep(600)\\n"
+)
+SERVICES = {
+    "good": lambda: [
+        service("base", STUBBORN.replace("NAME", "base"), check=exists("base"), grace=0.5,
+                ready=lambda: (folder / "base-ready").touch()),
+        service("top", STUBBORN.replace("NAME", "top"), check=exists("top"), needs=("base",), grace=0.5,
+                prepare=lambda: (folder / "base-ready").stat()),
+    ],
+    "crashing": lambda: [service("bad", "raise SystemExit(3)", check=exists("never"))],
+    "mute": lambda: [service("mute", "import time; time.sleep(600)", check=exists("never"), grace=0.2)],
+    "misconfigured": lambda: [
+        service("wrong", "import time; time.sleep(600)", check=lambda _: None, ready=misconfigured, grace=0.2)],
+}
+
+def misconfigured():
+    raise ConfigurationError("x.yaml: pools: -1 is wrong.", "Write another number.")
+
+try:
+    supervisor.Supervisor(Settings(state_dir=folder / "state"), lambda _: SERVICES[sys.argv[2]]()).run()
+except ConfigurationError as error:
+    sys.exit(f"gave up: {error}")
+"""
+
+
+class Driven:
+    """A supervisor in a process of its own."""
+
+    def __init__(self, folder: Path, services: str) -> None:
+        self.settings = Settings(state_dir=folder / "state")
+        self.folder = folder
+        (self.settings.state_dir / "run").mkdir(parents=True, exist_ok=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(folder), services], stderr=subprocess.PIPE, text=True
+        )
+
+    def status(self) -> SupervisorStatus:
+        found = read_status(self.settings)
+        assert found is not None
+        return found
+
+    def until(self, condition: Callable[[SupervisorStatus], bool], seconds: float = 30) -> SupervisorStatus:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = read_status(self.settings)
+            if found is not None and found.pid == self.process.pid and condition(found):
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"not within {seconds} s: {found}")
+
+    def tree(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self, number: int = signal.SIGTERM) -> str:
+        self.process.send_signal(number)
+        return self.process.communicate(timeout=30)[1]
+
+
+@pytest.fixture
+def driven(tmp_path: Path) -> Iterator[Callable[[str], Driven]]:
+    made: list[Driven] = []
+
+    def start(services: str) -> Driven:
+        made.append(Driven(tmp_path, services))
+        return made[-1]
+
+    yield start
+    for each in made:
+        if each.process.poll() is None:
+            each.end(signal.SIGKILL)
+
+
+def _alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in processes if is_alive(process)]
+
+
+def test_starts_in_order_and_stops_everything(driven: Callable[[str], Driven], tmp_path: Path) -> None:
+    one = driven("good")
+    found = one.until(lambda status: status.healthy)
+    assert [service.name for service in found.services] == ["base", "top"]
+    assert (tmp_path / "base").stat().st_mtime <= (tmp_path / "top").stat().st_mtime
+    tree = one.tree()
+    assert len(tree) == 6  # per service: guardian, command, grandchild
+    one.end()
+    assert one.process.returncode == 0
+    assert _alive(tree) == []
+    assert {service.state for service in one.status().services} == {State.STOPPED}
+
+
+@pytest.mark.parametrize("victim", ["pid", "guardian"])
+def test_restarts_what_is_killed_and_only_that(driven: Callable[[str], Driven], victim: str) -> None:
+    one = driven("good")
+    before = one.until(lambda status: status.healthy)
+    old = [process for process in one.tree() if process.pid != before.services[0].guardian]
+    top = before.services[1]
+    branch = [process for process in old if process.pid == top.guardian or _under(process, top.guardian)]
+    os.kill(getattr(top, victim), signal.SIGKILL)
+    after = one.until(lambda status: status.healthy and status.services[1].restarts == 1)
+    assert after.services[1].pid != top.pid
+    assert "SIGKILL" in after.services[1].note
+    assert after.services[0] == before.services[0]
+    assert len(branch) == 3
+    assert _alive(branch) == []  # the grandchild of the killed one too
+
+
+def _under(process: psutil.Process, guardian: int | None) -> bool:
+    return any(parent.pid == guardian for parent in process.parents())
+
+
+def test_a_killed_supervisor_takes_its_services_with_it(driven: Callable[[str], Driven]) -> None:
+    one = driven("good")
+    one.until(lambda status: status.healthy)
+    tree = one.tree()
+    one.end(signal.SIGKILL)
+    again = driven("good")  # at once: it waits for what is still going down
+    again.until(lambda status: status.healthy)
+    assert _alive(tree) == []
+
+
+def test_gives_up_a_start_that_keeps_failing(driven: Callable[[str], Driven]) -> None:
+    one = driven("crashing")
+    said = one.process.communicate(timeout=30)[1]
+    assert one.process.returncode == 1
+    assert "gave up: bad: ended with exit code 3." in said
+    assert "logs/bad.log" in said
+    assert one.status().error.startswith("bad: ended with exit code 3.")
+    assert one.status().services[0].restarts == 3
+
+
+def test_a_service_that_never_answers_is_started_again(driven: Callable[[str], Driven]) -> None:
+    one = driven("mute")
+    found = one.until(lambda status: status.services != () and status.services[0].restarts == 1)
+    assert found.services[0].note == "not healthy: never is not there"
+
+
+def test_a_configuration_nobody_can_load_stops_the_start(driven: Callable[[str], Driven]) -> None:
+    one = driven("misconfigured")
+    said = one.process.communicate(timeout=30)[1]
+    assert "gave up: x.yaml: pools: -1 is wrong. Write another number." in said
+    assert one.status().error_class == "configuration"
