@@ -253,23 +253,25 @@ def test_a_killed_service_is_started_again(stack: Stack) -> None:
 
 
 def test_everything_heals_when_the_database_is_killed_under_it(stack: Stack) -> None:
+    admin = stack.token("admin", stack.credentials.airflow_admin)
+    stack.request("AIRFLOW", "POST", "/api/v2/pools", admin, {"name": "mine", "slots": 3})
     before = {service.name: service for service in stack.status().services}
     assert before["postgres"].pid is not None
     os.kill(before["postgres"].pid, signal.SIGKILL)
     stack.until(lambda now: now.services[0].restarts > before["postgres"].restarts)
     stack.settle()
-    admin = stack.token("admin", stack.credentials.airflow_admin)
     assert stack.request("AIRFLOW", "GET", "/api/v2/pools/mine", admin)[0] == 200  # nothing is lost
 
 
 def test_a_killed_supervisor_leaves_nothing_and_up_starts_afresh(stack: Stack) -> None:
+    admin = stack.token("admin", stack.credentials.airflow_admin)
+    stack.request("AIRFLOW", "POST", "/api/v2/pools", admin, {"name": "mine", "slots": 3})
     old = stack.processes()
     os.kill(stack.status().pid, signal.SIGKILL)
     assert stack.evergreen("status").returncode == 1
     done = stack.evergreen("up")
     assert done.returncode == 0, done.stdout + done.stderr
     assert alive(old) == []
-    admin = stack.token("admin", stack.credentials.airflow_admin)
     assert stack.request("AIRFLOW", "GET", "/api/v2/pools/mine", admin)[0] == 200
 
 

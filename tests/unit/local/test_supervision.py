@@ -122,14 +122,17 @@ def _alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [process for process in processes if is_alive(process)]
 
 
-def test_starts_in_order_and_stops_everything(driven: Callable[[str], Driven], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_starts_in_order_and_stops_everything(
+    driven: Callable[[str], Driven], tmp_path: Path, number: signal.Signals
+) -> None:
     one = driven("good")
     found = one.until(lambda status: status.healthy)
     assert [service.name for service in found.services] == ["base", "top"]
     assert (tmp_path / "base").stat().st_mtime <= (tmp_path / "top").stat().st_mtime
     tree = one.tree()
     assert len(tree) == 6  # per service: guardian, command, grandchild
-    one.end()
+    one.end(number)
     assert one.process.returncode == 0
     assert _alive(tree) == []
     assert {service.state for service in one.status().services} == {State.STOPPED}
