@@ -1,0 +1,65 @@
+"""Load the connections, pools and variables of airflow_settings.yaml into Airflow's database.
+
+Through Airflow's own command line, which needs no running API server and no user: it works with any auth manager.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from evergreen.local import declared
+
+CONNECTION_FIELDS = ("conn_type", "description", "host", "schema", "login", "password", "port", "extra")
+
+
+def pools(found: declared.Declared) -> dict[str, Any]:
+    """Return the pools as `airflow pools import` reads them.
+
+    A step waits deferred for its pod: it holds its slot only in a pool that counts deferred tasks.
+    """
+    return {
+        pool.pool_name: {
+            "slots": pool.pool_slot,
+            "description": pool.pool_description or "",
+            "include_deferred": True,
+        }
+        for pool in found.pools
+    }
+
+
+def connections(found: declared.Declared) -> dict[str, Any]:
+    """Return the connections as `airflow connections import` reads them."""
+    return {
+        body["connection_id"]: {name: body[name] for name in CONNECTION_FIELDS if body.get(name) is not None}
+        for body in (connection.body() for connection in found.connections)
+    }
+
+
+def variables(found: declared.Declared) -> dict[str, Any]:
+    """Return the variables as `airflow variables import` reads them."""
+    return {variable.variable_name: variable.variable_value for variable in found.variables}
+
+
+def load(kind: str, entries: dict[str, Any], *options: str) -> None:
+    """Hand entries to Airflow; no entries, no call."""
+    if not entries:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{kind}.json"
+        file.write_text(json.dumps(entries))
+        subprocess.run([sys.executable, "-m", "airflow", kind, "import", str(file), *options], check=True)
+
+
+def main() -> None:
+    """Do it."""
+    found = declared.read()
+    load("pools", pools(found))
+    load("connections", connections(found), "--overwrite")
+    load("variables", variables(found))
+
+
+if __name__ == "__main__":
+    main()

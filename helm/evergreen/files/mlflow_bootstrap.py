@@ -1,0 +1,79 @@
+"""Bring MLflow's two databases up to date and its two users in line with the Secret.
+
+`admin` is for people; `evergreen-steps` is the steps' own user, no administrator: it manages what it has made and
+reads the rest. A new password in the Secret becomes the user's at the next `helm upgrade`.
+With the argument --wait: only wait until that has been done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+
+STEPS_USER = "evergreen-steps"
+PATIENCE = 900.0  # seconds
+
+
+def migrate() -> None:
+    """Create or upgrade the tables of experiments and registry."""
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine_with_retry(os.environ["MLFLOW_BACKEND_STORE_URI"])
+    if utils._all_tables_exist(engine):
+        utils._upgrade_db(engine)
+    else:
+        utils._initialize_tables(engine)
+    engine.dispose()
+
+
+def users() -> SqlAlchemyStore:
+    """Return the store of users, its tables up to date."""
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore()
+    store.init_db(os.environ["EVERGREEN_MLFLOW_AUTH_URI"])
+    return store
+
+
+def ensure_user(store: SqlAlchemyStore, name: str, password: str, *, is_admin: bool) -> None:
+    """Create a user, or give it this password."""
+    if not store.has_user(name):
+        store.create_user(name, password, is_admin=is_admin)
+        print(f"user {name} created", flush=True)
+    elif not store.authenticate_user(name, password):
+        store.update_user(name, password=password)
+        print(f"user {name} has the new password", flush=True)
+
+
+def wait() -> None:
+    """Return when the steps' user is there: the last thing this job does."""
+    import psycopg
+
+    address = os.environ["EVERGREEN_MLFLOW_AUTH_URI"].replace("+psycopg", "")
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            with psycopg.connect(address, connect_timeout=5) as connection:
+                if connection.execute("SELECT 1 FROM users WHERE username = %s", (STEPS_USER,)).fetchone():
+                    return
+        except psycopg.Error as error:
+            print(f"waiting: {error}", flush=True)
+        time.sleep(2)
+    raise SystemExit("MLflow's databases were not prepared: see the log of the bootstrap job.")
+
+
+def main() -> None:
+    """Do it."""
+    migrate()
+    store = users()
+    ensure_user(store, "admin", os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"], is_admin=True)
+    ensure_user(store, STEPS_USER, os.environ["MLFLOW_STEPS_PASSWORD"], is_admin=False)
+
+
+if __name__ == "__main__":
+    wait() if "--wait" in sys.argv else main()

@@ -1,0 +1,63 @@
+{{/* Ray has no user but whoever holds its token, and no certificate: the network policies and the token guard it. */}}
+
+{{/* The pod of a head or a worker: root, kind. The same under KubeRay and without it. */}}
+{{- define "evergreen.ray.pod" -}}
+{{- $head := eq .kind "head" -}}
+{{- $workers := .root.Values.ray.workers -}}
+{{- include "evergreen.pod" (dict "root" .root "component" (printf "ray-%s" .kind) "role" "ray" "group" "ray" "grace" .root.Values.terminationGracePeriodSeconds.ray) }}
+containers:
+  - {{- include "evergreen.container" (dict "root" .root "name" (printf "ray-%s" .kind) "image" "step" "resources" (ternary "rayHead" "rayWorker" $head)) | nindent 4 }}
+    command:
+      - ray
+      - start
+      {{- if $head }}
+      - --head
+      - --port=6379
+      - --ray-client-server-port=10001
+      - --include-dashboard=false
+      - --num-cpus=0  # training runs on the workers
+      - --num-gpus=0
+      {{- else }}
+      - --address={{ include "evergreen.rayHead" .root }}:6379
+      - --num-cpus={{ $workers.cpus }}
+      - --num-gpus={{ $workers.gpus }}
+      {{- end }}
+      - --node-manager-port=6380
+      - --object-manager-port=6381
+      - --disable-usage-stats
+      - --block
+    envFrom:
+      - configMapRef: {name: evergreen-settings}
+    env:
+      {{- include "evergreen.fromSecret" (dict "name" "RAY_AUTH_TOKEN" "secret" "evergreen-secrets" "key" "RAY_AUTH_TOKEN") | nindent 6 }}
+      {{- include "evergreen.stepKeys" .root | nindent 6 }}
+    ports:
+      - {name: node-manager, containerPort: 6380}
+      {{- if $head }}
+      - {name: gcs-server, containerPort: 6379}
+      - {name: client, containerPort: 10001}
+      {{- end }}
+    startupProbe:
+      tcpSocket: {port: {{ ternary "client" "node-manager" $head }}}
+      periodSeconds: 5
+      failureThreshold: 60
+    readinessProbe:
+      tcpSocket: {port: {{ ternary "client" "node-manager" $head }}}
+      periodSeconds: 10
+      failureThreshold: 3
+    livenessProbe:
+      {{- if $head }}
+      exec: {command: [ray, health-check, "--address=127.0.0.1:6379"]}
+      {{- else }}
+      tcpSocket: {port: node-manager}
+      {{- end }}
+      periodSeconds: 60
+      timeoutSeconds: 30
+      failureThreshold: 5
+    volumeMounts:
+      - {name: tmp, mountPath: /tmp}
+      - {name: shm, mountPath: /dev/shm}
+volumes:
+  - {name: tmp, emptyDir: {sizeLimit: 20Gi}}
+  - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ index .root.Values.resources (ternary "rayHead" "rayWorker" $head) "requests" "memory" }}}}
+{{- end }}

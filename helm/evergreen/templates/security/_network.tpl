@@ -1,0 +1,33 @@
+{{- define "evergreen.net.namespace" -}}
+{{- if has .component (list "steps" "ray-head" "ray-worker" "worker") }}{{ .root.Values.stepNamespace.name }}{{ else }}{{ .root.Release.Namespace }}{{ end -}}
+{{- end }}
+
+{{/* Step pods are made by the StepOperator, which labels them so. */}}
+{{- define "evergreen.net.labels" -}}
+{{- if eq .component "steps" -}}
+app.kubernetes.io/name: evergreen-step
+{{- else -}}
+{{ include "evergreen.labels" . }}
+{{- end }}
+{{- end }}
+
+{{- define "evergreen.net.peer" -}}
+{{- if hasPrefix "cidr:" .component }}
+{{- range index .root.Values.networkPolicies (trimPrefix "cidr:" .component) }}
+- ipBlock: {cidr: {{ . }}}
+{{- end }}
+{{- else -}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ include "evergreen.net.namespace" . }}}}
+  podSelector:
+    matchLabels:
+      {{- include "evergreen.net.labels" . | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{- define "evergreen.net.port" -}}
+- port: {{ .port }}
+  protocol: {{ .protocol | default "TCP" }}
+  {{- with .endPort }}
+  endPort: {{ . }}
+  {{- end }}
+{{- end }}

@@ -1,0 +1,268 @@
+"""The bootstrap's own programs, run as its containers run them, against a real PostgreSQL and a real S3."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import psycopg
+import pytest
+from chart_rendering import CHART, Object, objects, pick
+from psycopg.conninfo import conninfo_to_dict
+
+SCRIPTS = CHART / "files"
+ROLES = ("airflow", "mlflow", "steps")
+
+
+def _container(case: str, name: str) -> Object:
+    job = "evergreen-bootstrap-1" if case in {"trial", "git-sync"} else "evergreen-bootstrap"
+    spec = pick(objects(case), "Job", job)["spec"]["template"]["spec"]
+    (found,) = [one for one in [*spec["initContainers"], *spec["containers"]] if one["name"] == name]
+    return found
+
+
+def _values(container: Object) -> dict[str, str]:
+    return {one["name"]: one["value"] for one in container["env"] if "value" in one}
+
+
+def _run(name: str, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/tmp")}
+    return subprocess.run(
+        [sys.executable, str(SCRIPTS / name), *arguments],
+        env={**path, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def administrator(postgres_server: str) -> dict[str, str]:
+    """The variables that lead libpq to the session's server, as its administrator."""
+    told = conninfo_to_dict(postgres_server)
+    return {"PGHOST": str(told["host"]), "PGUSER": str(told["user"]), "PGDATABASE": "postgres"}
+
+
+@pytest.fixture(scope="module")
+def names() -> list[dict[str, object]]:
+    """The roles that the chart asks for, under names that no other test of the session's server has."""
+    rendered = json.loads(_values(_container("trial", "databases"))["EVERGREEN_ROLES"])
+    roles = [
+        {**entry, "role": f"chart_{entry['role']}", "databases": [f"chart_{name}" for name in entry["databases"]]}
+        for entry in rendered
+    ]
+    return roles
+
+
+def _connect(administrator: dict[str, str], **more: str) -> psycopg.Connection:
+    told = {"host": administrator["PGHOST"], "user": administrator["PGUSER"], "dbname": "postgres", **more}
+    return psycopg.connect(**told, autocommit=True)
+
+
+def _create(administrator: dict[str, str], names: list[dict[str, object]], password: str) -> None:
+    passwords = {f"{role.upper()}_PASSWORD": f"{role} {password}" for role in ROLES}
+    done = _run("databases.py", {**administrator, **passwords, "EVERGREEN_ROLES": json.dumps(names)})
+    assert done.returncode == 0, done.stderr
+
+
+def _stored(administrator: dict[str, str], role: str) -> str:
+    with _connect(administrator) as connection:
+        row = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", (role,)).fetchone()
+    assert row
+    return str(row[0])
+
+
+@pytest.mark.integration
+def test_databases_are_made_once_and_passwords_follow_the_secret(
+    administrator: dict[str, str], names: list[dict[str, object]]
+) -> None:
+    _create(administrator, names, 'it\'s a "secret" $(x)')
+    first = _stored(administrator, "chart_evergreen_steps")
+    with _connect(administrator, dbname="chart_lake") as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS kept ()")
+    _create(administrator, names, "another")
+    assert _stored(administrator, "chart_evergreen_steps") != first
+    with _connect(administrator) as connection:
+        owners = dict(
+            connection.execute(
+                "SELECT datname, pg_get_userbyid(datdba) FROM pg_database WHERE datname LIKE 'chart%'"
+            ).fetchall()
+        )
+    assert owners == {database: entry["role"] for entry in names for database in entry["databases"]}
+    assert {name.removeprefix("chart_") for name in owners} == {
+        "airflow",
+        "mlflow",
+        "mlflow_auth",
+        "feast",
+        "online",
+        "lake",
+    }
+    with _connect(administrator, dbname="chart_lake") as connection:
+        connection.execute("SELECT * FROM kept")
+
+
+@pytest.mark.integration
+def test_the_steps_cannot_enter_the_databases_of_the_platform(
+    administrator: dict[str, str], names: list[dict[str, object]]
+) -> None:
+    _create(administrator, names, "any")
+    with _connect(administrator, user="chart_evergreen_steps", dbname="chart_lake") as connection:
+        connection.execute("CREATE TABLE mine ()")
+    for database in ("chart_airflow", "chart_mlflow", "chart_mlflow_auth"):
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            _connect(administrator, user="chart_evergreen_steps", dbname=database)
+
+
+@pytest.mark.integration
+def test_mlflow_s_users_follow_the_secret(administrator: dict[str, str], names: list[dict[str, object]]) -> None:
+    _create(administrator, names, "any")
+    asked = _values(_container("trial", "mlflow-bootstrap"))
+    environment = {
+        variable: re.sub(
+            r"^(postgresql\+psycopg)://(\w+)@[^/]+/(\w+)\?.*$",
+            rf"\1://chart_\2@/chart_\3?host={administrator['PGHOST']}",
+            asked[variable],
+        )
+        for variable in ("MLFLOW_BACKEND_STORE_URI", "EVERGREEN_MLFLOW_AUTH_URI")
+    }
+    assert all("chart_evergreen_mlflow@/chart_mlflow" in address for address in environment.values())
+
+    def bootstrap(password: str) -> str:
+        secrets = {"MLFLOW_AUTH_ADMIN_PASSWORD": f"admin {password}", "MLFLOW_STEPS_PASSWORD": f"steps {password}"}
+        done = _run("mlflow_bootstrap.py", environment | secrets | {"MLFLOW_DISABLE_TELEMETRY": "true"})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "user admin created\nuser evergreen-steps created" in bootstrap("the first")
+    assert "user admin has the new password\nuser evergreen-steps has the new password" in bootstrap("the second")
+    assert _run("mlflow_bootstrap.py", environment, "--wait").returncode == 0
+    with _connect(administrator, user="chart_evergreen_mlflow", dbname="chart_mlflow_auth") as connection:
+        rights = dict(connection.execute("SELECT username, is_admin FROM users").fetchall())
+    assert rights == {"admin": True, "evergreen-steps": False}
+    with _connect(administrator, user="chart_evergreen_mlflow", dbname="chart_mlflow") as connection:
+        assert connection.execute("SELECT count(*) FROM registered_models").fetchone() == (0,)
+
+
+@pytest.mark.integration
+def test_the_bucket_of_a_trial_is_made_and_the_steps_may_write_into_it(tmp_path: Path) -> None:
+    import base64
+
+    import boto3
+    from botocore.exceptions import ClientError
+
+    found = objects("trial")
+    (container,) = pick(found, "StatefulSet", "evergreen-seaweedfs")["spec"]["template"]["spec"]["containers"]
+    identities = base64.b64decode(pick(found, "Secret", "evergreen-seaweedfs")["data"]["s3.json"])
+    (tmp_path / "s3.json").write_bytes(identities)
+    ports = [_free_port() for _ in range(6)]
+    here = {"-dir": str(tmp_path / "data"), "-ip.bind": "127.0.0.1", "-s3.port": str(ports[0])}
+    here |= {"-s3.config": str(tmp_path / "s3.json")}
+    options = dict(option.split("=", 1) for option in container["command"][2:]) | here
+    others = ("master.port", "volume.port", "filer.port", "admin.port")
+    options |= {f"-{name}": str(port) for name, port in zip(others, ports[1:], strict=False)}
+    (tmp_path / "data").mkdir()
+    server = subprocess.Popen(
+        [
+            str(Path(sys.executable).parent / container["command"][0]),
+            container["command"][1],
+            *(f"{name}={value}" for name, value in options.items()),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+    )
+    try:
+        keys = {one["name"]: one["credentials"][0] for one in json.loads(identities)["identities"]}
+        environment = {
+            "EVERGREEN_BUCKET": _values(_container("trial", "bucket"))["EVERGREEN_BUCKET"],
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{ports[0]}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": keys["platform"]["accessKey"],
+            "AWS_SECRET_ACCESS_KEY": keys["platform"]["secretKey"],
+        }
+        for _ in range(2):
+            done = _run("bucket.py", environment)
+            assert done.returncode == 0, done.stderr
+        client = boto3.client(
+            "s3",
+            endpoint_url=environment["AWS_ENDPOINT_URL_S3"],
+            aws_access_key_id=keys["steps"]["accessKey"],
+            aws_secret_access_key=keys["steps"]["secretKey"],
+            region_name="us-east-1",
+        )
+        client.put_object(Bucket="evergreen", Key="evergreen/artifacts/x", Body=b"1")
+        with pytest.raises(ClientError, match="AccessDenied"):
+            client.create_bucket(Bucket="other")
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _free_port() -> int:
+    # SeaweedFS adds 10000 to each port for its gRPC twin
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port < 50000:
+            return port
+    raise AssertionError("no free port below 50000")
+
+
+@pytest.fixture(scope="module")
+def airflow_settings() -> ModuleType:
+    """The program that loads airflow_settings.yaml, as a module."""
+    spec = importlib.util.spec_from_file_location("chart_airflow_settings", SCRIPTS / "airflow_settings.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_is_declared_becomes_what_airflow_imports(airflow_settings: ModuleType, tmp_path: Path) -> None:
+    from evergreen.local import declared
+
+    file = tmp_path / "airflow_settings.yaml"
+    file.write_text(
+        """
+airflow:
+  connections:
+    - {conn_id: a, conn_type: http, conn_host: example.com, conn_port: 80, conn_extra: {x: 1}}
+    - {conn_id: b, conn_uri: "postgresql://me:secret@db:5432/name"}
+  pools: [{pool_name: training, pool_slot: 1}]
+  variables: [{variable_name: v, variable_value: [1, 2]}]
+"""
+    )
+    found = declared.read(file)
+    assert airflow_settings.pools(found) == {"training": {"slots": 1, "description": "", "include_deferred": True}}
+    assert airflow_settings.connections(found) == {
+        "a": {"conn_type": "http", "host": "example.com", "port": 80, "extra": '{"x": 1}'},
+        "b": {
+            "conn_type": "postgresql",
+            "host": "db",
+            "login": "me",
+            "password": "secret",
+            "port": 5432,
+            "schema": "name",
+        },
+    }
+    assert airflow_settings.variables(found) == {"v": [1, 2]}
+
+
+def test_a_server_that_refuses_is_named() -> None:
+    program = SCRIPTS / "databases.py"
+    text = program.read_text().replace("PATIENCE = 300.0", "PATIENCE = 0.0")
+    environment = {"PATH": os.environ["PATH"], "PGHOST": "127.0.0.1", "PGPORT": "1", "EVERGREEN_ROLES": "[]"}
+    done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "127.0.0.1 does not let us in" in done.stderr

@@ -1,0 +1,132 @@
+"""The chart and the code agree: names of variables, labels, users, and what MLflow lets in."""
+
+from __future__ import annotations
+
+import base64
+import json
+from urllib.parse import urlsplit
+
+import pytest
+from chart_policies import references
+from chart_rendering import CASES, STEPS, TRIAL, Object, containers, objects, of_kind, parse, pick, pods, render
+from cryptography.fernet import Fernet
+from mlflow.server.security_utils import is_allowed_host_header
+
+from evergreen.settings import Settings
+from evergreen_airflow import pod
+
+
+def _settings(case: str) -> dict[str, str]:
+    data: dict[str, str] = pick(objects(case), "ConfigMap", pod.SETTINGS)["data"]
+    return data
+
+
+def _secret(found: list[Object], name: str) -> dict[str, str]:
+    data = pick(found, "Secret", name)["data"]
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_variable_for_the_steps_is_a_setting(case: str) -> None:
+    fields = {f"EVERGREEN_{name.upper()}" for name in Settings.model_fields}
+    assert {name for name in _settings(case) if name.startswith("EVERGREEN_")} <= fields
+
+
+def test_the_settings_of_a_trial_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (_settings("trial") | _secret(objects("trial"), pod.SECRETS)).items():
+        monkeypatch.setenv(name, value)
+    loaded = Settings(_env_file=None)  # type: ignore[call-arg]
+    assert (loaded.runtime, loaded.namespace, loaded.lake_root) == (
+        "kubernetes",
+        STEPS,
+        "s3://evergreen/evergreen/lake",
+    )
+    assert pod.checked_image(loaded.step_image) == "evergreen/step:0.1.0"
+    lake = urlsplit(loaded.database("lake"))
+    assert (lake.username, lake.hostname, lake.port, lake.path) == (
+        "evergreen_steps",
+        "evergreen-postgres.evergreen.svc",
+        5432,
+        "/lake",
+    )
+
+
+def test_the_step_pods_of_the_operator_are_those_the_network_policy_means() -> None:
+    selector = pick(objects("trial"), "NetworkPolicy", "evergreen-steps")["spec"]["podSelector"]["matchLabels"]
+    assert selector.items() <= pod.labels("flight_delay", "train").items()
+
+
+def test_all_containers_run_as_the_user_of_the_step_pods() -> None:
+    for one in pods(objects("trial")):
+        assert one["spec"]["securityContext"]["runAsUser"] == pod.USER
+
+
+def test_every_profile_of_a_step_fits_into_the_limits_of_the_namespace() -> None:
+    (limits,) = pick(objects("trial"), "LimitRange", "evergreen-steps")["spec"]["limits"]
+    for resources in pod.PROFILES.values():
+        assert int(resources.limits["cpu"]) <= int(limits["max"]["cpu"])
+        assert int(resources.limits["memory"].removesuffix("Gi")) <= int(limits["max"]["memory"].removesuffix("Gi"))
+
+
+def test_secrets_of_a_trial_fit_together() -> None:
+    found = objects("trial")
+    platform, steps = _secret(found, "evergreen-platform"), _secret(found, pod.SECRETS)
+    Fernet(platform["airflow-fernet-key"])  # raises on a key that is none
+    assert urlsplit(steps["EVERGREEN_DATABASE_URL"]).password == platform["steps-database-password"]
+    assert steps["MLFLOW_TRACKING_PASSWORD"] == platform["mlflow-steps-password"]
+    assert _secret(found, "evergreen-database-admin")["password"] == platform["database-admin-password"]
+    assert json.loads(platform["airflow-passwords.json"]) == {"admin": platform["airflow-admin-password"]}
+    identities = json.loads(_secret(found, "evergreen-seaweedfs")["s3.json"])["identities"]
+    keys = {one["name"]: (one["credentials"][0]["accessKey"], one["credentials"][0]["secretKey"]) for one in identities}
+    assert keys["platform"] == (platform["s3-access-key-id"], platform["s3-secret-access-key"])
+    assert keys["steps"] == (steps["AWS_ACCESS_KEY_ID"], steps["AWS_SECRET_ACCESS_KEY"])
+    assert len(set(platform.values())) == len(platform)
+
+
+def test_secrets_of_a_trial_are_random() -> None:
+    first, second = (_secret(parse(render(TRIAL)), "evergreen-platform") for _ in range(2))
+    assert not set(first.values()) & set(second.values())
+
+
+def test_nobody_in_the_step_namespace_is_given_a_key_of_the_platform() -> None:
+    platform = set(_secret(objects("trial"), "evergreen-platform").values())
+    steps = _secret(objects("trial"), pod.SECRETS)
+    own = {"MLFLOW_TRACKING_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN"}
+    assert {name for name, value in steps.items() if value in platform} == own
+    for case in CASES:
+        for one in pods(objects(case)):
+            if one["metadata"]["namespace"] == STEPS:
+                assert ("Secret", "evergreen-platform") not in set(references(one))
+
+
+def _mlflow_hosts(case: str) -> list[str]:
+    (container,) = pick(objects(case), "Deployment", "evergreen-mlflow")["spec"]["template"]["spec"]["containers"]
+    (value,) = [one["value"] for one in container["env"] if one["name"] == "MLFLOW_SERVER_ALLOWED_HOSTS"]
+    return str(value).split(",")
+
+
+def test_mlflow_answers_to_its_own_names_only() -> None:
+    address = urlsplit(_settings("trial")["EVERGREEN_MLFLOW_TRACKING_URI"]).netloc
+    for case, host in (("trial", address), ("trial", "localhost:5000"), ("everything", "mlflow.example.com")):
+        assert is_allowed_host_header(_mlflow_hosts(case), host), host
+    for host in ("evil.example.com", "mlflow.example.com", ""):
+        assert not is_allowed_host_header(_mlflow_hosts("trial"), host), host
+
+
+def test_airflow_s_options_exist() -> None:
+    from airflow.configuration import conf
+
+    for case in CASES:
+        for one in pods(objects(case)):
+            for container in containers(one):
+                for variable in container.get("env", ()):
+                    if variable["name"].startswith("AIRFLOW__"):
+                        section, option = variable["name"].removeprefix("AIRFLOW__").lower().split("__")
+                        # options of a provider are unknown where it is not installed
+                        assert option in conf.configuration_description.get(section, {}).get("options", {}), variable
+
+
+def test_every_config_map_key_is_a_variable_or_a_file() -> None:
+    for case in CASES:
+        for one in of_kind(objects(case), "ConfigMap"):
+            assert all(isinstance(value, str) for value in one["data"].values()), one["metadata"]["name"]

@@ -1,0 +1,184 @@
+"""Every installation that people make of the chart satisfies every policy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import chart_policies as policies
+import helm_python
+import pytest
+from chart_rendering import (
+    CASES,
+    CHART,
+    EXTERNAL,
+    PLATFORM,
+    STEPS,
+    TRIAL,
+    Object,
+    containers,
+    objects,
+    of_kind,
+    pick,
+    pods,
+    render,
+)
+
+README = (CHART / "README.md").read_text()
+POLICIES: list[Callable[[list[Object]], list[str]]] = [
+    policies.restricted,
+    policies.tokens,
+    policies.rights,
+    policies.literals,
+    policies.unlimited,
+    policies.floating_images,
+    policies.unhealthy,
+    policies.uncovered,
+    policies.unmounted,
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("version", policies.VERSIONS)
+def test_the_api_server_would_take_every_object(case: str, version: str) -> None:
+    assert policies.schema_errors(objects(case), version) == []
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__name__)
+def test_every_policy_holds(case: str, policy: Callable[[list[Object]], list[str]]) -> None:
+    assert policy(objects(case)) == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_pods_need_is_rendered_or_documented(case: str) -> None:
+    values = CASES[case]
+    external: set[tuple[str, str, str]] = set()
+    if not values.get("trial", {}).get("enabled"):
+        external |= {("Secret", PLATFORM, "evergreen-platform"), ("Secret", STEPS, "evergreen-secrets")}
+    if values["database"].get("create") if "database" in values else False:
+        external.add(("Secret", PLATFORM, "evergreen-database-admin"))
+    if "dags" in values:
+        external |= {("Secret", PLATFORM, "key"), ("Secret", STEPS, "key")}
+    if values.get("images", {}).get("pullSecrets"):
+        external |= {("Secret", PLATFORM, "registry"), ("Secret", STEPS, "registry")}
+    assert policies.dangling(objects(case), external) == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_key_of_a_secret_is_generated_or_documented(case: str) -> None:
+    found = objects(case)
+    made = {(secret["metadata"]["name"], key) for secret in of_kind(found, "Secret") for key in secret["data"]}
+    used = {pair for pod in pods(found) for pair in policies.secret_keys(pod)}
+    assert used
+    for name, key in used:
+        assert (name, key) in made if made else f"`{key}`" in README, (name, key)
+
+
+def test_nothing_runs_in_another_namespace() -> None:
+    cluster_wide = {"Namespace", "PriorityClass"}
+    for case in CASES:
+        for found in objects(case):
+            namespace = found["metadata"].get("namespace")
+            assert (namespace is None) == (found["kind"] in cluster_wide), found
+            assert namespace in {None, PLATFORM, STEPS}
+
+
+def test_without_keys_no_pod_is_given_any() -> None:
+    names = {
+        variable["name"]
+        for pod in pods(objects("cloud-identity"))
+        for container in containers(pod)
+        for variable in container.get("env", ())
+    }
+    assert names
+    assert not {name for name in names if name.startswith("AWS_") and "KEY" in name}
+
+
+def test_only_who_launches_steps_may_create_pods() -> None:
+    for case, launchers in (
+        ("production", {"scheduler", "triggerer"}),
+        ("kubernetes-executor", {"scheduler", "triggerer", "worker"}),
+    ):
+        found = objects(case)
+        creating = {
+            role["metadata"]["name"] for role in of_kind(found, "Role") if "create" in role["rules"][0]["verbs"]
+        }
+        bound = {
+            subject["name"].removeprefix("evergreen-")
+            for binding in of_kind(found, "RoleBinding")
+            if binding["roleRef"]["name"] in creating
+            for subject in binding["subjects"]
+        }
+        assert bound == launchers
+
+
+def test_with_servers_of_ones_own_the_databases_are_ready_before_anything_starts() -> None:
+    hooks = {
+        (one["kind"], one["metadata"]["name"]): int(one["metadata"]["annotations"]["helm.sh/hook-weight"])
+        for one in objects("everything")
+        if one["metadata"].get("annotations", {}).get("helm.sh/hook") == "pre-install,pre-upgrade"
+    }
+    assert sorted(hooks, key=lambda key: hooks[key])[-1] == ("Job", "evergreen-bootstrap")
+    # a hook runs before the release's own objects: all that it needs is a hook too, or a Secret of yours
+    (pod,) = pods([pick(objects("everything"), "Job", "evergreen-bootstrap")])
+    needed = {pair for pair in policies.references(pod) if pair[0] != "Secret"}
+    assert needed <= set(hooks)
+    assert {("ExternalSecret", "evergreen-platform"), ("ExternalSecret", "evergreen-database-admin")} <= set(hooks)
+
+
+def test_in_a_trial_nothing_is_a_hook_and_everything_waits() -> None:
+    # `helm install --wait` waits for pods that would wait for a post-install hook
+    found = objects("trial")
+    assert not [one for one in found if "helm.sh/hook" in one["metadata"].get("annotations", {})]
+    for name in ("api-server", "scheduler", "dag-processor", "triggerer", "mlflow"):
+        waits = [
+            one["name"]
+            for one in pick(found, "Deployment", f"evergreen-{name}")["spec"]["template"]["spec"]["initContainers"]
+        ]
+        assert set(waits) & {"wait-for-migrations", "wait-for-bootstrap"}, name
+
+
+def test_a_digest_wins_over_the_tag_and_reaches_the_steps() -> None:
+    image = f"evergreen/step@sha256:{'0' * 64}"
+    found = objects("everything")
+    settings = pick(found, "ConfigMap", "evergreen-settings")["data"]
+    assert settings["EVERGREEN_STEP_IMAGE"] == image
+    (container,) = pick(found, "Deployment", "evergreen-mlflow")["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == image
+
+
+def test_kuberay_runs_the_same_pods() -> None:
+    def members(case: str) -> dict[str, Object]:
+        components = (
+            (pod["metadata"]["labels"]["app.kubernetes.io/component"], pod["spec"]) for pod in pods(objects(case))
+        )
+        return {name: spec for name, spec in components if name.startswith("ray-")}
+
+    plain, operated = members("production"), members("kuberay")
+    assert set(plain) == set(operated) == {"ray-head", "ray-worker"}
+    address = {"evergreen-ray-head.evergreen-steps.svc": "evergreen-ray-head-svc.evergreen-steps.svc"}
+    for kind, spec in plain.items():
+        command = [
+            next((part.replace(old, new) for old, new in address.items()), part)
+            for part in spec["containers"][0]["command"]
+        ]
+        assert operated[kind]["containers"][0] == {**spec["containers"][0], "command": command}
+
+
+def test_the_chart_passes_the_linter() -> None:
+    for values in (TRIAL, EXTERNAL):
+        report = helm_python.lint(CHART, values, strict=True, namespace=PLATFORM)
+        assert report["errors"] == []
+        assert [found for found in report["messages"] if found["severity"] >= 2] == []
+
+
+def test_the_notes_name_every_secret_that_is_expected() -> None:
+    notes = next(text for path, text in render(CASES["everything"]).items() if path.endswith("NOTES.txt"))
+    for name in (
+        "evergreen/evergreen-platform",
+        "evergreen/evergreen-database-admin",
+        "evergreen-steps/evergreen-secrets",
+    ):
+        assert name in notes
+    assert not re.search(r"\{\{|<no value>|<nil>", notes)

@@ -1,0 +1,182 @@
+"""Who may speak to whom, computed from the rendered network policies as Kubernetes evaluates them."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from functools import cache
+
+import pytest
+from chart_rendering import PLATFORM, STEPS, Object, objects, of_kind, pick
+
+OUTSIDE = "203.0.113.7"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A pod (namespace and labels) or an address outside the cluster."""
+
+    namespace: str = ""
+    labels: dict[str, str] = field(default_factory=dict, hash=False)
+    address: str = ""
+
+
+def platform(component: str) -> Peer:
+    return Peer(PLATFORM, _labels(component))
+
+
+def steps(component: str) -> Peer:
+    return Peer(STEPS, _labels(component))
+
+
+def _labels(component: str) -> dict[str, str]:
+    labels = {"part-of": "evergreen", "instance": "evergreen", "component": component}
+    return {f"app.kubernetes.io/{name}": value for name, value in labels.items()}
+
+
+STEP = Peer(STEPS, {"app.kubernetes.io/name": "evergreen-step", "app.kubernetes.io/component": "train"})
+STRANGER = Peer("elsewhere", {"app": "anything"})
+NEIGHBOUR = Peer(STEPS, {"app": "anything"})
+DNS = Peer("kube-system", {"k8s-app": "kube-dns"})
+INGRESS = Peer("ingress", {})
+WORLD = Peer(address=OUTSIDE)
+
+
+@cache
+def _policies(case: str) -> tuple[Object, ...]:
+    return tuple(of_kind(objects(case), "NetworkPolicy"))
+
+
+def allowed(case: str, source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
+    """Return whether both ends' policies let a connection pass."""
+    ends = (("Egress", "egress", "to", source, target), ("Ingress", "ingress", "from", target, source))
+    return all(_lets(case, *end, port=port, protocol=protocol) for end in ends)
+
+
+def _lets(
+    case: str, kind: str, section: str, direction: str, subject: Peer, other: Peer, *, port: int, protocol: str
+) -> bool:
+    selecting = [one for one in _policies(case) if kind in one["spec"]["policyTypes"] and _selects(one, subject)]
+    return not selecting or any(
+        _is_peer(rule.get(direction), other) and _has_port(rule.get("ports"), port, protocol)
+        for one in selecting
+        for rule in one["spec"].get(section, ())
+    )
+
+
+def _selects(policy: Object, peer: Peer) -> bool:
+    labels = policy["spec"]["podSelector"].get("matchLabels", {})
+    return policy["metadata"]["namespace"] == peer.namespace and labels.items() <= peer.labels.items()
+
+
+def _is_peer(peers: list[Object] | None, other: Peer) -> bool:
+    if peers is None:
+        return True
+    for peer in peers:
+        if "ipBlock" in peer:
+            if other.address and ipaddress.ip_address(other.address) in ipaddress.ip_network(peer["ipBlock"]["cidr"]):
+                return True
+        elif not other.address:
+            namespace = {"kubernetes.io/metadata.name": other.namespace, "team": other.namespace}
+            in_namespace = peer["namespaceSelector"]["matchLabels"].items() <= namespace.items()
+            if in_namespace and peer.get("podSelector", {}).get("matchLabels", {}).items() <= other.labels.items():
+                return True
+    return False
+
+
+def _has_port(ports: list[Object] | None, port: int, protocol: str) -> bool:
+    return ports is None or any(
+        one["protocol"] == protocol and one["port"] <= port <= one.get("endPort", one["port"]) for one in ports
+    )
+
+
+AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer")
+NEEDED = [
+    *[("trial", platform(name), platform("postgres"), 5432) for name in (*AIRFLOW, "mlflow", "bootstrap")],
+    *[("trial", platform(name), platform("seaweedfs"), 8333) for name in ("api-server", "scheduler", "triggerer")],
+    ("trial", platform("bootstrap"), platform("seaweedfs"), 8333),
+    ("trial", platform("mlflow"), platform("seaweedfs"), 8333),
+    ("trial", STEP, platform("postgres"), 5432),
+    ("trial", STEP, platform("seaweedfs"), 8333),
+    ("trial", STEP, platform("mlflow"), 5000),
+    ("trial", STEP, steps("ray-head"), 10001),
+    ("trial", steps("ray-worker"), steps("ray-head"), 6379),
+    ("trial", steps("ray-head"), steps("ray-worker"), 45001),
+    ("trial", steps("ray-worker"), steps("ray-worker"), 45001),
+    ("trial", steps("ray-worker"), platform("seaweedfs"), 8333),
+    ("trial", platform("scheduler"), platform("api-server"), 8080),
+    ("trial", platform("api-server"), platform("scheduler"), 8793),
+    ("trial", platform("api-server"), platform("triggerer"), 8794),
+    ("trial", platform("scheduler"), WORLD, 6443),
+    ("trial", platform("triggerer"), WORLD, 443),
+    ("production", STEP, WORLD, 5432),
+    ("production", STEP, WORLD, 443),
+    ("production", platform("mlflow"), WORLD, 5432),
+    ("production", platform("scheduler"), WORLD, 4318),
+    ("kubernetes-executor", steps("worker"), platform("api-server"), 8080),
+    ("kubernetes-executor", steps("worker"), WORLD, 6443),
+    ("kubernetes-executor", platform("dag-processor"), WORLD, 22),
+    ("everything", INGRESS, platform("api-server"), 8080),
+    ("everything", INGRESS, platform("mlflow"), 5000),
+]
+FORBIDDEN = [
+    ("trial", STEP, platform("api-server"), 8080),  # a step must not speak to Airflow
+    ("trial", STEP, WORLD, 443),  # nor to the Internet, nor to the Kubernetes API
+    ("trial", STEP, WORLD, 6443),
+    ("trial", STEP, STEP, 8080),
+    ("trial", STEP, steps("ray-head"), 6379),
+    ("trial", STEP, platform("postgres"), 22),
+    ("trial", platform("mlflow"), platform("api-server"), 8080),
+    ("trial", platform("mlflow"), WORLD, 6443),
+    ("trial", platform("dag-processor"), platform("seaweedfs"), 8333),
+    ("trial", platform("dag-processor"), WORLD, 6443),
+    ("trial", steps("ray-worker"), platform("postgres"), 5432),
+    ("trial", steps("ray-worker"), WORLD, 443),
+    ("trial", platform("seaweedfs"), WORLD, 443),
+    ("trial", platform("postgres"), platform("seaweedfs"), 8333),
+    ("trial", STRANGER, platform("postgres"), 5432),
+    ("trial", STRANGER, platform("seaweedfs"), 9333),
+    ("trial", STRANGER, platform("api-server"), 8080),
+    ("trial", STRANGER, steps("ray-head"), 10001),
+    ("trial", NEIGHBOUR, platform("postgres"), 5432),
+    ("trial", NEIGHBOUR, steps("ray-head"), 10001),
+    ("production", STEP, WORLD, 6443),
+    ("production", INGRESS, platform("api-server"), 8080),
+    ("kubernetes-executor", steps("worker"), WORLD, 5432),  # a task needs no database
+]
+
+
+@pytest.mark.parametrize(("case", "source", "target", "port"), NEEDED)
+def test_what_is_needed_passes(case: str, source: Peer, target: Peer, port: int) -> None:
+    assert allowed(case, source, target, port)
+
+
+@pytest.mark.parametrize(("case", "source", "target", "port"), FORBIDDEN)
+def test_the_rest_does_not(case: str, source: Peer, target: Peer, port: int) -> None:
+    assert not allowed(case, source, target, port)
+
+
+@pytest.mark.parametrize("case", ["production", "trial"])
+def test_everyone_may_ask_for_names(case: str) -> None:
+    for pod in (STEP, NEIGHBOUR, platform("mlflow"), steps("ray-head"), platform("anything")):
+        assert allowed(case, pod, DNS, 53, "UDP")
+        assert not allowed(case, pod, STRANGER, 53, "UDP")
+
+
+def test_statsd_is_udp() -> None:
+    assert allowed("everything", platform("scheduler"), WORLD, 8125, "UDP")
+    assert not allowed("everything", platform("scheduler"), WORLD, 8125, "TCP")
+
+
+def test_every_service_is_somebody_s_port() -> None:
+    for case in ("production", "trial"):
+        found = objects(case)
+        for service in of_kind(found, "Service"):
+            name = service["metadata"]["name"]
+            kind = "Deployment" if name in {"evergreen-api-server", "evergreen-mlflow"} else "StatefulSet"
+            template = pick(found, kind, name)["spec"]["template"]
+            assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+            ports = {
+                port["name"] for container in template["spec"]["containers"] for port in container.get("ports", ())
+            }
+            assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports

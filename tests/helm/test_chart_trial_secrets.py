@@ -1,0 +1,106 @@
+"""A trial's passwords are generated once: what the cluster holds is kept (`lookup`, answered over real HTTP)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import helm_python
+import pytest
+from chart_rendering import CHART, PLATFORM, RELEASE, TRIAL, Object, parse, pick, render
+
+RESOURCES = {
+    "kind": "APIResourceList",
+    "groupVersion": "v1",
+    "resources": [
+        {"name": "secrets", "singularName": "", "namespaced": True, "kind": "Secret", "verbs": ["get", "list"]}
+    ],
+}
+
+
+class Cluster(ThreadingHTTPServer):
+    """As much of an API server as Helm's lookup asks for."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.secrets: dict[str, Object] = {}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Cluster
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        folder = f"/api/v1/namespaces/{PLATFORM}/secrets/"
+        known: dict[str, Object] = {
+            "/api": {"kind": "APIVersions", "versions": ["v1"]},
+            "/apis": {"kind": "APIGroupList", "groups": []},
+            "/api/v1": RESOURCES,
+            **{folder + name: secret for name, secret in self.server.secrets.items()},
+        }
+        missing = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
+        body = json.dumps(known.get(path, missing)).encode()
+        self.send_response(200 if path in known else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with Cluster() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def _upgrade(cluster: Cluster) -> list[Object]:
+    address = f"http://127.0.0.1:{cluster.server_port}"
+    kubeconfig = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "clusters": [{"name": "here", "cluster": {"server": address}}],
+        "users": [{"name": "me", "user": {}}],
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": PLATFORM}}],
+    }
+    with (
+        helm_python.Config(kubeconfig_content=json.dumps(kubeconfig), namespace=PLATFORM) as config,
+        helm_python.Chart.load(CHART) as chart,
+    ):
+        return parse(config.render(chart, TRIAL, name=RELEASE, namespace=PLATFORM, revision=2, is_upgrade=True))
+
+
+def _secrets(found: list[Object]) -> dict[str, dict[str, str]]:
+    return {one["metadata"]["name"]: one["data"] for one in found if one["kind"] == "Secret"}
+
+
+def test_an_upgrade_keeps_every_password(cluster: Cluster) -> None:
+    installed = parse(render(TRIAL))
+    cluster.secrets["evergreen-platform"] = pick(installed, "Secret", "evergreen-platform")
+    assert _secrets(_upgrade(cluster)) == _secrets(installed)
+
+
+def test_an_upgrade_adds_what_an_older_version_did_not_know(cluster: Cluster) -> None:
+    installed = parse(render(TRIAL))
+    older = pick(installed, "Secret", "evergreen-platform")
+    missing = older["data"].pop("ray-auth-token")
+    cluster.secrets["evergreen-platform"] = older
+    upgraded = _secrets(_upgrade(cluster))["evergreen-platform"]
+    added = upgraded.pop("ray-auth-token")
+    assert upgraded == older["data"]
+    assert len(added) == len(missing)
+
+
+def test_without_them_new_ones_are_made(cluster: Cluster) -> None:
+    first, second = (_secrets(_upgrade(cluster))["evergreen-platform"] for _ in range(2))
+    assert first.keys() == second.keys()
+    assert not set(first.values()) & set(second.values())
