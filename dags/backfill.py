@@ -10,7 +10,7 @@ moves a model alias.
 
 #### Triage notes
 
-- *Refused at once*: the last day is before the first one, or the range is longer than the limit; the message says so.
+- *Refused at once*: the last day is before the first one; the message says so.
 - *Days the source has nothing for* are left out; the run is skipped only when it has nothing for the whole range.
 - Running a range again replaces its partitions; clearing the failed task is enough.
 """
@@ -20,10 +20,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, chain
-from evergreen_airflow.operator import StepOperator
 
 from evergreen.catalog import load_models
 from evergreen_airflow.dag_defaults import Tag, dag_options, day_param
+from evergreen_airflow.operator import StepOperator
 
 for spec in load_models():
     with DAG(

@@ -77,7 +77,11 @@ def stoppable() -> Iterator[None]:
         yield  # Python delivers signals to the main thread only
         return
 
+    step = os.getpid()
+
     def stop(_number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != step:  # a process the step forked: the manifest is not its to write
+            os._exit(128 + signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Stopped
 

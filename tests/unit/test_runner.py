@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -288,6 +290,19 @@ def test_steps_may_run_beside_the_main_thread(settings: Settings, use_step: Call
     thread.start()
     thread.join(timeout=30)
     assert found == [Status.OK]
+
+
+def test_a_process_the_step_forked_leaves_the_manifest_alone() -> None:
+    with runner.stoppable():
+        child = os.fork()
+        if child == 0:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pause()
+            except BaseException:
+                os._exit(1)  # it would have gone on to write the manifest
+        _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
 
 
 def test_every_step_has_its_module() -> None:
