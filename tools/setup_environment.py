@@ -115,7 +115,9 @@ def build(inputs: dict[str, str], torch_index: str) -> None:
         pinned = Path(folder) / "uv.txt"
         pinned.write_text(locked("uv"))
         run("the package manager", [PYTHON, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", pinned])
-    run("the locked packages", [uv, "pip", "install", "--python", PYTHON, "--require-hashes", "-r", LOCK])
+    # every step is a process of its own: without byte code each would compile what it imports again
+    install = [uv, "pip", "install", "--compile-bytecode", "--python", PYTHON]
+    run("the locked packages", [*install, "--require-hashes", "-r", LOCK])
     index = ["--index-url", torch_index] if torch_index else []
     run(inputs["torch"], [PYTHON, "-m", "pip", "install", "--progress-bar=on", *index, inputs["torch"]])
     project = [uv, "pip", "install", "--python", PYTHON, "--no-deps", "--no-build-isolation", "-e", ROOT]
