@@ -16,13 +16,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from conftest import LOOP, Installation
 from evergreen.contract import Manifest, Status
 from evergreen.lake import get_lake
 from evergreen.local.status import State, read_status
 from evergreen.local.summary import Summary
 from evergreen.settings import get_settings
 from evergreen.store import get_store
+from installation import TWO_WEEKS, Installation
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -147,7 +147,7 @@ def check_manifests() -> None:
 
 
 def test_two_weeks_through_the_scheduler(inside: Installation) -> None:
-    done = inside.run(*LOOP, timeout=1200)
+    done = inside.run(*TWO_WEEKS, timeout=1200)
     found = summary(inside)
     flights = flights_of_january()
     check_tables(flights)
@@ -160,7 +160,7 @@ def test_two_weeks_through_the_scheduler(inside: Installation) -> None:
         assert expected in done.stdout
 
     before = {manifest.run.key: manifest for manifest in manifests()}
-    again = inside.run(*LOOP, timeout=120)
+    again = inside.run(*TWO_WEEKS, timeout=120)
     assert {manifest.run.key: manifest for manifest in manifests()} == before, "a second loop changed something"
     assert summary(inside) == found
     assert "first_champion" in again.stdout
@@ -190,7 +190,7 @@ def wait_for_manifest(loop: subprocess.Popen[str], dag: str, step: str, count: i
 
 def test_services_killed_in_the_middle_change_nothing(inside: Installation) -> None:
     """Each is killed while something else depends on it: the table is the same as with nobody killed."""
-    loop = inside.start(*LOOP)
+    loop = inside.start(*TWO_WEEKS)
     try:
         for service, dag, step, count in (
             ("scheduler", "backfill", "ingest", 1),
