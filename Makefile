@@ -13,6 +13,7 @@ TORCH_INDEX ?=
 # More arguments for the replay (`make run LOOP="--through 2013-12"`) and for pytest (`make test PYTEST="-k lake"`).
 LOOP ?=
 PYTEST ?=
+BENCH ?=
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +39,7 @@ lint: setup  ## Check style, types and import rules
 	@.venv/bin/mypy
 
 bench: setup  ## Measure what docs/performance.md reports
-	@.venv/bin/python tests/benchmarks/run.py
+	@.venv/bin/python tests/benchmarks/run.py $(BENCH)
 
 clean: down  ## Stop the services and remove .venv and .evergreen
 	@rm -rf .venv .evergreen

@@ -1,7 +1,7 @@
 """``make bench``: measures what docs/performance.md reports, and writes it to .evergreen/bench.json.
 
 Every figure that is a claim is a ratio to the same work done without Airflow, in the same run on the same machine.
-``make bench BENCH="--through 2013-04"`` for a shorter replay; ``--only parse`` for one part.
+``make bench BENCH="--through=2013-04"`` for a shorter replay; ``--only=parse`` for one part.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def main() -> int:
 
 
 def step_start() -> dict[str, float]:
-    """Return the median seconds from starting a step's process to its function's first line (a warm file cache).
+    """Return the median seconds a light step's process needs before its function is called (a warm file cache).
 
-    The step is ``gate``, which needs no library of its own. Its first line looks for the upstream manifest, which is
-    not there: exit 65 proves that the function's own check was reached.
+    The step is ``gate``, which needs no library of its own: what is timed is the interpreter and the imports, beside
+    the same for the bare libraries that the contract stands on.
     """
     program = ["-c", "import evergreen.cli, evergreen.runner, evergreen.steps.gate"]
     ours = [_seconds([sys.executable, *program]) for _ in range(STARTS)]

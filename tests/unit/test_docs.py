@@ -1,0 +1,90 @@
+"""The documentation speaks of commands, files and settings that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from evergreen.cli import app
+from evergreen.settings import PROJECT_ROOT, Settings
+
+PAGES = sorted([PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md", *(PROJECT_ROOT / "docs").rglob("*.md")])
+TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT_ROOT / "Makefile").read_text(), flags=re.M))
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the commands of a page's ``console`` blocks, as argument lists without comments."""
+    for block in re.findall(r"^```console\n(.*?)^```", text, flags=re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.strip():
+                yield shlex.split(re.sub(r"<[^<>]*>", "PLACEHOLDER", line), comments=True)
+
+
+def problem(command: list[str]) -> str | None:
+    """Return what is wrong with a documented command, or None."""
+    if command[0] == "make":
+        unknown = [word for word in command[1:] if "=" not in word and word not in TARGETS]
+        return f"the Makefile has no target {unknown}" if unknown else None
+    if command[0] == "evergreen":
+        return problem_with_evergreen(command[1:])
+    return None
+
+
+def problem_with_evergreen(arguments: list[str]) -> str | None:
+    words = [word for word in arguments if not word.startswith("-")]
+    names = words[:2] if words[0] == "models" else words[:1]
+    shown = CliRunner().invoke(app, [*names, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    if shown.exit_code:
+        return f"evergreen has no command {' '.join(names)}"
+    if names == ["airflow"]:
+        return None  # Airflow's own options
+    options = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    unknown = [option for option in options if option not in shown.output]
+    return f"evergreen {' '.join(names)} has no option {unknown}" if unknown else None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
+def test_documented_commands_exist(page: Path) -> None:
+    problems = [(command, wrong) for command in commands(page.read_text()) if command and (wrong := problem(command))]
+    assert not problems
+
+
+@pytest.mark.parametrize(
+    "command", ["make no-such-target", "evergreen no-such-command", "evergreen models no-such", "evergreen up --nope"]
+)
+def test_the_check_finds_a_wrong_command(command: str) -> None:
+    assert problem(shlex.split(command))
+
+
+def test_readme_names_the_two_commands() -> None:
+    found = [command for command in commands((PROJECT_ROOT / "README.md").read_text()) if command]
+    assert [command for command in found if command[0] == "make"][:2] == [["make", "run"], ["make", "test"]]
+
+
+def missing_links(page: Path) -> list[str]:
+    """Return the relative links and images of a page that lead nowhere."""
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    return [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert not missing_links(page)
+
+
+def test_the_check_finds_a_dead_link(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("[there](page.md) and [nowhere](nowhere.md)")
+    assert missing_links(page) == ["nowhere.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
+def test_documented_settings_exist(page: Path) -> None:
+    known = {f"EVERGREEN_{name.upper()}" for name in Settings.model_fields} | {"EVERGREEN_ATTEMPT", "EVERGREEN_IMAGE"}
+    named = set(re.findall(r"EVERGREEN_[A-Z0-9_]*[A-Z0-9]", page.read_text()))
+    assert named <= known
