@@ -19,11 +19,11 @@ not wait for it.
 from __future__ import annotations
 
 from airflow.sdk import DAG, chain
-from evergreen_airflow.operator import StepOperator
 
 from evergreen.catalog import load_models
 from evergreen_airflow.assets import monitored
 from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, partition_param
+from evergreen_airflow.operator import StepOperator
 from evergreen_airflow.retraining import ProposalSensor, TrainingTrigger
 
 for spec in load_models():
