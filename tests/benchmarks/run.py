@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +129,15 @@ def _tasks(installation: Installation) -> Iterator[dict[str, Any]]:
 
 
 def scheduling_gaps(tasks: list[dict[str, Any]]) -> Iterator[float]:
-    """Yield the seconds between the end of a task and the start of the next one of its run (every DAG is a chain)."""
+    """Yield the seconds from the last end of a task to the start of the next one of its run; checks may be parallel."""
     runs: dict[Any, list[dict[str, Any]]] = {}
     for task in tasks:
         runs.setdefault(task["run"], []).append(task)
     for run in runs.values():
-        run.sort(key=lambda task: float(task["start"]))
-        for before, after in pairwise(run):
-            yield after["start"] - before["end"]
+        for task in run:
+            ended = [other["end"] for other in run if other["end"] <= task["start"]]
+            if ended:
+                yield task["start"] - max(ended)
 
 
 def _table(figures: dict[str, Any]) -> Table:
