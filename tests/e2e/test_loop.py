@@ -23,6 +23,7 @@ from evergreen.local.summary import Summary
 from evergreen.settings import get_settings
 from evergreen.store import get_store
 from installation import TWO_WEEKS, Installation
+from isolation import forget_settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -65,14 +66,10 @@ def inside(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Itera
     for name, value in installation.environment.items():
         if name.startswith("EVERGREEN_"):
             monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
-    get_lake.cache_clear()
+    forget_settings()
     export_service_environment()
     yield installation
-    if get_lake.cache_info().currsize:
-        get_lake().catalog.engine.dispose()
-    get_lake.cache_clear()
-    get_settings.cache_clear()
+    forget_settings()
 
 
 def check_tables(flights: pd.DataFrame) -> None:
