@@ -9,7 +9,7 @@ from datetime import timedelta
 from feast import Entity, FeatureService, FeatureView, Field, ValueType
 from feast.types import Float64, Int64, String
 
-from evergreen.feast_lake import LakeSource
+from evergreen.features.feast_lake import LakeSource
 
 MODEL = "flight_delay"
 OWNER = "flight-operations"

@@ -61,8 +61,8 @@ def _empty_databases(settings: Settings) -> None:
 
 def forget_settings() -> None:
     """Let the next call read the environment again: settings, and what is connected by them."""
-    from evergreen.feast_repo import get_feature_store
-    from evergreen.lake import get_lake
+    from evergreen.data.lake import get_lake
+    from evergreen.features.feast_repo import get_feature_store
 
     if get_lake.cache_info().currsize:
         get_lake().catalog.engine.dispose()

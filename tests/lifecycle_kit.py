@@ -15,14 +15,14 @@ import yaml
 
 from evergreen.catalog import load_model
 from evergreen.contract import Manifest, Output, RunIdentity, Status, Window, utc_now
-from evergreen.encoder import load_network
 from evergreen.pipelines import PIPELINES
-from evergreen.ray_training import Trained
 from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT
 from evergreen.store import get_store, read_manifest, write_manifest
-from evergreen.tracking import log_training, start_run
-from evergreen.training import prepare
+from evergreen.training.encoder import load_network
+from evergreen.training.preparation import prepare
+from evergreen.training.ray_training import Trained
+from evergreen.training.tracking import log_training, start_run
 
 PARTITION = date(2024, 3, 31)
 METRICS = {

@@ -176,7 +176,7 @@ def partitions(
     from rich.console import Console
 
     from evergreen.catalog import load_model
-    from evergreen.partitions import show
+    from evergreen.data.partitions import show
 
     show(load_model(model), Console(), last)
 
@@ -188,7 +188,7 @@ def history(
 ) -> None:
     """Show every decision about a challenger, newest last: the scores, the evidence, the reason, who."""
     from evergreen.catalog import load_model
-    from evergreen.decisions import list_decisions
+    from evergreen.judgement.decisions import list_decisions
     from evergreen.store import get_store
 
     if model is not None:
@@ -203,7 +203,7 @@ def history(
         return
     from rich.console import Console
 
-    from evergreen.history import decision_table
+    from evergreen.judgement.history import decision_table
 
     Console().print(decision_table(records))
 
@@ -211,7 +211,7 @@ def history(
 @app.command("feast", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 def feast(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Run Feast's own command line in feature_repo/, e.g. `evergreen feast apply`."""
-    from evergreen.feast_repo import run_feast
+    from evergreen.features.feast_repo import run_feast
 
     run_feast(arguments or [])
 
@@ -230,7 +230,7 @@ def models_validate(
     name: Annotated[str | None, typer.Argument(help="The model's name; default: all models.")] = None,
 ) -> None:
     """Check models and everything they name: files, functions, SQL, expectations, Feast definitions."""
-    from evergreen.checks import check_models
+    from evergreen.authoring.checks import check_models
 
     found = check_models([name] if name else None)
     for model, errors in found.items():
@@ -253,7 +253,7 @@ def models_new(
     """Create a model that passes `models validate` at once and runs when its source is filled in."""
     from getpass import getuser
 
-    from evergreen.scaffold import create_model
+    from evergreen.authoring.scaffold import create_model
 
     owner = owner or getuser()
     first = _day(start, "--start") if start else date.today().replace(month=1, day=1)

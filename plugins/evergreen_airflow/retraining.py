@@ -10,7 +10,7 @@ from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.contract import Status
-from evergreen.proposal import read_proposal
+from evergreen.monitoring.proposal import read_proposal
 from evergreen.store import get_store
 from evergreen_airflow.partition import resolve_window
 from evergreen_airflow.triggers import DriftReportTrigger

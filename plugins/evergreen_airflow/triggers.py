@@ -10,7 +10,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from evergreen.contract import TemporaryError
-from evergreen.proposal import read_proposal
+from evergreen.monitoring.proposal import read_proposal
 from evergreen.store import get_store
 
 

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import DagRunTriggerException
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from evergreen.contract import ConfigurationError
-from evergreen.proposal import report_key
+from evergreen.monitoring.proposal import report_key
 from evergreen.settings import Settings
 from evergreen.store import get_store
 from evergreen_airflow.retraining import ProposalSensor, TrainingTrigger

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from evergreen.contract import Manifest, Status
-from evergreen.lake import get_lake
+from evergreen.data.lake import get_lake
 from evergreen.local.status import State, read_status
 from evergreen.local.summary import Summary
 from evergreen.settings import get_settings
@@ -90,7 +90,7 @@ def check_tables(flights: pd.DataFrame) -> None:
 
 
 def check_online_store(flights: pd.DataFrame) -> None:
-    from evergreen.feast_repo import get_feature_store
+    from evergreen.features.feast_repo import get_feature_store
 
     week = flights[flights.day > LAST.day - 7].dropna(subset=["arr_delay"])
     expected = (week.arr_delay > 15).groupby(week.carrier).mean()

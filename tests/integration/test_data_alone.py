@@ -10,9 +10,9 @@ import pytest
 from data_steps import MODEL, day, run, run_all
 from evergreen.catalog import load_model
 from evergreen.contract import Status, Window
-from evergreen.feast_repo import apply, get_feature_store, import_feast
-from evergreen.feature_store import training_set
-from evergreen.lake import get_lake
+from evergreen.data.lake import get_lake
+from evergreen.features.feast_repo import apply, get_feature_store, import_feast
+from evergreen.features.feature_store import training_set
 from evergreen.settings import Settings
 
 pytestmark = pytest.mark.integration

@@ -14,9 +14,9 @@ import pytest
 from data_steps import DATA, MODEL, day, run, run_all
 from evergreen.catalog import load_model
 from evergreen.contract import Manifest, Status, TemporaryError, Window
-from evergreen.feast_repo import apply, get_feature_store
-from evergreen.feature_store import training_set
-from evergreen.lake import get_lake
+from evergreen.data.lake import get_lake
+from evergreen.features.feast_repo import apply, get_feature_store
+from evergreen.features.feature_store import training_set
 from isolation import own_settings
 
 pytestmark = pytest.mark.integration
@@ -236,16 +236,16 @@ def test_no_days_to_train_on_names_the_first_partition_that_has_some(
 
 
 def test_a_join_reads_only_the_days_it_needs(season: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
-    import evergreen.feast_lake
-    import evergreen.lake
+    import evergreen.data.lake
+    import evergreen.features.feast_lake
 
     read = {}
 
     def spy(table, rows, *others):
-        read[table.name()[-1]] = evergreen.lake.scan(table, rows, *others)
+        read[table.name()[-1]] = evergreen.data.lake.scan(table, rows, *others)
         return read[table.name()[-1]]
 
-    monkeypatch.setattr(evergreen.feast_lake, "scan", spy)
+    monkeypatch.setattr(evergreen.features.feast_lake, "scan", spy)
     training_set(load_model(MODEL), day("2013-02-10"))
     assert set(read) == {"airport_weather", "route_history", "carrier_history"}
     # six hours before the first departure to the last; seven days of history
@@ -257,7 +257,7 @@ def test_a_join_reads_only_the_days_it_needs(season: dict[str, Manifest], monkey
 def test_an_online_store_that_lost_rows_is_found_out(season: dict[str, Manifest]) -> None:
     from sqlalchemy import create_engine, text
 
-    from evergreen.feature_store import _check_online, _latest
+    from evergreen.features.feature_store import _check_online, _latest
     from evergreen.settings import get_settings
 
     spec = load_model(MODEL)

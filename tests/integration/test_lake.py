@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from evergreen.contract import ConfigurationError, DataError, TemporaryError, Window
-from evergreen.lake import NO_SNAPSHOT, Lake, content_digest, get_lake
+from evergreen.data.lake import NO_SNAPSHOT, Lake, content_digest, get_lake
 from evergreen.settings import Settings, get_settings
 
 pytestmark = pytest.mark.integration

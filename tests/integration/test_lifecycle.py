@@ -8,11 +8,11 @@ import pytest
 
 from evergreen.catalog import load_model
 from evergreen.contract import DataError, FailureClass, Request, Status, TemporaryError, Window
-from evergreen.decisions import list_decisions, read_decision
-from evergreen.registry import by_alias, connect, load
+from evergreen.judgement.decisions import list_decisions, read_decision
 from evergreen.runner import execute
 from evergreen.settings import get_settings
 from evergreen.store import get_store, read_manifest
+from evergreen.training.registry import by_alias, connect, load
 from lifecycle_kit import PARTITION, Run, evaluation_rows, training_rows, write_model
 
 pytestmark = pytest.mark.integration

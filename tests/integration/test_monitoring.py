@@ -12,11 +12,11 @@ import pytest
 
 from evergreen.catalog import load_model
 from evergreen.contract import RunIdentity, Status, Window, utc_now
-from evergreen.decisions import DecisionRecord, write_decision
-from evergreen.drift import compare
-from evergreen.judgement import Candidate, Decision, Evaluation
-from evergreen.lake import get_lake
-from evergreen.proposal import read_proposal
+from evergreen.data.lake import get_lake
+from evergreen.judgement.decisions import DecisionRecord, write_decision
+from evergreen.judgement.evidence import Candidate, Decision, Evaluation
+from evergreen.monitoring.drift import compare
+from evergreen.monitoring.proposal import read_proposal
 from evergreen.runner import build_request, execute
 from evergreen.settings import get_settings
 from evergreen.store import get_store
@@ -112,7 +112,7 @@ def leave_examples(model: str, frame: pd.DataFrame) -> None:
 @pytest.fixture
 def champion(model):
     """The model with a champion that learned from the first 40 days."""
-    from evergreen.registry import connect
+    from evergreen.training.registry import connect
 
     run = Run(model, "champion")
     run.assemble()

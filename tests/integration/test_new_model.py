@@ -16,8 +16,8 @@ import pytest
 from evergreen import cli
 from evergreen.catalog import load_model
 from evergreen.contract import Manifest
-from evergreen.feast_repo import get_feature_store
-from evergreen.lake import get_lake
+from evergreen.data.lake import get_lake
+from evergreen.features.feast_repo import get_feature_store
 from evergreen.settings import PROJECT_ROOT, Settings, get_settings
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ import yaml
 import evergreen.catalog
 from data_steps import day
 from evergreen.contract import Manifest, RunIdentity, Status
-from evergreen.lake import get_lake
+from evergreen.data.lake import get_lake
 from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT, Settings, get_settings
 

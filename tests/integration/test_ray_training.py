@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from evergreen.catalog import load_model
-from evergreen.ray_training import train
 from evergreen.settings import get_settings
+from evergreen.training.ray_training import train
 from lifecycle_kit import training_rows, write_model
 
 pytestmark = pytest.mark.integration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -62,3 +63,43 @@ def test_a_step_process_starts_without_heavy_libraries() -> None:
     heavy |= {"pyiceberg", "ray", "rich", "sqlalchemy", "torch"}
     assert loaded & heavy == set()
     assert "pydantic" in loaded  # the measurement itself works
+
+
+ROOMS = {
+    "data": set(),
+    "features": {"data"},
+    "training": {"data"},
+    "judgement": {"data", "training"},
+    "monitoring": {"data", "training"},
+    "authoring": {"data", "features"},
+    "steps": {"data", "features", "training", "judgement", "monitoring"},
+}
+"""The rooms of include/evergreen, and the rooms each may import from: data flows one way."""
+
+
+def _rooms_imported(source: str) -> set[str]:
+    """Return the rooms (packages of include/evergreen) that a module imports from, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("evergreen."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {name.name.split(".")[1] for name in node.names if name.name.startswith("evergreen.")}
+    return found & (set(ROOMS) | {"local"})
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_rooms_import_one_way(room: str) -> None:
+    modules = sorted((PROJECT_ROOT / "include" / "evergreen" / room).glob("*.py"))
+    assert len(modules) > 1
+    wrong = {
+        module.name: strangers
+        for module in modules
+        if (strangers := _rooms_imported(module.read_text()) - ROOMS[room] - {room})
+    }
+    assert not wrong
+
+
+def test_an_import_against_the_flow_is_noticed() -> None:
+    source = "def f():\n    from evergreen.steps.gate import run\n    import evergreen.local.status\n"
+    assert _rooms_imported(source) == {"steps", "local"}

@@ -22,8 +22,8 @@ from evergreen.contract import (
 )
 from evergreen.local.airflow_api import AirflowApi, DagRun
 from evergreen.local.summary import PeriodRuns
+from evergreen.monitoring.proposal import read_proposal
 from evergreen.pipelines import PIPELINES, dag_id
-from evergreen.proposal import read_proposal
 from evergreen.runner import build_request, execute
 from evergreen.store import get_store, read_manifest
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from evergreen.contract import Frozen, Manifest, RunIdentity, Status, Window
 from evergreen.local.plan import LoopPlan, Period
+from evergreen.monitoring.proposal import read_proposal
 from evergreen.pipelines import PIPELINES, dag_id
-from evergreen.proposal import read_proposal
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, get_store, read_manifest
 

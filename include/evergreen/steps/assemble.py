@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from evergreen.contract import Output, Request, Result, Status, Window
-from evergreen.feature_store import training_set
-from evergreen.lake import get_lake
-from evergreen.lineage import pinned
+from evergreen.data.lake import get_lake
+from evergreen.data.lineage import pinned
+from evergreen.features.feature_store import training_set
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 

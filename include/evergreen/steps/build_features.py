@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evergreen.contract import Request, Result, Status
-from evergreen.lake import get_lake
-from evergreen.lineage import pinned, written_by
+from evergreen.data.lake import get_lake
+from evergreen.data.lineage import pinned, written_by
+from evergreen.data.transform import build_examples, build_view, with_lookback
 from evergreen.spec import ModelSpec
-from evergreen.transform import build_examples, build_view, with_lookback
 
 if TYPE_CHECKING:
     import pyarrow as pa

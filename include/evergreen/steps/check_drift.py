@@ -12,14 +12,14 @@ from pydantic import JsonValue
 
 from evergreen.catalog import config_digest
 from evergreen.contract import Output, Request, Result, Window
-from evergreen.drift import DriftReport, compare
-from evergreen.feature_store import training_set
+from evergreen.data.lake import get_lake
+from evergreen.features.feature_store import training_set
 from evergreen.handover import key_of
-from evergreen.lake import get_lake
-from evergreen.proposal import DRIFT_REPORT, report_key
-from evergreen.registry import CHAMPION, Version, by_alias
+from evergreen.monitoring.drift import DriftReport, compare
+from evergreen.monitoring.proposal import DRIFT_REPORT, report_key
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
+from evergreen.training.registry import CHAMPION, Version, by_alias
 
 if TYPE_CHECKING:
     import pandas as pd

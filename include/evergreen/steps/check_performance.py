@@ -9,12 +9,12 @@ from datetime import timedelta
 from pydantic import JsonValue
 
 from evergreen.contract import Output, Request, Result, Status, Window
-from evergreen.evaluation import score
-from evergreen.feature_store import training_set
-from evergreen.proposal import PERFORMANCE_REPORT, report_key
-from evergreen.registry import CHAMPION, Version, by_alias, load
+from evergreen.features.feature_store import training_set
+from evergreen.judgement.evaluation import score
+from evergreen.monitoring.proposal import PERFORMANCE_REPORT, report_key
 from evergreen.spec import METRICS, Direction, ModelSpec
 from evergreen.store import get_store
+from evergreen.training.registry import CHAMPION, Version, by_alias, load
 
 log = logging.getLogger(__name__)
 

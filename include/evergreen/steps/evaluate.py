@@ -9,13 +9,13 @@ from datetime import date
 from pydantic import JsonValue
 
 from evergreen.contract import Output, Request, Result, Window
-from evergreen.evaluation import compare, score, slice_scores
 from evergreen.handover import read_frame, upstream
-from evergreen.judgement import Candidate, Evaluation, with_interval
-from evergreen.registry import Version, champion_before, load
+from evergreen.judgement.evaluation import compare, score, slice_scores
+from evergreen.judgement.evidence import Candidate, Evaluation, with_interval
 from evergreen.spec import ModelSpec
 from evergreen.steps.train import window_of
 from evergreen.store import get_store
+from evergreen.training.registry import Version, champion_before, load
 
 log = logging.getLogger(__name__)
 

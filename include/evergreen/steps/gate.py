@@ -6,13 +6,13 @@ import logging
 
 from evergreen.catalog import config_digest
 from evergreen.contract import ConfigurationError, Request, Result, Status, utc_now
-from evergreen.decisions import DecisionRecord, write_decision
 from evergreen.handover import read_bytes, upstream
-from evergreen.judgement import Evaluation, decide
-from evergreen.registry import TAG, connect, mlflow_errors
+from evergreen.judgement.decisions import DecisionRecord, write_decision
+from evergreen.judgement.evidence import Evaluation, decide
 from evergreen.runner import code_version
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
+from evergreen.training.registry import TAG, connect, mlflow_errors
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 from pydantic import JsonValue
 
 from evergreen.contract import DataError, Request, Result, Status, Window
-from evergreen.decisions import DecisionRecord, list_decisions
-from evergreen.lake import get_lake
-from evergreen.proposal import Proposal, read_proposal
+from evergreen.data.lake import get_lake
+from evergreen.judgement.decisions import DecisionRecord, list_decisions
+from evergreen.monitoring.proposal import Proposal, read_proposal
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 

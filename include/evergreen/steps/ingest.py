@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from evergreen.catalog import load_function
 from evergreen.contract import ConfigurationError, Request, Result, Status, TemporaryError, Window
-from evergreen.lake import get_lake
-from evergreen.lineage import written_by
+from evergreen.data.lake import get_lake
+from evergreen.data.lineage import written_by
+from evergreen.data.tables import raw_rows, raw_schema
 from evergreen.spec import ModelSpec, Source
-from evergreen.tables import raw_rows, raw_schema
 
 if TYPE_CHECKING:
     import pandas as pd

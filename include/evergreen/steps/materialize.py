@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from evergreen.contract import Output, Request, Result
-from evergreen.feast_repo import apply, feast_name
-from evergreen.feature_store import materialize
-from evergreen.lake import get_lake
-from evergreen.lineage import pinned
+from evergreen.data.lake import get_lake
+from evergreen.data.lineage import pinned
+from evergreen.features.feast_repo import apply, feast_name
+from evergreen.features.feature_store import materialize
 from evergreen.spec import ModelSpec
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from evergreen.contract import ConfigurationError, Output, Request, Result, Status, utc_now
-from evergreen.decisions import Promotion, amend_decision, read_decision
 from evergreen.handover import upstream
-from evergreen.judgement import Decision
-from evergreen.registry import CHAMPION, REPLACED, by_alias, by_number, set_alias, set_tags
+from evergreen.judgement.decisions import Promotion, amend_decision, read_decision
+from evergreen.judgement.evidence import Decision
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
+from evergreen.training.registry import CHAMPION, REPLACED, by_alias, by_number, set_alias, set_tags
 
 
 def refuse_in_backfill(request: Request) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evergreen.contract import DataError, Output, Request, Result
-from evergreen.lake import PARTITION, Lake, get_lake
-from evergreen.lineage import written_by
+from evergreen.data.lake import PARTITION, Lake, get_lake
+from evergreen.data.lineage import written_by
+from evergreen.data.tables import REASON, ROW, published_schema, raw_schema
+from evergreen.data.validation import SourceReport, ValidationReport, report_key
 from evergreen.spec import ModelSpec, Source
 from evergreen.store import get_store
-from evergreen.tables import REASON, ROW, published_schema, raw_schema
-from evergreen.validation import SourceReport, ValidationReport, report_key
 
 if TYPE_CHECKING:
     import pyarrow as pa

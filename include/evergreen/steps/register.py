@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from evergreen.contract import Output, Request, Result
-from evergreen.decisions import amend_decision
 from evergreen.handover import upstream
-from evergreen.registry import CHALLENGER, register, set_alias
+from evergreen.judgement.decisions import amend_decision
 from evergreen.spec import ModelSpec
 from evergreen.steps.promote import refuse_in_backfill
 from evergreen.store import get_store
+from evergreen.training.registry import CHALLENGER, register, set_alias
 
 
 def run(request: Request, spec: ModelSpec) -> Result:

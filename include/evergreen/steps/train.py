@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from evergreen.catalog import config_digest
 from evergreen.contract import Manifest, Output, Request, Result, Window
+from evergreen.data.lake import PARTITION
 from evergreen.handover import read_frame, upstream
-from evergreen.lake import PARTITION
-from evergreen.ray_training import train
 from evergreen.runner import code_version
 from evergreen.spec import ModelSpec
-from evergreen.tracking import DIGEST, find_run, log_training, start_run
+from evergreen.training.ray_training import train
+from evergreen.training.tracking import DIGEST, find_run, log_training, start_run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from evergreen.catalog import config_digest
 from evergreen.contract import DataError, Output, Request, Result
-from evergreen.expectations import judge, load_suite
-from evergreen.lake import get_lake
-from evergreen.lineage import pinned
+from evergreen.data.expectations import judge, load_suite
+from evergreen.data.lake import get_lake
+from evergreen.data.lineage import pinned
+from evergreen.data.tables import REASON, ROW
+from evergreen.data.validation import SourceReport, ValidationReport, report_key
 from evergreen.spec import ModelSpec, Source
 from evergreen.store import get_store
-from evergreen.tables import REASON, ROW
-from evergreen.validation import SourceReport, ValidationReport, report_key
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -40,5 +40,5 @@ class Network(nn.Module):
 
 
 def build(schema: Mapping[str, Any]) -> nn.Module:
-    """Build the network for an input schema; see ``evergreen.encoder.Encoder.schema``."""
+    """Build the network for an input schema; see ``evergreen.training.encoder.Encoder.schema``."""
     return Network(len(schema["numeric"]), list(schema["categorical"].values()), schema["outputs"])

@@ -24,8 +24,8 @@ from evergreen.contract import (
 from evergreen.local.drivers import failure_of
 from evergreen.local.plan import Period
 from evergreen.local.summary import PeriodRuns, Row, make_row
+from evergreen.monitoring.proposal import report_key
 from evergreen.pipelines import dag_id
-from evergreen.proposal import report_key
 from evergreen.settings import Settings
 from evergreen.store import get_store, write_manifest
 

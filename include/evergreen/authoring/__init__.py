@@ -1,0 +1,1 @@
+"""Authoring: a new model from templates, and everything that can be checked before it runs."""

@@ -1,0 +1,178 @@
+"""Everything that can be known to be wrong with a model before it runs: what ``evergreen models validate`` says.
+
+The checks are the ones the steps themselves make, run on empty tables: SQL, expectations and Feast definitions are
+loaded for real. The model's own Python is only parsed.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evergreen.authoring.scaffold import check_name
+from evergreen.catalog import SPEC_FILE, load_model, model_names
+from evergreen.contract import ConfigurationError, StepError, Window
+from evergreen.settings import get_settings
+from evergreen.spec import ModelSpec, Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Check = Callable[[], None]
+
+
+def check_models(names: list[str] | None = None) -> dict[str, list[StepError]]:
+    """Check models (default: every folder of the models directory); returns what is wrong with each, by name."""
+    return {name: check_model(name) for name in names or _folders()}
+
+
+def check_model(name: str) -> list[StepError]:
+    """Return everything that is wrong with a model: file, field, value and what to do."""
+    try:
+        spec = load_model(name)
+    except ConfigurationError as error:
+        return [error]
+    return [problem for check in _checks(spec) if (problem := _failure(check))]
+
+
+def _folders() -> list[str]:
+    """Return the models, and the folders that should be one: a folder without its model.yaml is a mistake."""
+    root = get_settings().models_dir
+    folders = (
+        (path.name for path in root.iterdir() if path.is_dir() and path.name[0] not in "._") if root.is_dir() else ()
+    )
+    return sorted({*model_names(root), *folders})
+
+
+def _failure(check: Check) -> StepError | None:
+    try:
+        check()
+    except StepError as error:
+        return error
+    return None
+
+
+def _checks(spec: ModelSpec) -> Iterator[Check]:
+    yield partial(check_name, spec.name)
+    yield partial(_cron, spec)
+    for source in spec.sources:
+        yield partial(_function, spec, f"sources.{source.name}.reader", source.reader)
+    yield partial(_function, spec, "training.network", spec.training.network)
+    for source in spec.sources:
+        yield partial(_expectations, spec, source.name)
+    yield from _sql_checks(spec)
+    yield partial(_feast, spec)
+
+
+def _field(spec: ModelSpec, field: str, problem: str, hint: str) -> ConfigurationError:
+    return ConfigurationError(f"{spec.folder / SPEC_FILE}: {field}: {problem}.", hint)
+
+
+def _cron(spec: ModelSpec) -> None:
+    try:
+        from croniter import croniter  # type: ignore[import-untyped]
+    except ImportError:  # it comes with Airflow, which a step image does not have
+        return
+    if not croniter.is_valid(spec.schedule.cron):
+        hint = "Five fields: minute, hour, day of month, month, day of week; every day at six is 0 6 * * *"
+        raise _field(spec, "schedule.cron", f"{spec.schedule.cron!r} is not a cron expression", hint)
+
+
+def _function(spec: ModelSpec, field: str, reference: str) -> None:
+    """Find a function of one argument without running the file it is in."""
+    file, _, name = reference.partition(":")
+    path = spec.folder / file
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except FileNotFoundError as error:
+        raise _field(
+            spec, field, f"{reference!r}: there is no file {path}", "Create it, or correct the name."
+        ) from error
+    except (SyntaxError, ValueError) as error:
+        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
+        raise ConfigurationError(f"{path}: {line}not valid Python: {error}.", "Correct that line.") from error
+    found = [node for node in tree.body if name in _names(node)]
+    if not found:
+        raise _field(spec, field, f"{reference!r}: {path} defines no {name!r}", "Write it, or correct the name.")
+    if isinstance(found[-1], ast.FunctionDef) and not _takes_one_argument(found[-1].args):
+        hint = f"It is called with one: def {name}({'day' if field.startswith('sources') else 'schema'}): …"
+        raise ConfigurationError(f"{path}: line {found[-1].lineno}: {name} does not take one argument.", hint)
+
+
+def _names(node: ast.stmt) -> set[str]:
+    """Return the names that a statement at the top of a file gives a value to."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            return {alias.asname or alias.name for alias in aliases}
+        case ast.Assign(targets=targets):
+            return {target.id for target in targets if isinstance(target, ast.Name)}
+    return set()
+
+
+def _takes_one_argument(arguments: ast.arguments) -> bool:
+    positional = len(arguments.posonlyargs) + len(arguments.args)
+    required = positional - len(arguments.defaults) + sum(default is None for default in arguments.kw_defaults)
+    return required <= 1 and (positional >= 1 or arguments.vararg is not None)
+
+
+def _expectations(spec: ModelSpec, source: str) -> None:
+    from evergreen.data.expectations import load_suite
+
+    load_suite(spec.source(source), spec)
+
+
+def _sql_checks(spec: ModelSpec) -> Iterator[Check]:
+    """Run every SQL file over empty tables of the declared columns; then look at the types of the inputs."""
+    from evergreen.data.tables import published_schema
+    from evergreen.data.transform import build_examples, build_view
+
+    empty = {source.name: published_schema(source).empty_table() for source in spec.sources}
+    day = Window(start=spec.schedule.start, end=spec.schedule.start)
+    built: dict[str, pa.DataType] = {}
+
+    def build(table: Callable[[], pa.Table]) -> None:
+        built.update({field.name: field.type for field in table().schema})
+
+    for view in spec.features.views:
+        yield partial(build, partial(build_view, spec, view, empty, day))
+    yield partial(build, partial(build_examples, spec, empty, day))
+    yield partial(_input_types, spec, built)
+
+
+def _input_types(spec: ModelSpec, built: dict[str, pa.DataType]) -> None:
+    """Refuse numeric inputs and labels that are not numbers, as far as their SQL could be run."""
+    from pyarrow import types
+
+    wanted = dict.fromkeys(spec.features.numeric, "features.numeric")
+    if spec.task is not Task.MULTICLASS:
+        wanted[spec.features.examples.label] = "features.examples.label"
+    wrong = [
+        f"{field}: {name!r} has the type {built[name]}, not a number's"
+        for name, field in wanted.items()
+        if name in built
+        and not (types.is_integer(built[name]) or types.is_floating(built[name]) or types.is_boolean(built[name]))
+    ]
+    if wrong:
+        raise ConfigurationError(
+            "\n".join(f"{spec.folder / SPEC_FILE}: {line}." for line in wrong),
+            "Cast it in its SQL, or make it a categorical input.",
+        )
+
+
+def _feast(spec: ModelSpec) -> None:
+    path: Path = get_settings().feature_repo / f"{spec.name}.py"
+    try:
+        from evergreen.features.feast_repo import definitions
+
+        definitions(spec)
+    except StepError:
+        raise
+    except Exception as error:  # whatever the file, or Feast, raises
+        raise ConfigurationError(
+            f"{path}: {type(error).__name__}: {error}.", "The file must import without an error."
+        ) from error

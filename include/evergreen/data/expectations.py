@@ -1,0 +1,239 @@
+"""What is expected of a source's rows: Great Expectations suites kept as YAML, judged day by day.
+
+Severities decide what a failure means: ``critical`` refuses the partition, ``warning`` sends the rows that fail to
+quarantine, ``info`` is only recorded. Every day is judged on its own, so that a bulk window publishes exactly what
+its days would have published one by one.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from evergreen.catalog import read_yaml
+from evergreen.contract import ConfigurationError, Frozen
+from evergreen.data.lake import PARTITION
+from evergreen.spec import ModelSpec, Source
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations.expectations.expectation import Expectation
+
+_SAMPLES = 5
+_ABOUT_OTHER_ROWS = ("unique", "increasing", "decreasing")
+"""Row-level expectations that compare rows with each other: they must see one day at a time."""
+
+
+class Verdict(Frozen):
+    """How one expectation turned out over all days of a window."""
+
+    expectation: str
+    target: str
+    """The column or columns it is about; empty for the whole table."""
+    severity: str
+    failed_days: tuple[str, ...] = ()
+    unexpected: int = 0
+    """Rows that do not meet it, on any day; 0 for an expectation about a whole day."""
+    rows: int = 0
+    sample: tuple[str, ...] = ()
+    """Up to five values that were not expected, or what was observed instead."""
+
+    def __str__(self) -> str:
+        days = ", ".join(self.failed_days[:3]) + (", …" if len(self.failed_days) > 3 else "")
+        counts = f"{self.unexpected} of {self.rows} rows; " if self.unexpected else ""
+        found = f"found {', '.join(self.sample)}" if self.sample else "null"
+        return f"{self.expectation}({self.target}) failed on {days}: {counts}{found}"
+
+
+def load_suite(source: Source, spec: ModelSpec) -> list[Expectation]:
+    """Load the expectations of a source.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is missing or wrong; the message names file, every wrong entry and what is wrong with it.
+    """
+    path = spec.folder / source.expectations
+    entries = read_yaml(path)
+    if not isinstance(entries, list) or not entries:
+        raise ConfigurationError(f"{path}: expected a list of expectations.", "Each has type, kwargs and severity.")
+    suite, problems = [], []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            suite.append(_expectation(f"{path}: entry {number}", entry, source))
+        except ConfigurationError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigurationError("\n".join(problems), "Correct these entries.")
+    return suite
+
+
+def _expectation(where: str, entry: Any, source: Source) -> Expectation:
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    allowed = {"type", "kwargs", "severity", "meta", "notes"}
+    if not isinstance(entry, dict) or not {"type", "severity"} <= entry.keys() <= allowed:
+        raise ConfigurationError(f"{where}: {entry!r}: give type, kwargs and severity (critical, warning or info).")
+    kwargs = entry.get("kwargs") or {}
+    unknown = [column for column in _columns(kwargs) if column not in source.columns]
+    if unknown:
+        raise ConfigurationError(
+            f"{where} ({entry['type']}): {', '.join(unknown)} is not a column of {source.name}.",
+            f"Columns: {', '.join(source.columns)}.",
+        )
+    try:
+        return ExpectationConfiguration(**{**entry, "kwargs": kwargs}).to_domain_obj()
+    except Exception as error:  # GX and two generations of pydantic each raise their own
+        raise ConfigurationError(f"{where} ({entry['type']}): {error}") from error
+
+
+def _columns(kwargs: dict[str, Any]) -> list[str]:
+    single = [kwargs[name] for name in ("column", "column_A", "column_B") if name in kwargs]
+    return [*single, *kwargs.get("column_list", ())]
+
+
+def judge(suite: list[Expectation], frame: pd.DataFrame) -> tuple[list[Verdict], dict[int, list[str]]]:
+    """Judge every day of a frame.
+
+    Parameters
+    ----------
+    suite
+        The expectations.
+    frame
+        Rows of one or more days, with the column ``ds`` and an index from 0.
+
+    Returns
+    -------
+    verdicts, marked
+        One verdict for each expectation, in their order; and for each row that a ``warning`` sends to quarantine,
+        by its position, the reasons.
+    """
+    by_row = [expectation for expectation in suite if _is_about_rows(expectation)]
+    verdicts: dict[int, Verdict] = {}
+    marked: dict[int, list[str]] = {}
+    for expectation, result in zip(by_row, _validate(by_row, frame), strict=True):
+        verdict, positions = _verdict_by_row(expectation, result, frame)
+        verdicts[id(expectation)] = verdict
+        if verdict.severity == "warning":
+            for position in positions:
+                marked.setdefault(position, []).append(f"{verdict.expectation}({verdict.target})")
+    by_day = [expectation for expectation in suite if not _is_about_rows(expectation)]
+    for expectation, verdict, positions in _judge_days(by_day, frame):
+        verdicts[id(expectation)] = verdict
+        if verdict.severity == "warning":
+            for position in positions:
+                marked.setdefault(position, []).append(f"{verdict.expectation}({verdict.target})")
+    return [verdicts[id(expectation)] for expectation in suite], marked
+
+
+def _judge_days(suite: list[Expectation], frame: pd.DataFrame) -> list[tuple[Expectation, Verdict, list[int]]]:
+    found: dict[int, list[tuple[str, dict[str, Any]]]] = {number: [] for number in range(len(suite))}
+    for day, rows in frame.groupby(PARTITION) if suite else ():
+        for number, result in enumerate(_validate(suite, rows)):
+            if not result.success:
+                found[number].append((str(day), result.result))
+    judged = []
+    for number, failures in found.items():
+        positions = [row for _, result in failures for row in result.get("unexpected_index_list") or ()]
+        sample = [
+            value
+            for _, result in failures
+            for value in result.get("partial_unexpected_list") or [result.get("observed_value")]
+        ]
+        verdict = Verdict(
+            **_about(suite[number]),
+            failed_days=tuple(day for day, _ in failures),
+            unexpected=len(positions),
+            rows=len(frame),
+            sample=tuple(map(str, sample[:_SAMPLES])),
+        )
+        judged.append((suite[number], verdict, positions))
+    return judged
+
+
+def _verdict_by_row(expectation: Expectation, result: Any, frame: pd.DataFrame) -> tuple[Verdict, list[int]]:
+    """Turn the result over the whole window into one judged day by day, with the expectation's ``mostly``."""
+    config = expectation.configuration
+    unexpected = frame.loc[result.result.get("unexpected_index_list") or []]
+    wrong = unexpected[PARTITION].value_counts()
+    column = config.kwargs.get("column")
+    counted = frame if column is None or config.type.endswith("not_be_null") else frame[frame[column].notna()]
+    share_right = 1 - wrong / counted[PARTITION].value_counts().reindex(wrong.index)
+    failed = share_right[share_right < config.kwargs.get("mostly", 1.0)].index
+    rows = unexpected[unexpected[PARTITION].isin(failed)]
+    columns = _columns(config.kwargs)
+    verdict = Verdict(
+        **_about(expectation),
+        failed_days=tuple(sorted(failed)),
+        unexpected=len(unexpected),
+        rows=len(counted),
+        sample=tuple(
+            ", ".join(map(str, row)) for row in rows[columns].dropna(how="all").head(_SAMPLES).itertuples(index=False)
+        ),
+    )
+    return verdict, [int(row) for row in rows.index]
+
+
+def _about(expectation: Expectation) -> dict[str, str]:
+    config = expectation.configuration
+    return {
+        "expectation": config.type,
+        "target": ", ".join(_columns(config.kwargs)),
+        "severity": str(getattr(config.severity, "value", config.severity)),
+    }
+
+
+def _is_about_rows(expectation: Expectation) -> bool:
+    from great_expectations.expectations.expectation import (
+        ColumnMapExpectation,
+        ColumnPairMapExpectation,
+        MulticolumnMapExpectation,
+    )
+
+    if any(word in expectation.configuration.type for word in _ABOUT_OTHER_ROWS):
+        return False
+    return isinstance(expectation, (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation))
+
+
+def _validate(suite: list[Expectation], rows: pd.DataFrame) -> list[Any]:
+    """Return the result of each expectation, in order.
+
+    Raises
+    ------
+    ConfigurationError
+        If an expectation could not be evaluated at all.
+    """
+    if not suite:
+        return []
+    batch = _batches().get_batch({"dataframe": rows})
+    # one by one: the results of a whole suite come back in another order than its expectations
+    results = [batch.validate(expectation, result_format={"result_format": "COMPLETE"}) for expectation in suite]
+    for result in results:
+        if problem := _problem(result.exception_info):
+            raise ConfigurationError(
+                f"{result.expectation_config.type}({result.expectation_config.kwargs}): {problem}",
+                "Correct it in the expectations file of the source.",
+            )
+    return results
+
+
+def _problem(info: Any) -> str:
+    if info.get("raised_exception"):
+        return str(info.get("exception_message"))
+    nested = [entry for entry in info.values() if isinstance(entry, dict) and entry.get("raised_exception")]
+    return str(nested[0].get("exception_message")) if nested else ""
+
+
+@lru_cache(maxsize=1)
+def _batches() -> Any:
+    """Return the batch definition of an in-memory context: nothing on disk, no progress bars, nothing sent home."""
+    import os
+
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    source = context.data_sources.add_pandas("window")
+    return source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")

@@ -1,0 +1,187 @@
+"""Runs a model's SQL over the published partitions it needs, and checks what comes out.
+
+The SQL sees the published sources by name, cut to the window and its lookback, and the variables ``window_start``
+and ``window_end``. It sees nothing else: no files, no network, no other days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evergreen.contract import ConfigurationError, DataError, Window
+from evergreen.data.lake import PARTITION
+from evergreen.spec import FeatureView, ModelSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EVENT_TIMESTAMP = "event_timestamp"
+"""When a row became known, in UTC: the time that point-in-time joins compare."""
+
+
+def with_lookback(window: Window, days: int) -> Window:
+    """Return the window extended by the days before it."""
+    return Window(start=window.start - timedelta(days=days), end=window.end)
+
+
+def example_entities(spec: ModelSpec) -> list[str]:
+    """Return the entity columns of all feature views, each once, in their order."""
+    return list(dict.fromkeys(entity for view in spec.features.views for entity in view.entities))
+
+
+def request_inputs(spec: ModelSpec) -> list[str]:
+    """Return the inputs that no feature view provides: the examples bring them along."""
+    provided = {feature for view in spec.features.views for feature in view.features}
+    return [name for name in (*spec.features.numeric, *spec.features.categorical) if name not in provided]
+
+
+def build_examples(spec: ModelSpec, sources: Mapping[str, pa.Table], window: Window) -> pa.Table:
+    """Return the examples of a window, ordered by entity and time.
+
+    Raises
+    ------
+    ConfigurationError
+        If the SQL is wrong.
+    DataError
+        If its rows are: missing columns, null keys, rows outside the window, rows that are there twice.
+    """
+    examples = spec.features.examples
+    path = spec.folder / examples.sql
+    found = _query(path, sources, window, examples.lookback_days)
+    keys = [*example_entities(spec), EVENT_TIMESTAMP]
+    needed = dict.fromkeys([PARTITION, *keys, examples.label, *request_inputs(spec)])
+    table = _checked(path, found, needed, keys, window, others=True)
+    _refuse_repeated(path, table, table.column_names, "Add the column that tells them apart, or correct the join.")
+    return table
+
+
+def build_view(spec: ModelSpec, view: FeatureView, sources: Mapping[str, pa.Table], window: Window) -> pa.Table:
+    """Return the rows of a feature view for a window, ordered by entity and time.
+
+    Raises
+    ------
+    ConfigurationError
+        If the SQL is wrong.
+    DataError
+        If its rows are: other columns, null keys, rows outside the window, an entity twice at the same time.
+    """
+    path = spec.folder / view.sql
+    found = _query(path, sources, window, view.lookback_days)
+    keys = [*view.entities, EVENT_TIMESTAMP]
+    table = _checked(path, found, [PARTITION, *keys, *view.features], keys, window)
+    _refuse_repeated(path, table, keys, "Aggregate, so that an entity has one row at a time.")
+    return table
+
+
+def _query(path: Path, sources: Mapping[str, pa.Table], window: Window, lookback: int) -> pa.Table:
+    import duckdb
+    import pyarrow.compute as pc
+
+    try:
+        sql = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{path}: there is no such file; model.yaml names it.") from error
+    first = str(with_lookback(window, lookback).start)
+    # one thread: sums of floating-point numbers then do not depend on which thread came first
+    with duckdb.connect(config={"threads": 1}) as connection:
+        for name, table in sources.items():
+            connection.register(name, table.filter(pc.field(PARTITION) >= first))
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_external_access = false")
+        connection.execute(f"SET VARIABLE window_start = DATE '{window.start}'")
+        connection.execute(f"SET VARIABLE window_end = DATE '{window.end}'")
+        try:
+            found = connection.sql(sql)
+            if found is None:
+                raise ConfigurationError(f"{path}: returns no rows.", "End it with a SELECT.")
+            return found.to_arrow_table()
+        except duckdb.OutOfMemoryException as error:
+            raise MemoryError(f"{path}: {error}") from error
+        except duckdb.DataError as error:
+            raise DataError(f"{path}: {error}", "A value in the published tables does not fit this SQL.") from error
+        except duckdb.Error as error:
+            raise ConfigurationError(f"{path}: {error}", "Correct the SQL.") from error
+
+
+def _checked(
+    path: Path, table: pa.Table, needed: Iterable[str], keys: list[str], window: Window, *, others: bool = False
+) -> pa.Table:
+    needed = list(needed)
+    missing = [name for name in needed if name not in table.column_names]
+    extra = [name for name in table.column_names if name not in needed]
+    if missing or (extra and not others):
+        wrong = [f"missing {', '.join(missing)}"] * bool(missing) + [f"not declared {', '.join(extra)}"] * bool(extra)
+        raise DataError(
+            f"{path}: the columns are not the declared ones: {'; '.join(wrong)}.", "Correct SQL or model.yaml."
+        )
+    table = _normalized(path, table.select([*needed, *extra]))
+    for name in (PARTITION, *keys):
+        if table[name].null_count:
+            raise DataError(
+                f"{path}: {table[name].null_count} of {table.num_rows} rows have no {name}.",
+                f"Filter them out, or give them a value: {name} is part of a row's key.",
+            )
+    days = sorted(set(table[PARTITION].to_pylist()))
+    outside = [day for day in days if not str(window.start) <= day <= str(window.end)]
+    if outside:
+        raise DataError(
+            f"{path}: rows outside the window {window}: {PARTITION} = {', '.join(outside[:5])}.",
+            "Filter ds BETWEEN getvariable('window_start') AND getvariable('window_end').",
+        )
+    return table.sort_by([(name, "ascending") for name in (PARTITION, *keys, *_sortable(table, extra))])
+
+
+def _sortable(table: pa.Table, names: list[str]) -> list[str]:
+    import pyarrow as pa
+
+    return [name for name in names if not pa.types.is_nested(table.schema.field(name).type)]
+
+
+def _normalized(path: Path, table: pa.Table) -> pa.Table:
+    """Widen every column to one of the declared types, so that equal SQL gives an equal schema on any day."""
+    import pyarrow as pa
+
+    fields = [pa.field(field.name, _wide(path, field)) for field in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def _wide(path: Path, field: pa.Field) -> pa.DataType:
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = field.type
+    if types.is_timestamp(kind):
+        if kind.tz is None:
+            raise DataError(
+                f"{path}: {field.name} is a timestamp without a time zone.", "Write … AT TIME ZONE 'UTC' (or the zone)."
+            )
+        return pa.timestamp("us", tz="UTC")
+    widened = (
+        (types.is_integer, pa.int64()),
+        (types.is_floating, pa.float64()),
+        (types.is_decimal, pa.float64()),
+        (types.is_string, pa.string()),
+        (types.is_large_string, pa.string()),
+        (types.is_boolean, pa.bool_()),
+        (types.is_date, pa.date32()),
+    )
+    for matches, wide in widened:
+        if matches(kind):
+            return wide
+    raise DataError(
+        f"{path}: {field.name} has the type {kind}.",
+        "Cast it to VARCHAR, BIGINT, DOUBLE, BOOLEAN, DATE or TIMESTAMPTZ.",
+    )
+
+
+def _refuse_repeated(path: Path, table: pa.Table, keys: list[str], hint: str) -> None:
+    import pyarrow.compute as pc
+
+    groups = table.group_by(keys).aggregate([([], "count_all")])
+    repeated = groups.filter(pc.field("count_all") > 1)
+    if repeated.num_rows:
+        example = {name: str(value) for name, value in repeated.select(keys).slice(0, 1).to_pylist()[0].items()}
+        raise DataError(f"{path}: {repeated.num_rows} keys are there more than once, e.g. {example}.", hint)

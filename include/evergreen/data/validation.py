@@ -1,0 +1,41 @@
+"""The validation report: what ``validate`` found and ``publish`` acts on."""
+
+from __future__ import annotations
+
+from evergreen.contract import Frozen, Window
+from evergreen.data.expectations import Verdict
+
+
+class SourceReport(Frozen):
+    """What was found in one source's raw rows."""
+
+    snapshot: str
+    """The snapshot of the raw table that was judged."""
+    rows: int
+    verdicts: tuple[Verdict, ...]
+    quarantine: tuple[tuple[str, int, str], ...] = ()
+    """(ds, row, reason) of every row that must not be published."""
+
+
+class ValidationReport(Frozen):
+    """What was found in a window of a model's sources."""
+
+    model: str
+    window: Window
+    config_digest: str
+    sources: dict[str, SourceReport]
+
+    @property
+    def critical(self) -> list[str]:
+        """The critical failures, one sentence each; empty when the window may be published."""
+        return [
+            f"{name}: {verdict}"
+            for name, source in self.sources.items()
+            for verdict in source.verdicts
+            if verdict.severity == "critical" and verdict.failed_days
+        ]
+
+
+def report_key(model: str, window: Window) -> str:
+    """Return the artifact key of a window's report; judging the window again replaces it."""
+    return f"validations/{model}/{window}.json"

@@ -1,0 +1,197 @@
+"""The lake as Feast sees it: a source that names a table of it, and an offline store that reads only what it needs.
+
+Only Feast loads this module (feature_store.yaml and the definitions in feature_repo/ name it), so Feast is imported
+at the top. Stock ``IcebergSource`` reads the whole table for every join and every materialization, and keeps the
+catalog's address, password and all, in the registry; `LakeSource` keeps neither and `LakeOfflineStore` pushes the
+time range into the scan, so that cost follows the window and not the history.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from feast.infra.data_sources.contrib.iceberg_catalog.iceberg_source import IcebergSource  # noqa: TID253
+from feast.infra.offline_stores.duckdb import (  # noqa: TID253
+    DuckDBOfflineStore,
+    DuckDBOfflineStoreConfig,
+    _write_data_source,
+)
+from feast.infra.offline_stores.ibis import (  # noqa: TID253
+    get_historical_features_ibis,
+    pull_all_from_table_or_query_ibis,
+    pull_latest_from_table_or_query_ibis,
+)
+from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto  # noqa: TID253
+
+from evergreen.data.lake import get_lake, scan
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from feast import FeatureView
+    from feast.infra.offline_stores.offline_store import RetrievalJob
+    from feast.repo_config import RepoConfig
+
+_pinned: ContextVar[Mapping[tuple[str, str], str]] = ContextVar("pinned", default=MappingProxyType({}))
+
+
+@contextmanager
+def pinned_snapshots(model: str, snapshots: Mapping[str, str]) -> Iterator[None]:
+    """Make Feast read these snapshots of a model's tables, and not the current ones."""
+    token = _pinned.set({(model, table): snapshot for table, snapshot in snapshots.items()})
+    try:
+        yield
+    finally:
+        _pinned.reset(token)
+
+
+class LakeSource(IcebergSource):  # type: ignore[misc]  # Feast has no types
+    """A table of the lake.
+
+    Parameters
+    ----------
+    model
+        The model it belongs to.
+    table
+        The feature view's table.
+    """
+
+    def __init__(self, *, model: str, table: str, timestamp_field: str = "event_timestamp", **others: Any) -> None:
+        super().__init__(
+            name=others.pop("name", None) or f"{model}_{table}",
+            warehouse="lake",
+            catalog_type="sql",
+            namespace=model,
+            table=table,
+            timestamp_field=timestamp_field,
+            **others,
+        )
+
+    def get_catalog_client(self) -> Any:
+        """Return the catalog of the configured lake."""
+        return get_lake().catalog
+
+    def source_type(self) -> Any:
+        """Return Feast's type for sources that Feast does not know."""
+        return DataSourceProto.CUSTOM_SOURCE
+
+    def validate(self, config: RepoConfig) -> None:
+        """Accept a table that is not there yet: ``feast apply`` comes before the first features are built."""
+
+    @staticmethod
+    def from_proto(data_source: Any) -> LakeSource:
+        """Read the source back from the registry."""
+        options = json.loads(data_source.custom_options.configuration)
+        return LakeSource(
+            name=data_source.name,
+            model=options["model"],
+            table=options["table"],
+            timestamp_field=data_source.timestamp_field,
+            description=data_source.description,
+            tags=dict(data_source.tags),
+            owner=data_source.owner,
+        )
+
+    def _to_proto_impl(self) -> Any:
+        options = json.dumps({"model": self.namespace, "table": self.iceberg_table})
+        return DataSourceProto(
+            name=self.name,
+            type=DataSourceProto.CUSTOM_SOURCE,
+            data_source_class_type=f"{LakeSource.__module__}.{LakeSource.__name__}",
+            custom_options=DataSourceProto.CustomSourceOptions(configuration=options.encode()),
+            timestamp_field=self.timestamp_field,
+            description=self.description,
+            tags=self.tags,
+            owner=self.owner,
+        )
+
+
+class LakeOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
+    """Configuration of `LakeOfflineStore`; Feast finds it by its name."""
+
+    type: str = "evergreen.features.feast_lake.LakeOfflineStore"
+
+
+class LakeOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
+    """Feast's DuckDB offline store, reading from the lake only the rows whose time can matter."""
+
+    @staticmethod
+    def pull_latest_from_table_or_query(*, config: RepoConfig, **given: Any) -> RetrievalJob:
+        """Return the latest row of each entity between two times."""
+        reader = _reader(lambda _: (given["start_date"], given["end_date"]))
+        return pull_latest_from_table_or_query_ibis(config=config, **given, **_io(config, reader))
+
+    @staticmethod
+    def pull_all_from_table_or_query(*, config: RepoConfig, **given: Any) -> RetrievalJob:
+        """Return all rows between two times."""
+        reader = _reader(lambda _: (given.get("start_date"), given.get("end_date")))
+        return pull_all_from_table_or_query_ibis(config=config, **given, **_io(config, reader))
+
+    @staticmethod
+    def get_historical_features(
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: pd.DataFrame,
+        *rest: Any,
+        **others: Any,
+    ) -> RetrievalJob:
+        """Join the features known at each row's time: nothing after the last row, nothing older than the ttl."""
+        times = entity_df["event_timestamp"]
+        first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
+        ttls: dict[str, timedelta | None] = {view.batch_source.name: view.ttl for view in feature_views}
+
+        def needed(source: str) -> tuple[datetime | None, datetime | None]:
+            ttl = ttls.get(source)
+            return (first - ttl if ttl else None), last
+
+        return get_historical_features_ibis(
+            config, feature_views, feature_refs, entity_df, *rest, **others, **_io(config, _reader(needed))
+        )
+
+
+def _io(config: RepoConfig, reader: Callable[..., Any]) -> dict[str, Any]:
+    return {
+        "data_source_reader": reader,
+        "data_source_writer": _write_data_source,
+        "staging_location": config.offline_store.staging_location,
+        "staging_location_endpoint_override": config.offline_store.staging_location_endpoint_override,
+    }
+
+
+_TimeRange = tuple[datetime | None, datetime | None]
+
+
+def _reader(needed: Callable[[str], _TimeRange]) -> Callable[[LakeSource, str], Any]:
+    def read(source: LakeSource, _repo_path: str) -> Any:
+        import ibis
+
+        table = get_lake().load(source.namespace, source.iceberg_table)
+        snapshot = _pinned.get().get((source.namespace, source.iceberg_table))
+        return ibis.memtable(scan(table, between(source.timestamp_field, *needed(source.name)), snapshot))
+
+    return read
+
+
+def between(column: str, start: datetime | None, end: datetime | None) -> Any:
+    """Return the filter that keeps the rows between two times, both included; None leaves an end open."""
+    from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThanOrEqual
+
+    limits: Iterable[Any] = [
+        *([GreaterThanOrEqual(column, _utc(start))] if start else []),
+        *([LessThanOrEqual(column, _utc(end))] if end else []),
+    ]
+    kept: Any = AlwaysTrue()
+    for limit in limits:
+        kept = And(kept, limit)
+    return kept
+
+
+def _utc(moment: datetime) -> str:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).isoformat(timespec="microseconds")

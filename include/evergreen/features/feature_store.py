@@ -1,0 +1,207 @@
+"""The feature store: Feast over the lake, with the checks that Feast leaves out.
+
+What Feast does silently is checked here: a retrieval that loses rows, a materialization that writes nothing, a join
+that disagrees with a plain merge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from evergreen.contract import DataError, TemporaryError, Window
+from evergreen.data.lake import PARTITION, get_lake, scan
+from evergreen.data.transform import EVENT_TIMESTAMP, example_entities, request_inputs
+from evergreen.features.feast_repo import apply, exclusive, feast_name, get_feature_store, quiet
+from evergreen.spec import FeatureView, ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from feast import FeatureStore
+
+_SPOT_CHECKS = 50
+"""Rows of a training set that are compared with a plain pandas merge."""
+
+
+def materialize(spec: ModelSpec, window: Window) -> dict[str, int]:
+    """Bring the online store up to date with the window's feature rows; returns the keys written, by view.
+
+    A key that has newer rows in the lake than the window keeps its newest: filling in an old day never takes the
+    online store back in time.
+
+    Raises
+    ------
+    TemporaryError
+        If the online store does not return what the lake has.
+    """
+    store = get_feature_store()
+    written = {}
+    with exclusive(f"feast materialize {spec.name}"):
+        for view in spec.features.views:
+            latest = _latest(spec, view, window)
+            if latest.empty:
+                written[view.name] = 0
+                continue
+            start, end = latest[EVENT_TIMESTAMP].min(), latest[EVENT_TIMESTAMP].max()
+            with quiet():
+                store.materialize(start.to_pydatetime(), end.to_pydatetime(), [feast_name(spec, view)])
+            _check_online(store, spec, view, latest)
+            written[view.name] = len(latest)
+    return written
+
+
+def _latest(spec: ModelSpec, view: FeatureView, window: Window) -> pd.DataFrame:
+    """Return the newest row of every key that has one in the window."""
+    keys = list(view.entities)
+    columns = [PARTITION, *keys, EVENT_TIMESTAMP, *view.features]
+    last = max((day for day, _ in get_lake().partitions(spec.name, view.name)), default=str(window.end))
+    since = Window(start=window.start, end=max(window.end, window.end.fromisoformat(last)))
+    rows = get_lake().read(spec.name, view.name, since, columns=columns).to_pandas()
+    inside = rows[rows[PARTITION] <= str(window.end)][keys].drop_duplicates()
+    newest = rows.sort_values(EVENT_TIMESTAMP, kind="stable").drop_duplicates(keys, keep="last")
+    return newest.merge(inside, on=keys).reset_index(drop=True)
+
+
+def _check_online(store: FeatureStore, spec: ModelSpec, view: FeatureView, latest: pd.DataFrame) -> None:
+    """Compare the online store with the lake for up to 50 keys, spread over all of them."""
+    sample = latest.iloc[:: max(1, len(latest) // _SPOT_CHECKS)]
+    name = feast_name(spec, view)
+    found = store.get_online_features(
+        features=[f"{name}:{feature}" for feature in view.features],
+        entity_rows=sample[list(view.entities)].to_dict("records"),
+    ).to_df()
+    for feature in view.features:
+        wrong = ~_same(found[feature], sample[feature])
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise TemporaryError(
+                f"online store: {name}:{feature} of {sample[list(view.entities)].iloc[at].to_dict()} is "
+                f"{found[feature].iloc[at]!r}, the lake has {sample[feature].iloc[at]!r}.",
+                "Run materialize for this window again.",
+            )
+
+
+def training_set(
+    spec: ModelSpec,
+    window: Window,
+    examples_snapshot: str | None = None,
+    snapshots: Mapping[str, str] | None = None,
+    *,
+    labelled: bool = True,
+) -> pd.DataFrame:
+    """Return the examples of a window with every input as it was known at their time.
+
+    Parameters
+    ----------
+    spec, window
+        The model and the partitions of its examples.
+    examples_snapshot
+        The version of the examples to read; default: the current one.
+    snapshots
+        Versions of any of the model's tables, by name: with those of an earlier run, that run is replayed.
+    labelled
+        Whether to leave out the examples that have no label.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each example, ordered by time: ``ds``, the entity columns, ``event_timestamp``, the label, the
+        numeric inputs as float64 and the categorical ones as text; what was not known is null.
+
+    Raises
+    ------
+    DataError
+        If rows were lost or repeated, or the join disagrees with a plain merge.
+    """
+    pins = dict(snapshots or {})
+    if examples_snapshot is not None:
+        pins["examples"] = examples_snapshot
+    examples = _examples(spec, window, pins.get("examples"), labelled=labelled)
+    features = [feature for view in spec.features.views for feature in view.features]
+    if examples.empty or not features:
+        return _tidy(spec, examples.assign(**dict.fromkeys(features)))
+    apply(spec)
+    from evergreen.features.feast_lake import pinned_snapshots
+
+    entities = examples[[*example_entities(spec), EVENT_TIMESTAMP]].assign(_row=range(len(examples)))
+    references = [f"{feast_name(spec, view)}:{feature}" for view in spec.features.views for feature in view.features]
+    with pinned_snapshots(spec.name, pins), quiet():
+        joined = get_feature_store().get_historical_features(entities, references).to_df()
+    joined = joined.sort_values("_row", kind="stable")
+    if joined["_row"].tolist() != list(range(len(examples))):
+        raise DataError(
+            f"{spec.name}: Feast returned {len(joined)} rows for {len(examples)} examples of {window}.",
+            "A feature view has several rows for one key and time, or Feast lost rows: this is a defect.",
+        )
+    full = examples.assign(**{feature: joined[feature].to_numpy() for feature in features})
+    _check_join(spec, full, pins)
+    return _tidy(spec, full)
+
+
+def _examples(spec: ModelSpec, window: Window, snapshot: str | None, *, labelled: bool) -> pd.DataFrame:
+    columns = dict.fromkeys(
+        [PARTITION, *example_entities(spec), EVENT_TIMESTAMP, spec.features.examples.label, *request_inputs(spec)]
+    )
+    frame: pd.DataFrame = get_lake().read(spec.name, "examples", window, snapshot, columns).to_pandas()
+    if labelled:
+        frame = frame[frame[spec.features.examples.label].notna()]
+    # by all columns: the order must not depend on which partition was written last
+    return frame.sort_values(
+        [EVENT_TIMESTAMP, *(name for name in columns if name != EVENT_TIMESTAMP)], kind="stable"
+    ).reset_index(drop=True)
+
+
+def _tidy(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
+    features = spec.features
+    order = dict.fromkeys(
+        [
+            PARTITION,
+            *example_entities(spec),
+            EVENT_TIMESTAMP,
+            features.examples.label,
+            *features.numeric,
+            *features.categorical,
+        ]
+    )
+    tidy = frame[list(order)].copy()
+    for name in features.numeric:
+        tidy[name] = tidy[name].astype("float64")
+    for name in features.categorical:
+        tidy[name] = tidy[name].astype("string").astype(object).where(tidy[name].notna(), None)
+    return tidy
+
+
+def _check_join(spec: ModelSpec, full: pd.DataFrame, pins: Mapping[str, str]) -> None:
+    """Compare some rows of a point-in-time join with ``pandas.merge_asof`` over the same tables."""
+    import pandas as pd
+    from pyiceberg.expressions import And, In
+
+    from evergreen.features.feast_lake import between
+
+    sample = full.iloc[:: max(1, len(full) // _SPOT_CHECKS)]
+    store = get_feature_store()
+    for view in spec.features.views:
+        ttl = store.get_feature_view(feast_name(spec, view)).ttl
+        keys, times = list(view.entities), sample[EVENT_TIMESTAMP]
+        reach = between(EVENT_TIMESTAMP, times.min() - ttl if ttl else None, times.max())
+        of_interest = And(reach, In(keys[0], sample[keys[0]].unique().tolist()))
+        table = scan(get_lake().load(spec.name, view.name), of_interest, pins.get(view.name))
+        expected = pd.merge_asof(
+            sample[[*keys, EVENT_TIMESTAMP]],
+            table.to_pandas()[[*keys, EVENT_TIMESTAMP, *view.features]].sort_values(EVENT_TIMESTAMP),
+            on=EVENT_TIMESTAMP,
+            by=keys,
+            tolerance=ttl,
+        )
+        for feature in view.features:
+            if not _same(expected[feature], sample[feature]).all():
+                raise DataError(
+                    f"{spec.name}: the point-in-time join of {view.name}.{feature} disagrees with a plain merge.",
+                    "This is a defect in the feature store: do not train on this data.",
+                )
+
+
+def _same(one: pd.Series, other: pd.Series) -> Any:
+    """Compare two columns row by row: null equals null, and 1.0 equals 1."""
+    left, right = one.reset_index(drop=True), other.reset_index(drop=True)
+    return (left == right) | (left.isna() & right.isna())

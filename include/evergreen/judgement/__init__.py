@@ -1,0 +1,1 @@
+"""Judgement: metrics, evidence, and the decisions that follow."""

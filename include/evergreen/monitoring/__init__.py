@@ -1,0 +1,1 @@
+"""Monitoring: what has changed, and whether it proposes a retraining."""

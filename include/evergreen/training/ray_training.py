@@ -1,0 +1,276 @@
+"""Trains a network on Ray: data-parallel workers, a checkpoint every epoch, the same weights for the same seed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evergreen.contract import TemporaryError
+from evergreen.settings import get_settings
+from evergreen.spec import ModelSpec
+from evergreen.training.encoder import Encoder, load_network
+from evergreen.training.preparation import Prepared, prepare
+from evergreen.training.private_ray import lean_trainer, private_ray, torch_config
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+_CHECKPOINT = "checkpoint.pt"
+_WARM_UP = 0.15
+"""Share of the steps in which the learning rate rises (one-cycle schedule, Smith & Topin 2018)."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network.
+
+    Parameters
+    ----------
+    encoder
+        What was learned about the inputs.
+    weights
+        The network's state dict, on the CPU.
+    history
+        One entry an epoch: ``epoch`` (from 1), ``train_loss``, ``seconds``.
+    """
+
+    encoder: Encoder
+    weights: dict[str, Any]
+    history: list[dict[str, float]]
+
+
+def train(spec: ModelSpec, frame: pd.DataFrame, key: str, name: str) -> Trained:
+    """Train on Ray and return the network of the last epoch.
+
+    Parameters
+    ----------
+    spec
+        The model; ``training`` says how.
+    frame
+        The labelled training set.
+    key
+        Where in the artifact store checkpoints are kept.
+    name
+        Names the training: called again with the same key and name it goes on from the last checkpoint.
+
+    Raises
+    ------
+    DataError, ConfigurationError
+        As :func:`prepare`.
+    TemporaryError
+        If workers died and did not come back.
+    MemoryError
+        If a worker ran out of memory.
+    """
+    with ThreadPoolExecutor(1) as background:
+        preparing = background.submit(prepare, spec, frame)  # Ray takes seconds to start, mostly waiting
+        with _ray(spec) as folder:
+            prepared = preparing.result()
+            checkpoint = _fit(spec, prepared, key, name, folder)
+    return Trained(prepared.encoder, checkpoint["network"], checkpoint["history"])
+
+
+@contextmanager
+def _ray(spec: ModelSpec) -> Iterator[Path | None]:
+    """Connect to the configured Ray, or start a private one and yield its folder."""
+    address = get_settings().ray_address
+    os.environ.update({"RAY_TRAIN_V2_ENABLED": "1", "RAY_USAGE_STATS_ENABLED": "0"})
+    if address == "local":
+        with private_ray(spec.training.workers) as folder:
+            yield folder
+        return
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False)
+    except (RuntimeError, OSError, TimeoutError) as error:  # Ray has no class for "does not answer"
+        raise TemporaryError(f"EVERGREEN_RAY_ADDRESS={address}: {error}", "Is the Ray cluster up?") from error
+    try:
+        yield None
+    finally:
+        ray.shutdown()
+
+
+def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | None) -> dict[str, Any]:
+    import ray
+    import torch
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    file, _, function = spec.training.network.partition(":")
+    filesystem, path = _storage(key)
+    workers = spec.training.workers
+    use_gpu = torch.cuda.device_count() >= workers if private else spec.resources.training == "gpu"
+    shared = [ray.put(part) for part in (data.numeric, data.categorical, data.target)]
+    trainer = (lean_trainer() if private else TorchTrainer)(
+        _train_loop,
+        train_loop_config={
+            **spec.training.model_dump(),
+            "file": str(spec.folder / file),
+            "function": function,
+            "schema": data.encoder.schema,
+            "data": shared,
+            "threads": max(1, (os.cpu_count() or 1) // workers),
+        },
+        torch_config=torch_config(private) if private else None,
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name=name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        raise _explain(error) from error
+    if result.checkpoint is None:
+        raise TemporaryError(f"the training {name} left no checkpoint in {path}.", "Run it again.")
+    with result.checkpoint.as_directory() as folder:
+        checkpoint: dict[str, Any] = torch.load(Path(folder) / _CHECKPOINT, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def _explain(error: Exception) -> Exception:
+    text = str(error)
+    if "OutOfMemory" in text or "out of memory" in text:
+        return MemoryError(f"a training worker: {text[:500]}")
+    if "ActorDied" in text or "ActorUnavailable" in text or "WorkerCrashed" in text or "unexpected" in text:
+        return TemporaryError(f"training workers died: {text[:500]}", "Clear the task: it resumes from its checkpoint.")
+    return error
+
+
+def _storage(key: str) -> tuple[Any, str]:
+    from pyarrow.fs import LocalFileSystem, S3FileSystem
+
+    settings = get_settings()
+    if not settings.artifact_root.startswith("s3://"):
+        path = Path(settings.artifact_root).absolute() / key
+        path.mkdir(parents=True, exist_ok=True)
+        return LocalFileSystem(), str(path)
+    options = {"endpoint_override": settings.s3_endpoint} if settings.s3_endpoint else {}
+    return S3FileSystem(**options), f"{settings.artifact_root.removeprefix('s3://')}/{key}"
+
+
+def _train_loop(config: Mapping[str, Any]) -> None:
+    """Run on every worker: one process of the data-parallel group."""
+    import time
+
+    import ray
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    torch.set_num_threads(config["threads"])
+    context, device = ray.train.get_context(), ray.train.torch.get_device()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    arrays = ray.get(list(config["data"]))
+    rows = len(arrays[2])
+    batch = max(1, config["batch_size"] // world)
+    steps = -(-rows // (batch * world))
+    torch.manual_seed(config["seed"])
+    network = ray.train.torch.prepare_model(load_network(config["file"], config["function"], config["schema"]))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config["learning_rate"], weight_decay=config["weight_decay"])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config["learning_rate"], total_steps=steps * config["epochs"], pct_start=_WARM_UP
+    )
+    history = _restore(network, optimizer, schedule)
+    for epoch in range(len(history), config["epochs"]):
+        started = time.perf_counter()
+        torch.manual_seed(config["seed"] + 1000 * (epoch + 1) + rank)  # a resumed run draws what it would have drawn
+        order = _order(rows, steps * batch * world, seed=(config["seed"], epoch))[rank::world]
+        loss = _epoch(
+            config["schema"]["task"], network, optimizer, schedule, arrays, order.reshape(steps, batch), device
+        )
+        mean = _mean_over_workers(loss, world)
+        history = [*history, {"epoch": epoch + 1, "train_loss": mean, "seconds": time.perf_counter() - started}]
+        _report(network, optimizer, schedule, history, rank)
+
+
+def _order(rows: int, wanted: int, seed: tuple[int, int]) -> np.ndarray:
+    """Return a shuffled order of the rows, filled up from its start: every worker gets as many batches."""
+    import numpy as np
+
+    # shuffled over all rows, never by worker: shards in order of time would hold different seasons
+    return np.resize(np.random.default_rng(seed).permutation(rows), wanted)
+
+
+def _epoch(
+    task: str, network: Any, optimizer: Any, schedule: Any, arrays: Any, batches: np.ndarray, device: Any
+) -> Any:
+    import torch
+    from torch.nn import functional
+
+    losses: dict[str, Callable[[Any, Any], Any]] = {
+        "binary": functional.binary_cross_entropy_with_logits,
+        "multiclass": functional.cross_entropy,
+        "regression": functional.mse_loss,
+    }
+
+    network.train()
+    total = torch.zeros((), device=device)
+    for rows in batches:
+        numeric, categorical, target = (torch.from_numpy(part[rows]).to(device) for part in arrays)
+        output = network(numeric, categorical)
+        loss = losses[task](output.squeeze(1) if task != "multiclass" else output, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        total += loss.detach()
+    return total / len(batches)
+
+
+def _restore(network: Any, optimizer: Any, schedule: Any) -> list[dict[str, float]]:
+    """Load the last checkpoint, if there is one; returns the history so far."""
+    import ray.train
+    import torch
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return []
+    with checkpoint.as_directory() as folder:
+        saved = torch.load(Path(folder) / _CHECKPOINT, map_location="cpu", weights_only=True)
+    getattr(network, "module", network).load_state_dict(saved["network"])
+    optimizer.load_state_dict(saved["optimizer"])
+    schedule.load_state_dict(saved["schedule"])
+    history: list[dict[str, float]] = saved["history"]
+    return history
+
+
+def _report(network: Any, optimizer: Any, schedule: Any, history: list[dict[str, float]], rank: int) -> None:
+    import ray.train
+    import torch
+
+    if rank != 0:
+        ray.train.report(history[-1])
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        content = {
+            "network": getattr(network, "module", network).state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "history": history,
+        }
+        torch.save(content, Path(folder) / _CHECKPOINT)
+        ray.train.report(history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _mean_over_workers(loss: Any, world: int) -> float:
+    import torch
+
+    if world > 1:
+        torch.distributed.all_reduce(loss)
+    return float(loss) / world

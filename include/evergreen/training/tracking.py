@@ -1,0 +1,136 @@
+"""MLflow tracking: one run per training, found again when the same training is asked for again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from evergreen.spec import ModelSpec, Task
+from evergreen.training import encoder as encoder_module
+from evergreen.training.encoder import Encoder
+from evergreen.training.ray_training import Trained
+from evergreen.training.registry import TAG, connect, mlflow_errors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODEL = "model"
+"""Name of the model within its run."""
+DIGEST = "model_digest"
+"""Tag set last: a run that has it is complete."""
+_REQUIREMENTS = ("mlflow", "numpy", "pandas", "torch")
+
+
+def find_run(model: str, run_key: str) -> tuple[str, dict[str, str]] | None:
+    """Return ``(run id, tags without prefix)`` of the run with a key, or None."""
+    client = connect()
+    with mlflow_errors():
+        experiment = client.get_experiment_by_name(model)
+        if experiment is None:
+            return None
+        found = client.search_runs(
+            [experiment.experiment_id], f"tags.`{TAG}run_key` = '{run_key}'", order_by=["attributes.start_time ASC"]
+        )
+    if not found:
+        return None
+    tags = {name.removeprefix(TAG): value for name, value in found[0].data.tags.items() if name.startswith(TAG)}
+    return found[0].info.run_id, tags
+
+
+def start_run(model: str, name: str, run_key: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
+    """Return the id of the run with a key; it is created if there is none."""
+    from mlflow.entities import Param, RunTag
+    from mlflow.exceptions import MlflowException
+
+    existing = find_run(model, run_key)
+    if existing:
+        return existing[0]
+    client = connect()
+    with mlflow_errors():
+        experiment = client.get_experiment_by_name(model)
+        try:
+            experiment_id = experiment.experiment_id if experiment else client.create_experiment(model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+                raise
+            experiment_id = client.get_experiment_by_name(model).experiment_id
+        all_tags = {f"{TAG}{tag}": value for tag, value in {**tags, "run_key": run_key}.items()}
+        run_id: str = client.create_run(experiment_id, tags=all_tags, run_name=name).info.run_id
+        client.log_batch(
+            run_id,
+            params=[Param(key, str(value)) for key, value in params.items()],
+            tags=[RunTag(key, value) for key, value in all_tags.items()],
+        )
+    return run_id
+
+
+def log_training(run_id: str, spec: ModelSpec, trained: Trained, example: pd.DataFrame) -> str:
+    """Log metrics and model of a training into its run and finish it; returns the model's content digest."""
+    import mlflow
+    from mlflow.entities import Metric
+
+    client = connect()
+    with mlflow_errors(), TemporaryDirectory() as folder:
+        stamp = client.get_run(run_id).info.start_time  # not the clock: the same training logs the same
+        metrics = [
+            Metric(name, entry[name], stamp, int(entry["epoch"]))
+            for entry in trained.history
+            for name in ("train_loss", "seconds")
+        ]
+        client.log_batch(run_id, metrics=metrics)
+        model_folder = Path(folder) / MODEL
+        digest = _write_model(model_folder, spec, trained)
+        with mlflow.start_run(run_id=run_id, log_system_metrics=False):
+            mlflow.pyfunc.log_model(
+                name=MODEL,
+                python_model=str(Path(__file__).with_name("logged_model.py")),
+                artifacts={MODEL: str(model_folder)},
+                signature=_signature(trained.encoder),
+                input_example=example[trained.encoder.columns].head(3),
+                pip_requirements=_requirements(),
+            )
+        client.set_tag(run_id, f"{TAG}{DIGEST}", digest)
+    return digest
+
+
+def _write_model(folder: Path, spec: ModelSpec, trained: Trained) -> str:
+    import torch
+
+    folder.mkdir()
+    file, _, function = spec.training.network.partition(":")
+    shutil.copyfile(str(encoder_module.__file__), folder / "encoder.py")
+    shutil.copyfile(spec.folder / file, folder / "network.py")
+    described = {"encoder": trained.encoder.to_dict(), "function": function}
+    (folder / "encoder.json").write_text(json.dumps(described), encoding="utf-8")
+    torch.save(trained.weights, folder / "weights.pt")
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.name != "weights.pt":  # a zip file, with times in it
+            digest.update(path.read_bytes())
+    for name, tensor in sorted(trained.weights.items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _signature(encoder: Encoder) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType
+
+    numeric = [ColSpec(DataType.double, name, required=False) for name in encoder.mean]
+    # 5, 5.0 and "5" are one category: the type of a category column depends on whether a value is missing
+    categorical = [ColSpec(AnyType(), name, required=False) for name in encoder.vocabulary]
+    names = {Task.BINARY: ["probability"], Task.REGRESSION: ["prediction"], Task.MULTICLASS: encoder.labels}
+    outputs = [ColSpec(DataType.double, name) for name in names[Task(encoder.task)]]
+    return ModelSignature(inputs=Schema([*numeric, *categorical]), outputs=Schema(outputs))
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import version
+
+    return [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]

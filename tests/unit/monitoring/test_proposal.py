@@ -1,0 +1,60 @@
+"""What the reports of a partition propose."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from evergreen.contract import ConfigurationError
+from evergreen.monitoring.proposal import read_proposal, report_key
+from evergreen.store import LocalStore
+
+DAY = date(2013, 4, 30)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+def write(store: LocalStore, file: str, report: dict[str, object]) -> None:
+    store.write(report_key("toy", DAY, file), json.dumps(report).encode())
+
+
+@pytest.mark.parametrize(
+    ("verdict", "worse", "retrain"),
+    [
+        ("drift", None, True),
+        ("drift", False, True),
+        ("stable", None, False),
+        ("stable", False, False),
+        ("stable", True, True),
+        ("insufficient", None, False),
+        ("insufficient", True, True),
+    ],
+)
+def test_drift_or_a_worse_champion_proposes(store: LocalStore, verdict: str, worse: bool | None, retrain: bool) -> None:
+    write(store, "drift.json", {"report_id": "r", "verdict": verdict, "drifted_share": 0.4})
+    if worse is not None:
+        write(store, "performance.json", {"proposal": worse, "why": "AUC 0.60 after 0.70"})
+    proposal = read_proposal(store, "toy", DAY)
+    assert proposal is not None
+    assert proposal.retrain is retrain
+    assert (verdict if verdict != "insufficient" or not worse else "AUC") in proposal.why or worse
+
+
+def test_no_report_is_no_answer(store: LocalStore) -> None:
+    assert read_proposal(store, "toy", DAY) is None
+    write(store, "performance.json", {"proposal": True})
+    assert read_proposal(store, "toy", DAY) is None
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"{", "not a report"), (b'{"verdict": "drift"}', "report_id")])
+def test_a_broken_report_is_named(store: LocalStore, content: bytes, said: str) -> None:
+    store.write(report_key("toy", DAY, "drift.json"), content)
+    with pytest.raises(ConfigurationError, match=said) as error:
+        read_proposal(store, "toy", DAY)
+    assert "drift.json" in error.value.message
