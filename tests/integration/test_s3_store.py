@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from evergreen import guardian
 from evergreen.contract import (
     ConfigurationError,
     DataError,
@@ -27,66 +22,26 @@ from evergreen.contract import (
 )
 from evergreen.settings import Settings, get_settings
 from evergreen.store import S3Store, get_store, read_manifest, s3_client
+from installation import free_ports
+from object_store_kit import BUCKET, ObjectStore, object_store
 
 pytestmark = pytest.mark.integration
 
-BUCKET = "artifacts"
-PORTS = ("master", "filer", "volume", "admin", "s3")
-
-
-@dataclass(frozen=True)
-class Server:
-    endpoint: str
-    process: subprocess.Popen[bytes]
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """SeaweedFS with one account; it ends with this process, however this ends."""
-    folder = tmp_path_factory.mktemp("seaweedfs")
-    # no administrator: whose first write to a missing bucket would create it
-    allowed = [f"{action}:{BUCKET}" for action in ("Read", "Write", "List")]
-    account = {"name": "steps", "credentials": [{"accessKey": "key", "secretKey": "secret"}], "actions": allowed}
-    (folder / "s3.json").write_text(json.dumps({"identities": [account]}))
-    ports = _free_ports(2 * len(PORTS))
-    options = [f"-{name}.port={port}" for name, port in zip(PORTS, ports, strict=False)]
-    options += [f"-{name}.port.grpc={port}" for name, port in zip(PORTS, ports[len(PORTS) :], strict=True)]
-    options += [f"-s3.config={folder / 's3.json'}", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    options += ["-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-bucket={BUCKET}"]
-    weed = Path(sys.executable).with_name("weed")
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(guardian.__file__), "--", str(weed), "mini", *options],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-        )
-        try:
-            yield Server(f"http://127.0.0.1:{ports[PORTS.index('s3')]}", process)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait(timeout=60)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """SeaweedFS with one account."""
+    with object_store(tmp_path_factory.mktemp("seaweedfs")) as started:
+        yield started
 
 
 @pytest.fixture
-def store(server: Server, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+def store(server: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> S3Store:
     """The configured store, with a prefix of its own for every test; waits until the server has its bucket."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("EVERGREEN_S3_ENDPOINT", server.endpoint)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("EVERGREEN_ARTIFACT_ROOT", f"s3://{BUCKET}/{uuid4().hex}/")
     get_settings.cache_clear()
     found = get_store()
@@ -216,7 +171,7 @@ def test_a_missing_secret_is_configuration(store: S3Store, monkeypatch: pytest.M
 def test_a_server_that_does_not_answer_is_temporary(
     store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EVERGREEN_S3_ENDPOINT", f"http://127.0.0.1:{_free_ports(1)[0]}")
+    monkeypatch.setenv("EVERGREEN_S3_ENDPOINT", f"http://127.0.0.1:{free_ports(1)[0]}")
     get_settings.cache_clear()
     (tmp_path / "file").write_bytes(b"x")
     for use in (
