@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +59,13 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def installed(models: Callable[[Path], Path] | None = None) -> Iterator[Installation]:
+def installed(
+    models: Callable[[Path], Path] | None = None, variables: Mapping[str, str] | None = None
+) -> Iterator[Installation]:
     """Start services with nothing in them, and remove everything afterwards.
 
     ``models`` makes the models folder inside the given one; without it, the project's own models are used.
+    ``variables`` are set on top of the environment.
     """
     # a short path: socket paths are limited to 107 bytes
     folder = Path(tempfile.mkdtemp(prefix="e2e-"))
@@ -73,7 +76,7 @@ def installed(models: Callable[[Path], Path] | None = None) -> Iterator[Installa
     ports = {f"EVERGREEN_{name}_PORT": str(port) for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)}
     models_dir = models(folder) if models else PROJECT_ROOT / "include" / "models"
     locations = {"EVERGREEN_STATE_DIR": str(folder / "state"), "EVERGREEN_MODELS_DIR": str(models_dir)}
-    made = Installation(folder / "state", {**kept, **ports, **locations, "COLUMNS": "200"})
+    made = Installation(folder / "state", {**kept, **ports, **locations, "COLUMNS": "200", **(variables or {})})
     try:
         made.run("up")
         yield made

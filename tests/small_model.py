@@ -1,0 +1,40 @@
+"""The first model with windows that fit into four weeks, for loops that are short."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+from evergreen.settings import PROJECT_ROOT
+
+SMALLER = {
+    "windows": {
+        "training_days": 10,
+        "evaluation_days": 4,
+        "minimum_training_rows": 2000,
+        "minimum_evaluation_rows": 500,
+    },
+    "drift": {"minimum_rows": 500, "current_days": 4, "reference": "training"},
+    "retraining": {"cooldown_days": 0, "minimum_new_labels": 100},
+    "gate": {"resamples": 200, "limits": {}},
+    "training": {"epochs": 5, "batch_size": 256},
+}
+"""What differs from the real model: windows that fit into four weeks of winter, and less work."""
+
+
+def scaled_models(folder: Path) -> Path:
+    """Copy the model and make its windows small."""
+    models = folder / "models"
+    shutil.copytree(
+        PROJECT_ROOT / "include" / "models" / "flight_delay",
+        models / "flight_delay",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    path = models / "flight_delay" / "model.yaml"
+    spec = yaml.safe_load(path.read_text())
+    for section, values in SMALLER.items():
+        spec[section].update(values)
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    return models
