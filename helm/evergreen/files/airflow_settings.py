@@ -16,17 +16,10 @@ CONNECTION_FIELDS = ("conn_type", "description", "host", "schema", "login", "pas
 
 
 def pools(found: declared.Declared) -> dict[str, Any]:
-    """Return the pools as `airflow pools import` reads them.
-
-    A step waits deferred for its pod: it holds its slot only in a pool that counts deferred tasks.
-    """
+    """Return the pools as `airflow pools import` reads them."""
     return {
-        pool.pool_name: {
-            "slots": pool.pool_slot,
-            "description": pool.pool_description or "",
-            "include_deferred": True,
-        }
-        for pool in found.pools
+        body.pop("name"): {**body, "description": body["description"] or ""}
+        for body in (pool.body() for pool in found.pools)
     }
 
 

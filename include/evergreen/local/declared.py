@@ -70,8 +70,16 @@ class DeclaredPool(Frozen):
     pool_description: str | None = None
 
     def body(self) -> dict[str, Any]:
-        """Return what Airflow's REST API takes."""
-        return {"name": self.pool_name, "slots": self.pool_slot, "description": self.pool_description}
+        """Return what Airflow's REST API takes.
+
+        On a cluster a step waits deferred for its pod: it holds its slot only in a pool that counts deferred tasks.
+        """
+        return {
+            "name": self.pool_name,
+            "slots": self.pool_slot,
+            "description": self.pool_description,
+            "include_deferred": True,
+        }
 
 
 class DeclaredVariable(Frozen):

@@ -23,6 +23,12 @@ def test_the_projects_own_file_is_valid_and_declares_what_the_dags_use() -> None
     assert "kubernetes_default" in {connection.conn_id for connection in found.connections}
 
 
+def test_a_deferred_task_holds_its_slot() -> None:
+    (training,) = declared.read().pools
+    body = training.body()
+    assert (body["name"], body["slots"], body["include_deferred"]) == ("training", 1, True)
+
+
 def test_astros_empty_template_declares_nothing(tmp_path: Path) -> None:
     template = """
 airflow:
