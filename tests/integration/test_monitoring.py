@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from evergreen.monitoring.drift import compare
 from evergreen.monitoring.proposal import read_proposal
 from evergreen.runner import build_request, execute
 from evergreen.settings import get_settings
+from evergreen.steps import guard
 from evergreen.store import get_store
 from lifecycle_kit import METRICS, PARTITION, Run, evaluation_rows, rows, training_rows, write_model
 
@@ -239,8 +242,49 @@ def test_the_guard_counts_partitions_since_the_last_training(model):
 def test_the_guard_lets_pass_after_the_cool_down(model):
     drifted(model, PARTITION)
     write_decision(get_store(), decision(model, PARTITION - timedelta(days=7), "manual", PARTITION - timedelta(days=7)))
-    write_decision(get_store(), decision(model, PARTITION + timedelta(days=1), "later", PARTITION))
+    write_decision(get_store(), decision(model, PARTITION + timedelta(days=7), "later", PARTITION))
     assert monitor(model, "guard").status is Status.OK
+
+
+def test_a_later_training_within_the_cool_down_speaks_against_a_late_guard(model):
+    drifted(model, PARTITION)
+    write_decision(get_store(), decision(model, PARTITION + timedelta(days=6), "later", PARTITION))
+    assert "cool-down: 6 days of partitions from the training of" in monitor(model, "guard").reason
+
+
+def test_of_many_guards_at_once_one_a_cool_down_passes_and_answers_the_same_again(model):
+    """Nothing is decided yet when all of them ask: only the claims keep them apart."""
+    days = [PARTITION - timedelta(days=back) for back in range(21)]
+    for day in days:
+        drifted(model, day)
+    spec, window = load_model(model), [Window(start=day, end=day) for day in days]
+    requests = [
+        build_request("guard", model, day, RunIdentity(dag_id="m", run_id=str(day), task_id="guard"), {}, {})
+        for day in window
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda request: guard.run(request, spec), requests))
+    passed = sorted(request.partition for request, answer in zip(requests, answers, strict=True) if not answer.reason)
+    assert 2 <= len(passed) <= 3  # 21 days, 7 days apart: three if the luckiest come first
+    assert all(after - before >= timedelta(days=7) for before, after in pairwise(passed))
+    for request, answer in zip(requests, answers, strict=True):
+        again = guard.run(request, spec)
+        assert again.status is answer.status
+        if answer.status is Status.OK:
+            assert again == answer
+        else:
+            assert again.reason.startswith("cool-down")
+
+
+def test_a_claim_whose_training_never_decided_blocks_its_own_cool_down_only(model):
+    for days in (0, 6, 7):
+        drifted(model, PARTITION - timedelta(days=7 - days))
+    assert monitor(model, "guard", PARTITION - timedelta(days=7)).status is Status.OK
+    assert "cool-down: 6 days" in monitor(model, "guard", PARTITION - timedelta(days=1)).reason
+    passed = monitor(model, "guard")
+    assert passed.status is Status.OK
+    assert passed.facts["last_training"] == str(PARTITION - timedelta(days=7))
+    assert passed.facts["new_labels"] == 7 * 60
 
 
 def test_a_training_that_followed_from_this_report_does_not_speak_against_it(model):

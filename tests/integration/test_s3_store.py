@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from claims_kit import assert_one_a_cool_down, race
 from evergreen.contract import (
     ConfigurationError,
     DataError,
@@ -96,6 +97,19 @@ def test_concurrent_writers_leave_one_of_their_values_whole(store: S3Store) -> N
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda value: store.write("k", value), values))
     assert store.read("k") in values
+
+
+def test_of_many_that_create_a_key_one_does(store: S3Store) -> None:
+    values = [bytes([letter]) * 50_000 for letter in range(65, 73)]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda value: store.create("k", value), values))
+    assert made.count(True) == 1
+    assert store.read("k") == values[made.index(True)]
+    assert not store.create("k", b"x")
+
+
+def test_guards_in_many_processes_are_kept_apart(store: S3Store) -> None:
+    assert_one_a_cool_down(race({}, days=24), days=24)
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/passwd", "a//b", "", "a/", "a\x00b", "a\nb"])

@@ -145,6 +145,19 @@ def test_concurrent_writers_leave_one_of_their_values_whole(store: LocalStore) -
     assert list((store.root / ".partial").iterdir()) == []
 
 
+def test_of_many_that_create_a_key_one_does_and_its_content_stays_whole(store: LocalStore) -> None:
+    values = [bytes([letter]) * 500_000 for letter in range(65, 73)]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda value: store.create("a/k", value), values))
+    assert made.count(True) == 1
+    assert store.read("a/k") == values[made.index(True)]
+    assert not store.create("a/k", b"x")
+    assert store.create("a/other", b"")
+    assert list(store.keys("")) == ["a/k", "a/other"]
+    with pytest.raises(ConfigurationError):
+        store.create("a/k/below", b"x")
+
+
 def test_a_full_disk_is_temporary_and_leaves_nothing(store: LocalStore) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")

@@ -2,55 +2,102 @@
 
 from __future__ import annotations
 
-import logging
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import date, timedelta
+from functools import partial
 
 from pydantic import JsonValue
 
-from evergreen.contract import DataError, Request, Result, Status, Window
+from evergreen.contract import DataError, Frozen, Request, Result, Status, Window, utc_now
 from evergreen.data.lake import get_lake
-from evergreen.judgement.decisions import DecisionRecord, list_decisions
+from evergreen.judgement.claims import Claim, take
+from evergreen.judgement.decisions import list_decisions
 from evergreen.monitoring.proposal import Proposal, read_proposal
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 
-log = logging.getLogger(__name__)
+
+class _Training(Frozen):
+    """A training that was judged, or that another guard has let start."""
+
+    partition: date
+    title: str
+    knows: date
+    """The newest partition whose labels it has seen."""
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
-    """Check the proposal, the cool-down and the new labels; time is counted in partitions, never by the clock."""
+    """Check the proposal, the cool-down and the new labels; time is counted in partitions, never by the clock.
+
+    A proposal that passes is claimed, so that of many guards at once one a cool-down passes; asked again about the
+    same report, the guard answers the same. A claim whose training never came to a decision speaks against the days
+    of its own cool-down and no others.
+    """
     proposal = read_proposal(get_store(), spec.name, request.partition)
     if proposal is None:
         raise DataError(
             f"{spec.name} has no drift report of {request.partition}.", f"Run {spec.name}.monitor for it first."
         )
-    last = _last_decision(request, spec, proposal)
+    if not proposal.retrain:
+        return Result(status=Status.REFUSED, reason=f"no drift: {proposal.why}", facts=_facts(proposal))
+    judge = partial(_judge, request, spec, proposal, _judged(spec, proposal))
+    answer = take(get_store(), spec.name, proposal.report_id, judge)
+    return answer if isinstance(answer, Result) else Result(facts=answer.facts)
+
+
+def _judge(
+    request: Request, spec: ModelSpec, proposal: Proposal, judged: Sequence[_Training], claims: Sequence[Claim]
+) -> Claim | Result:
+    """Return the claim of a proposal, or why it may not become a training."""
+    trainings = [*judged, *(_claimed(claim, spec) for claim in claims)]
+    earlier = [training for training in trainings if training.partition <= request.partition]
+    last = max(earlier, key=lambda training: (training.partition, training.knows), default=None)
     labels = _new_labels(request, spec, last)
-    facts: dict[str, JsonValue] = {
-        "report_id": proposal.report_id,
-        "proposal": proposal.why,
-        "last_training": str(last.partition) if last else None,
-        "new_labels": labels,
-    }
-    if reason := _objection(request, spec, proposal, last, labels):
+    facts = {**_facts(proposal), "last_training": str(last.partition) if last else None, "new_labels": labels}
+    if reason := _objection(request, spec, trainings, labels):
         return Result(status=Status.REFUSED, reason=reason, facts=facts)
-    return Result(facts=facts)
+    return Claim(
+        model=spec.name,
+        partition=request.partition,
+        report_id=proposal.report_id,
+        run=request.run,
+        facts=facts,
+        claimed_at=utc_now(),
+    )
 
 
-def _last_decision(request: Request, spec: ModelSpec, proposal: Proposal) -> DecisionRecord | None:
-    """Return the newest earlier decision; what followed from this very report does not speak against it."""
-    own = f"drift__{proposal.report_id}"
-    earlier = [
-        record
+def _facts(proposal: Proposal) -> dict[str, JsonValue]:
+    return {"report_id": proposal.report_id, "proposal": proposal.why}
+
+
+def _training_run(report_id: str) -> str:
+    return f"drift__{report_id}"
+
+
+def _judged(spec: ModelSpec, proposal: Proposal) -> list[_Training]:
+    """Return the trainings that came to a decision; what followed from this very report does not speak against it."""
+    return [
+        _Training(
+            partition=record.partition,
+            title=f"the training of {record.partition} ({record.run.run_id})",
+            knows=record.evaluation.window.end,
+        )
         for record in list_decisions(get_store(), spec.name)
-        if record.partition <= request.partition and record.run.run_id != own
+        if record.run.run_id != _training_run(proposal.report_id)
     ]
-    return earlier[-1] if earlier else None
 
 
-def _new_labels(request: Request, spec: ModelSpec, last: DecisionRecord | None) -> int:
+def _claimed(claim: Claim, spec: ModelSpec) -> _Training:
+    return _Training(
+        partition=claim.partition,
+        title=f"the training of {claim.partition} ({_training_run(claim.report_id)})",
+        knows=claim.partition - timedelta(days=spec.features.examples.label_delay_days),
+    )
+
+
+def _new_labels(request: Request, spec: ModelSpec, last: _Training | None) -> int:
     """Count the labelled examples since the newest label that the last training knew."""
-    start = last.evaluation.window.end + timedelta(days=1) if last else spec.schedule.start
+    start = last.knows + timedelta(days=1) if last else spec.schedule.start
     if start > request.partition:
         return 0
     label = spec.features.examples.label
@@ -58,17 +105,16 @@ def _new_labels(request: Request, spec: ModelSpec, last: DecisionRecord | None) 
     return int(rows.num_rows - rows[label].null_count)
 
 
-def _objection(
-    request: Request, spec: ModelSpec, proposal: Proposal, last: DecisionRecord | None, labels: int
-) -> str | None:
+def _objection(request: Request, spec: ModelSpec, trainings: Sequence[_Training], labels: int) -> str | None:
     rule = spec.retraining
-    if not proposal.retrain:
-        return f"no drift: {proposal.why}"
-    if last and (passed := (request.partition - last.partition).days) < rule.cooldown_days:
-        return (
-            f"cool-down: {passed} days of partitions since the training of {last.partition} "
-            f"({last.run.run_id}), retraining.cooldown_days asks for {rule.cooldown_days}"
-        )
+    # a later one counts too: guards of many days may come in any order
+    for near in sorted(trainings, key=lambda training: training.partition, reverse=True):
+        between = abs((request.partition - near.partition).days)
+        if between < rule.cooldown_days:
+            return (
+                f"cool-down: {between} days of partitions from {near.title}, "
+                f"retraining.cooldown_days asks for {rule.cooldown_days}"
+            )
     if labels < rule.minimum_new_labels:
         return (
             f"{labels} new labels since the last training, retraining.minimum_new_labels is {rule.minimum_new_labels}"

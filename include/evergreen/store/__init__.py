@@ -1,0 +1,29 @@
+"""The artifact store: manifests, decisions, reports, checkpoints; a local disk or S3 through one interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evergreen.settings import get_settings
+from evergreen.store.base import ArtifactStore
+from evergreen.store.local import LocalStore
+from evergreen.store.manifests import RESULT, manifest_uri, read_manifest, write_manifest
+from evergreen.store.s3 import S3Store, s3_client
+
+__all__ = [
+    "RESULT",
+    "ArtifactStore",
+    "LocalStore",
+    "S3Store",
+    "get_store",
+    "manifest_uri",
+    "read_manifest",
+    "s3_client",
+    "write_manifest",
+]
+
+
+def get_store(root: str | None = None) -> ArtifactStore:
+    """Return the artifact store at ``root`` (default: the configured one)."""
+    location = root or get_settings().artifact_root
+    return S3Store(location) if location.startswith("s3://") else LocalStore(Path(location))

@@ -1,0 +1,95 @@
+"""What every artifact store is: whole writes under checked keys, and a class for everything a disk raises."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from evergreen.contract import ConfigurationError, DataError, TemporaryError
+
+
+class ArtifactStore(Protocol):
+    """Bytes under keys such as ``runs/a/b/result.json``. A write is seen whole or not at all."""
+
+    def uri(self, key: str) -> str:
+        """Return the full address of a key."""
+        ...
+
+    def read(self, key: str) -> bytes | None:
+        """Return the bytes under a key, or None if there is nothing."""
+        ...
+
+    def write(self, key: str, content: bytes) -> str:
+        """Store the bytes under a key, replacing what was there; returns the address."""
+        ...
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Store the bytes under a key that has none yet; returns whether this call did.
+
+        Of any number of concurrent calls, from any machine, at most one is told True. After a False read the key: it
+        may hold this very content (S3 stored it and the answer was lost), or nothing (a tie that nobody won).
+        """
+        ...
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield every key that starts with ``prefix``, sorted."""
+        ...
+
+    def upload(self, folder: Path, key: str) -> str:
+        """Store every file of a local folder under a key; returns the address."""
+        ...
+
+    def download(self, key: str, folder: Path) -> None:
+        """Copy everything under a key into a local folder."""
+        ...
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR})
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Name the class of what a local disk raises: a full one is temporary, one that may not be written is not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise TemporaryError(f"{path}: the disk is full.", "Free space, then run it again.") from error
+        if error.errno in _FORBIDDEN:
+            raise ConfigurationError(
+                f"{path}: {error.strerror}: {error.filename}.", "Check EVERGREEN_ARTIFACT_ROOT and the rights on it."
+            ) from error
+        raise TemporaryError(f"{path}: {error}.") from error
+
+
+def checked_key(key: str, *, prefix: bool = False) -> str:
+    """Refuse a key that no store could hold, or that climbs out of it; a prefix may be empty or end in a slash."""
+    parts = key.split("/")
+    if prefix and not parts[-1]:
+        parts.pop()
+    if any(part in {"", ".", ".."} for part in parts) or not key.isprintable():
+        raise ConfigurationError(f"{key!r} cannot be an artifact key.", "Use parts of text, joined by single slashes.")
+    return key
+
+
+def files_of(folder: Path) -> list[tuple[Path, str]]:
+    """Return every file of a folder with its name in it."""
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "there is no such folder to upload", str(folder))
+    return [(path, path.relative_to(folder).as_posix()) for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def targets_of(store: ArtifactStore, key: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield every key below ``key`` with the local file it belongs in, whose folder exists."""
+    found = list(store.keys(f"{key}/"))
+    if not found:
+        raise DataError(f"{store.uri(key)}: there is nothing.", "Run the step that writes it first.")
+    for name in found:
+        path = folder / checked_key(name.removeprefix(f"{key}/"))
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield name, path

@@ -1,0 +1,102 @@
+"""Artifacts on a local disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+from evergreen.contract import ConfigurationError
+from evergreen.store.base import checked_key, disk_errors, files_of, targets_of
+
+
+class LocalStore:
+    """Artifacts in a local folder."""
+
+    _PARTIAL = ".partial"
+    """Where files are written before they are renamed; what a killed process leaves there is never a key."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def _path(self, key: str) -> Path:
+        path = self.root / checked_key(key)
+        if not path.resolve().is_relative_to(self.root.resolve()) or key.partition("/")[0] == self._PARTIAL:
+            raise ConfigurationError(f"artifact key {key!r} points outside {self.root}.", "Use another key.")
+        return path
+
+    def uri(self, key: str) -> str:
+        """Return the absolute path of a key."""
+        return str(self._path(key).absolute())
+
+    def read(self, key: str) -> bytes | None:
+        """Return the bytes under a key, or None if there is nothing."""
+        path = self._path(key)
+        with disk_errors(path):
+            try:
+                return path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+
+    def write(self, key: str, content: bytes) -> str:
+        """Write through a temporary file and a rename, so that a reader never sees half of it."""
+        self._put(key, io.BytesIO(content))
+        return self.uri(key)
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Write like `write`, unless there is something; returns whether this call did."""
+        return self._put(key, io.BytesIO(content), new=True)
+
+    def _put(self, key: str, content: IO[bytes], *, new: bool = False) -> bool:
+        path = self._path(key)
+        with disk_errors(path):
+            temporary = self.root / self._PARTIAL / uuid4().hex
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("xb") as file:
+                    shutil.copyfileobj(content, file, length=1 << 20)
+                    file.flush()
+                    os.fsync(file.fileno())
+                return _link(temporary, path) if new else bool(temporary.replace(path))
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield every key that starts with ``prefix``, sorted; half-written files are not keys."""
+        folder = self.root / checked_key(prefix.rpartition("/")[0], prefix=True)
+        with disk_errors(folder):
+            found = [path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file()]
+        yield from sorted(key for key in found if key.startswith(prefix) and not key.startswith(f"{self._PARTIAL}/"))
+
+    def upload(self, folder: Path, key: str) -> str:
+        """Store every file of a local folder under a key; returns the address."""
+        for path, name in files_of(folder):
+            with path.open("rb") as file:
+                self._put(f"{key}/{name}", file)
+        return self.uri(key)
+
+    def download(self, key: str, folder: Path) -> None:
+        """Copy everything under a key into a local folder.
+
+        Raises
+        ------
+        DataError
+            If there is nothing under the key.
+        """
+        for found, path in targets_of(self, key, folder):
+            with disk_errors(path):
+                shutil.copyfile(self._path(found), path)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Give a finished file a second name: made whole or not at all, and by one of many."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    return True
