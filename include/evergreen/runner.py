@@ -36,6 +36,7 @@ from evergreen.contract import (
     Window,
     utc_now,
 )
+from evergreen.lease import Lease
 from evergreen.settings import PROJECT_ROOT, get_settings
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, get_store, manifest_uri, read_manifest, write_manifest
@@ -133,7 +134,7 @@ def build_request(
     Raises
     ------
     ConfigurationError
-        If there is no such step or model, or its model.yaml is wrong.
+        If there is no such step or model, its model.yaml is wrong, or the window is longer than it allows.
     DataError
         If the window lies outside the model's data, or an upstream task left no manifest, a failed one, or that of
         another model, step or partition.
@@ -184,14 +185,23 @@ def execute(request: Request) -> Manifest:
     ConfigurationError, DataError
         If the request is refused.
     TemporaryError
-        If the manifest cannot be stored, e.g. because the disk is full.
+        If the manifest cannot be stored, e.g. because the disk is full, or another process is running this task of
+        this run.
     """
     spec = _admit(request.step, request.model, request.window)
-    started = utc_now()
-    ending = _attempt(request, spec)
+    store = get_store()
+    with Lease(store, request.run, request.attempt, get_settings().lease_seconds) as lease:
+        started = utc_now()
+        manifest = _manifest(request, spec, _attempt(request, spec), started)
+        lease.confirm()
+        write_manifest(store, manifest)
+    return manifest
+
+
+def _manifest(request: Request, spec: ModelSpec, ending: Result | Failure, started: datetime) -> Manifest:
     failure = ending if isinstance(ending, Failure) else None
     result = Result() if isinstance(ending, Failure) else ending
-    manifest = Manifest(
+    return Manifest(
         step=request.step,
         model=request.model,
         window=request.window,
@@ -211,8 +221,6 @@ def execute(request: Request) -> Manifest:
         started=started,
         finished=utc_now(),
     )
-    write_manifest(get_store(), manifest)
-    return manifest
 
 
 def _attempt(request: Request, spec: ModelSpec) -> Result | Failure:
@@ -271,6 +279,12 @@ def _admit(step: str, model: str, window: Window) -> ModelSpec:
         raise DataError(
             f"partition {window.start} is before the first partition of {model}, {first}.",
             f"Use a later partition, or change schedule.start in {spec.folder / 'model.yaml'}.",
+        )
+    most = spec.schedule.maximum_backfill_days
+    if window.days > most:
+        raise ConfigurationError(
+            f"{window} has {window.days} days; schedule.maximum_backfill_days of {model} allows {most}.",
+            f"Take it in parts, or raise the limit in {spec.folder / 'model.yaml'}.",
         )
     today = datetime.now(ZoneInfo(zone)).date()
     if window.end > today:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from evergreen import runner
+from evergreen.catalog import load_model
 from evergreen.contract import (
     ConfigurationError,
     DataError,
@@ -176,6 +177,18 @@ def test_a_wrong_request_is_refused_and_nothing_is_written(
     if model == "flight_delay" and step == "ingest":  # also when it was not built here
         with pytest.raises(error):
             runner.execute(Request(step=step, model=model, window=window, run=RUN))
+    assert written(settings) == []
+
+
+def test_a_window_longer_than_the_model_allows_is_refused_and_nothing_is_written(settings: Settings) -> None:
+    most = load_model("flight_delay").schedule.maximum_backfill_days
+    longest = Window(start=date(2013, 1, 1), end=date(2013, 1, 1) + timedelta(days=most - 1))
+    assert runner.build_request("ingest", "flight_delay", longest, RUN, {}, {}).window == longest
+    longer = Window(start=longest.start, end=longest.end + timedelta(days=1))
+    with pytest.raises(ConfigurationError, match=r"2013-01-01..2014-02-05 has 401 days; schedule.maximum_backfill"):
+        runner.build_request("ingest", "flight_delay", longer, RUN, {}, {})
+    with pytest.raises(ConfigurationError, match=r"allows 400. Take it in parts"):
+        runner.execute(Request(step="ingest", model="flight_delay", window=longer, run=RUN))
     assert written(settings) == []
 
 

@@ -1,0 +1,118 @@
+"""What a model reads: its schedule, its sources, and how they become features."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from evergreen.contract import Frozen, Name
+from evergreen.fields import ColumnName, Columns, Count, Cron, Day, Days, FunctionPath, RelativePath, TimeZone
+
+ColumnType = Literal["string", "int64", "double", "boolean", "date", "timestamp"]
+"""``timestamp`` is UTC with microseconds: the only form every engine here agrees on."""
+
+
+RESERVED_COLUMNS = frozenset({"ds", "row", "reason"})
+"""Columns that Evergreen adds to a source's tables: the partition, and what quarantine needs."""
+FEATURE_TABLE_COLUMNS = frozenset({"ds", "event_timestamp", "created_timestamp"})
+"""Columns of examples and feature tables that are no features."""
+
+
+def refuse(problems: list[str]) -> None:
+    """Report every problem of a section at once, a line each: ``field: what is wrong``."""
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+class Schedule(Frozen):
+    """When the daily partition is ingested."""
+
+    cron: Cron = "0 6 * * *"
+    timezone: TimeZone = "UTC"
+    start: Day
+    """The first partition that exists."""
+    maximum_backfill_days: Days = Field(default=400, ge=1)
+    """How many days one run may be given, at most: more would need more memory than any profile has."""
+
+
+class Source(Frozen):
+    """One raw table: who reads a partition of it, its schema, and what is expected of it."""
+
+    name: Name
+    reader: FunctionPath
+    """``file.py:function`` in the model's folder; called with a date, returns a pandas frame or None."""
+    key: Columns = Field(min_length=1)
+    """Columns that identify a row within its partition."""
+    columns: dict[ColumnName, ColumnType] = Field(min_length=1)
+    expectations: RelativePath
+    """A YAML list of Great Expectations expectations, each with a severity."""
+
+    @model_validator(mode="after")
+    def _columns_fit(self) -> Source:
+        problems = [f"key: {column!r} is not in columns" for column in self.key if column not in self.columns]
+        problems += [
+            f"columns: {column!r} is a column that Evergreen adds; choose another name"
+            for column in self.columns
+            if column in RESERVED_COLUMNS
+        ]
+        refuse(problems)
+        return self
+
+
+class FeatureView(Frozen):
+    """One feature table: the SQL that builds it and the Feast entities it is looked up by."""
+
+    name: Name
+    sql: RelativePath
+    entities: Columns = Field(min_length=1)
+    features: Columns = Field(min_length=1)
+    lookback_days: Count = Field(default=0, ge=0, le=400)
+    """How many earlier partitions the SQL reads."""
+
+
+class Examples(Frozen):
+    """The rows the model learns from: entity keys, event time, request-time columns and the label."""
+
+    sql: RelativePath
+    label: ColumnName
+    label_delay_days: Days = Field(default=1, ge=0)
+    """Days until the label of an example is known."""
+    lookback_days: Count = Field(default=0, ge=0, le=400)
+
+
+class Features(Frozen):
+    """How published partitions become model inputs."""
+
+    examples: Examples
+    views: tuple[FeatureView, ...] = ()
+    numeric: Columns = ()
+    categorical: Columns = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Every model input: the numeric ones, then the categorical ones."""
+        return (*self.numeric, *self.categorical)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every entity key of the views, once, in their order."""
+        return tuple(dict.fromkeys(key for view in self.views for key in view.entities))
+
+    @model_validator(mode="after")
+    def _inputs_fit(self) -> Features:
+        label = self.examples.label
+        problems = [] if self.inputs else ["numeric: name at least one input under numeric or categorical"]
+        if label in self.inputs:
+            problems.append(f"examples.label: {label!r} cannot be an input too: the model would see the answer")
+        problems += [f"categorical: {name!r} is numeric too" for name in self.categorical if name in self.numeric]
+        made_by: dict[str, str] = {}
+        for view in self.views:
+            for feature in view.features:
+                if feature in made_by:
+                    problems.append(f"views: {feature!r} is a feature of both {made_by[feature]} and {view.name}")
+                if feature in {label, *self.keys, *FEATURE_TABLE_COLUMNS}:
+                    problems.append(f"views: {feature!r} of {view.name} is the label, an entity or a time column")
+                made_by[feature] = view.name
+        refuse(problems)
+        return self

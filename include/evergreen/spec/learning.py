@@ -1,0 +1,75 @@
+"""How a model learns, and what its challenger must show."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from pydantic import Field
+
+from evergreen.contract import Frozen, Window
+from evergreen.fields import ColumnName, Count, Days, FunctionPath, Number
+from evergreen.spec.metrics import Direction
+
+
+class Windows(Frozen):
+    """How far back training and evaluation reach, in daily partitions.
+
+    The evaluation window ends at the newest labelled partition; training ends the day before it
+    starts, so that neither champion nor challenger has seen what they are judged on.
+    """
+
+    training_days: Days = Field(default=90, ge=1)
+    evaluation_days: Days = Field(default=30, ge=1)
+    minimum_training_rows: Count = Field(default=1000, ge=1)
+    minimum_evaluation_rows: Count = Field(default=500, ge=1)
+
+    def evaluation(self, newest_labelled: date) -> Window:
+        """Return the window both models are judged on."""
+        return Window(start=newest_labelled - timedelta(days=self.evaluation_days - 1), end=newest_labelled)
+
+    def training(self, newest_labelled: date) -> Window:
+        """Return the window the challenger learns from: it ends the day before evaluation starts."""
+        end = self.evaluation(newest_labelled).start - timedelta(days=1)
+        return Window(start=end - timedelta(days=self.training_days - 1), end=end)
+
+
+class Training(Frozen):
+    """The network and how it is trained."""
+
+    network: FunctionPath
+    """``file.py:function``; called with the input schema, returns a torch module."""
+    workers: Count = Field(default=2, ge=1)
+    """Data-parallel Ray Train workers."""
+    epochs: Count = Field(default=5, ge=1)
+    batch_size: Count = Field(default=2048, ge=1)
+    learning_rate: Number = Field(default=2e-3, gt=0)
+    weight_decay: Number = Field(default=1e-4, ge=0)
+    seed: Count = 0
+    classes: Count = Field(default=2, ge=2)
+    """Number of classes of a multiclass task."""
+
+
+class Slice(Frozen):
+    """A column whose every value is judged on its own."""
+
+    column: ColumnName
+    maximum_regression: Number = Field(gt=0)
+    """How much worse the challenger may be on any value, in units of the deciding metric."""
+    minimum_rows: Count = Field(default=500, ge=1)
+
+
+class Gate(Frozen):
+    """What a challenger must show before it may replace the champion."""
+
+    metric: str
+    direction: Direction
+    minimum_improvement: Number = Field(default=0.0, ge=0)
+    """The lower confidence bound of the improvement must exceed this."""
+    confidence: Number = Field(default=0.95, gt=0.5, lt=1)
+    resamples: Count = Field(default=500, ge=100)
+    """Paired bootstrap resamples (Efron & Tibshirani 1993, ch. 16)."""
+    required: tuple[str, ...] = ()
+    """Metrics that must be present and finite, beside the deciding one."""
+    limits: dict[str, Number] = Field(default_factory=dict)
+    """Absolute limit of a metric: a floor when it is maximized, a ceiling when it is minimized."""
+    slices: tuple[Slice, ...] = ()
