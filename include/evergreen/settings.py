@@ -71,15 +71,34 @@ class Settings(BaseSettings):
     postgres_port: Port = 15432
     airflow_port: Port = 8080
     mlflow_port: Port = 5000
+    airflow_url: str | None = None
+    """The Airflow that `evergreen loop` drives when it is not this machine's own, e.g. that of a cluster."""
+    airflow_user: str = "admin"
+    """Its user, with ``EVERGREEN_AIRFLOW_PASSWORD``."""
+    airflow_password: SecretStr | None = None
     mlflow_tracking_uri: str = Field(default_factory=lambda data: f"http://127.0.0.1:{data['mlflow_port']}")
     """User and password come from ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``."""
     ray_address: str = "local"
     """``local`` starts a private Ray in the step's process; otherwise the address of a cluster."""
     runtime: str = Field(default="process", pattern="^(process|kubernetes)$")
     """How the StepOperator runs pods. Read when a task executes, never at parse time."""
+    warm_steps: bool = True
+    """Keep a process with the steps' libraries imported (700 MB), of which local steps are forks (Linux)."""
     step_image: str = "evergreen/step:0.1.0"
     namespace: str = "evergreen-steps"
     """Kubernetes namespace of the step pods."""
+    pod_service_account: str = ""
+    """Service account of the step pods; its token is never mounted. Unset: the namespace's default one."""
+    pod_file: AbsolutePath | None = None
+    """A YAML file that places the step pods and sizes their profiles; docs/kubernetes.md has its keys."""
+    pod_schedule_seconds: Annotated[int, Field(ge=1)] = 600
+    """How long a step pod may look for a node: an autoscaler needs minutes to add one."""
+    pod_start_seconds: Annotated[int, Field(ge=1)] = 600
+    """How long its node may take to start it: the image of a training step is large."""
+    pod_stuck_seconds: Annotated[int, Field(ge=1)] = 120
+    """How long it may be kept from starting by what may go away: an image that cannot be pulled, a missing Secret."""
+    lease_seconds: Annotated[float, Field(ge=1)] = 60
+    """How long a step that is not heard of any more keeps others from running it; see `evergreen.lease`."""
     code_version: str = ""
     """Set in images; in a checkout the git commit is used."""
 

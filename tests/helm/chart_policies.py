@@ -14,8 +14,8 @@ from referencing import Registry, Resource
 
 from pod_policy import restricted_violations
 
-VERSIONS = ("1.31", kubernetes_validate.latest_version())
-"""The oldest that the chart admits, and the newest with a known schema."""
+VERSIONS = ("1.31", "1.36", kubernetes_validate.latest_version())
+"""The oldest that the chart admits, the one of docs/kubernetes.md, and the newest with a known schema."""
 
 CUSTOM = {"RayCluster", "ExternalSecret"}
 """Kinds that the API server learns from an operator: no schema of theirs is at hand."""

@@ -106,7 +106,9 @@ def pods(found: list[Object]) -> Iterator[Object]:
 
 def _templates(one: Object) -> Iterator[tuple[str, Object]]:
     name, spec = one["metadata"]["name"], one.get("spec", {})
-    if one["kind"] in {"Deployment", "StatefulSet", "Job"}:
+    if one["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    if one["kind"] in {"Deployment", "StatefulSet", "Job", "CronJob"}:
         template = copy.deepcopy(spec["template"])
         claims = [claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", ())]
         template["spec"].setdefault("volumes", []).extend(

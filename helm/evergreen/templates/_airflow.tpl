@@ -155,17 +155,17 @@ AIRFLOW__METRICS__STATSD_PORT: {{ .Values.metrics.port | quote }}
     {{- end }}
 {{- end }}
 
-{{/* Does this process have a live job? Airflow's own check; it costs seconds of a core, so it is asked once a minute. */}}
+{{/* Does this process have a live job? Asks the database (files/alive.py): "airflow jobs check" costs seconds of a core. */}}
 {{- define "evergreen.airflow.jobProbes" -}}
-{{- $check := dict "command" (list "airflow" "jobs" "check" (printf "--job-type=%s" .) "--local") -}}
+{{- $check := dict "command" (list "python" "-c" (.root.Files.Get "files/alive.py") .job "90") -}}
 startupProbe:
   exec: {{- toYaml $check | nindent 4 }}
-  periodSeconds: 20
-  timeoutSeconds: 45
-  failureThreshold: 15
+  periodSeconds: 10
+  timeoutSeconds: 20
+  failureThreshold: 30
 livenessProbe:
   exec: {{- toYaml $check | nindent 4 }}
-  periodSeconds: 60
-  timeoutSeconds: 45
+  periodSeconds: 30
+  timeoutSeconds: 20
   failureThreshold: 5
 {{- end }}

@@ -6,9 +6,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from evergreen.contract import ConfigurationError
 from evergreen.local import declared
 from evergreen.local.airflow_config import airflow_environment, airflow_url
-from evergreen.local.credentials import read_credentials
+from evergreen.local.credentials import credentials_file, read_credentials
 from evergreen.local.environment import service_environment, without_proxy
 from evergreen.settings import export_service_environment, get_settings, user_settings
 
@@ -17,18 +18,38 @@ if TYPE_CHECKING:
 
 
 def airflow_api() -> AirflowApi:
-    """Return a client of the embedded Airflow, logged in as its administrator.
+    """Return a client of the Airflow that is named by ``EVERGREEN_AIRFLOW_URL``, else of this machine's own.
 
     Raises
     ------
     ConfigurationError
-        If the services were never started.
+        If no password is given for the one named, or this machine's own was never started.
     """
     from evergreen.local.airflow_api import AirflowApi
 
+    settings = get_settings()
+    if settings.airflow_url is not None:
+        if settings.airflow_password is None:
+            raise ConfigurationError(
+                f"EVERGREEN_AIRFLOW_URL is {settings.airflow_url}, but EVERGREEN_AIRFLOW_PASSWORD is not set.",
+                f"Give the password of the user {settings.airflow_user!r} there.",
+            )
+        return AirflowApi(settings.airflow_url, settings.airflow_user, settings.airflow_password.get_secret_value())
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = without_proxy(os.environ)
     user = user_settings()
     return AirflowApi(airflow_url(user), "admin", read_credentials(user).airflow_admin)
+
+
+def places() -> dict[str, str]:
+    """Return where a person looks: the addresses of the user interfaces, and the file with the passwords."""
+    settings = get_settings()
+    if settings.airflow_url is not None:
+        return {"Airflow": settings.airflow_url, "MLflow": settings.mlflow_tracking_uri}
+    return {
+        "Airflow": airflow_url(settings),
+        "MLflow": settings.mlflow_tracking_uri,
+        "Passwords": str(credentials_file(settings)),
+    }
 
 
 def mlflow_address() -> str:

@@ -13,9 +13,7 @@ from rich.status import Status as RichStatus
 from rich.table import Table
 
 from evergreen.catalog import load_model
-from evergreen.local.access import airflow_api
-from evergreen.local.airflow_config import airflow_url
-from evergreen.local.credentials import credentials_file
+from evergreen.local.access import airflow_api, places
 from evergreen.local.drivers import AirflowDriver, Driver, InProcessDriver, Report
 from evergreen.local.plan import LoopPlan, Period, PeriodLength, label_of, make_plan
 from evergreen.local.summary import PeriodRuns, Row, Summary, summarize
@@ -121,12 +119,9 @@ class _Progress:
 
 
 def _addresses(summary: Summary, path: Path) -> dict[str, str]:
-    settings = get_settings()
     reports = [row.report_uri for row in summary.rows if row.report_uri]
     return {
-        "Airflow": airflow_url(settings),
-        "MLflow": settings.mlflow_tracking_uri,
-        "Passwords": str(credentials_file(settings)),
+        **places(),
         "Reports": reports[-1] if reports else "none yet",
         "Summary": str(path),
     }

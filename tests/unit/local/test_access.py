@@ -1,0 +1,57 @@
+"""Which Airflow `evergreen loop` drives: the one that is named, else this machine's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evergreen.contract import ConfigurationError
+from evergreen.local import access
+from evergreen.local.credentials import ensure_credentials
+from evergreen.settings import get_settings, user_settings
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("EVERGREEN_STATE_DIR", str(tmp_path))
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+def _account(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The account that the client logs in with."""
+    seen: dict[str, str] = {}
+
+    class Client:
+        def __init__(self, url: str, user: str, password: str) -> None:
+            seen.update(url=url, user=user, password=password)
+
+    monkeypatch.setattr("evergreen.local.airflow_api.AirflowApi", Client)
+    access.airflow_api()
+    return seen
+
+
+def test_the_named_one_with_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_AIRFLOW_URL", "http://evergreen-api-server.evergreen.svc:8080")
+    monkeypatch.setenv("EVERGREEN_AIRFLOW_USER", "operator")
+    with pytest.raises(ConfigurationError, match=r"EVERGREEN_AIRFLOW_PASSWORD is not set.*'operator'"):
+        access.airflow_api()
+    monkeypatch.setenv("EVERGREEN_AIRFLOW_PASSWORD", "s3cret")
+    get_settings.cache_clear()
+    url = "http://evergreen-api-server.evergreen.svc:8080"
+    assert _account(monkeypatch) == {"url": url, "user": "operator", "password": "s3cret"}
+    assert access.places()["Airflow"] == url
+    assert "Passwords" not in access.places()
+
+
+def test_else_this_machine_s_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="evergreen up"):
+        access.airflow_api()
+    made = ensure_credentials(user_settings())
+    account = _account(monkeypatch)
+    assert (account["user"], account["password"]) == ("admin", made.airflow_admin)
+    assert account["url"].startswith("http://127.0.0.1:")
+    assert access.places()["Passwords"].startswith(str(tmp_path))
