@@ -10,7 +10,8 @@ moves a model alias.
 
 #### Triage notes
 
-- *Refused at once*: the last day is before the first one; the message says so.
+- *Refused at once*: the last day is before the first one, or there are more days than
+  `schedule.maximum_backfill_days` of model.yaml allows; the message says so.
 - *Days the source has nothing for* are left out; the run is skipped only when it has nothing for the whole range.
 - Running a range again replaces its partitions; clearing the failed task is enough.
 """
@@ -21,17 +22,16 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, chain
 
-from evergreen.catalog import load_models
-from evergreen_airflow.dag_defaults import Tag, dag_options, day_param
+from evergreen_airflow.dag_defaults import Tag, dag_options, day_param, models
 from evergreen_airflow.operator import StepOperator
 
-for spec in load_models():
+for spec in models():
     with DAG(
         f"{spec.name}.backfill",
         schedule=None,
         params={
             "start": day_param("First day", f"Not before {spec.schedule.start}."),
-            "end": day_param("Last day", "Included."),
+            "end": day_param("Last day", f"Included; at most {spec.schedule.maximum_backfill_days} days in all."),
         },
         **{**dag_options(spec, Tag.BACKFILL, __doc__), "max_active_runs": 1},
     ):

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, chain
 
-from evergreen.catalog import load_models
 from evergreen_airflow.assets import features, published
-from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, partition_param
+from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, models, partition_param
 from evergreen_airflow.operator import StepOperator
 
-for spec in load_models():
+for spec in models():
     with DAG(
         f"{spec.name}.features",
         schedule=each_partition_of(published(spec)),

@@ -20,12 +20,11 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, chain
 
-from evergreen.catalog import load_models
 from evergreen_airflow.assets import published
-from evergreen_airflow.dag_defaults import Tag, dag_options, daily, partition_param
+from evergreen_airflow.dag_defaults import Tag, dag_options, daily, models, partition_param
 from evergreen_airflow.operator import StepOperator
 
-for spec in load_models():
+for spec in models():
     with DAG(
         f"{spec.name}.ingest",
         schedule=daily(spec),

@@ -24,12 +24,11 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, chain
 
-from evergreen.catalog import load_models
 from evergreen_airflow.approval import approval, approver
-from evergreen_airflow.dag_defaults import TRAINING_POOL, Tag, dag_options, partition_param
+from evergreen_airflow.dag_defaults import TRAINING_POOL, Tag, dag_options, models, partition_param
 from evergreen_airflow.operator import StepOperator
 
-for spec in load_models():
+for spec in models():
     with DAG(
         f"{spec.name}.train",
         schedule=None,

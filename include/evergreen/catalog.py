@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
@@ -50,14 +50,23 @@ def read_yaml(path: Path) -> Any:
         If the file is missing, unreadable, empty, not UTF-8, not YAML, or gives a key twice; the message names the
         file and, where there is one, the line.
     """
+    return _parse(path, _read_text(path))
+
+
+def _read_text(path: Path) -> str:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)  # noqa: S506  # a safe loader
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path}: there is no such file.", "Create it, or correct its name.") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not UTF-8: byte {error.start} is wrong.", "Save it as UTF-8.") from error
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.", "Check its rights.") from error
+
+
+def _parse(path: Path, text: str) -> Any:
+    try:
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506  # a safe loader
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path}{_yaml_problem(error)}.", "Correct that line.") from error
     except ValueError as error:  # a date such as 2013-02-30
@@ -82,9 +91,61 @@ def model_names(models_dir: Path | None = None) -> list[str]:
     return sorted(path.parent.name for path in root.glob(f"[!.]*/{SPEC_FILE}"))  # hidden: being created
 
 
+class Survey(NamedTuple):
+    """What is in the models folder."""
+
+    models: list[ModelSpec]
+    """The models that are right, sorted by name."""
+    problems: dict[str, ConfigurationError]
+    """What is wrong with the others, by folder."""
+
+
+def survey(models_dir: Path | None = None) -> Survey:
+    """Load the models that are right, and say what is wrong with the others.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no models folder.
+    """
+    models, problems = [], {}
+    for name in model_folders(models_dir):
+        try:
+            spec = load_model(name, models_dir)
+            check_schedule(spec)
+        except ConfigurationError as error:
+            problems[name] = error
+        else:
+            models.append(spec)
+    return Survey(models, problems)
+
+
+def model_folders(models_dir: Path | None = None) -> list[str]:
+    """Return the models, and the folders that should be one, sorted: one without a model.yaml is a mistake.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no models folder.
+    """
+    root = models_dir or get_settings().models_dir
+    if not root.is_dir():
+        raise ConfigurationError(f"{root}: there is no such folder.", "EVERGREEN_MODELS_DIR says where the models are.")
+    return sorted(path.name for path in root.iterdir() if path.name[0] not in "._" and path.is_dir())
+
+
 def load_models(models_dir: Path | None = None) -> list[ModelSpec]:
-    """Load every model, sorted by name; the first wrong one raises ConfigurationError."""
-    return [load_model(name, models_dir) for name in model_names(models_dir)]
+    """Load every model, sorted by name.
+
+    Raises
+    ------
+    ConfigurationError
+        If any is wrong; the message says everything that is wrong with each.
+    """
+    found = survey(models_dir)
+    if found.problems:
+        raise ConfigurationError("\n".join(str(problem) for problem in found.problems.values()))
+    return found.models
 
 
 def load_model(name: str, models_dir: Path | None = None) -> ModelSpec:
@@ -98,21 +159,59 @@ def load_model(name: str, models_dir: Path | None = None) -> ModelSpec:
     root = models_dir or get_settings().models_dir
     path = root / name / SPEC_FILE
     if not re.fullmatch(NAME_PATTERN, name) or not path.is_file():
-        have = ", ".join(model_names(root)) or "none"
-        raise ConfigurationError(
-            f"There is no model {name!r} in {root} (models: {have}).", f"evergreen models new {name} creates it."
+        raise _no_model(root, name)
+    spec = _validated(path, _read_text(path))
+    if spec.name != name:
+        raise ConfigurationError(f"{path}: name: {spec.name!r} differs from its folder {name!r}.", "Make them equal.")
+    return spec
+
+
+def _no_model(root: Path, name: str) -> ConfigurationError:
+    have = ", ".join(model_names(root)) or "none"
+    if name not in model_folders(root):
+        hint = f"evergreen models new {name} creates it."
+        return ConfigurationError(f"There is no model {name!r} in {root} (models: {have}).", hint)
+    if re.fullmatch(NAME_PATTERN, name):
+        return ConfigurationError(
+            f"{root / name / SPEC_FILE}: there is no such file.", "Create it, or move its folder."
         )
-    content = read_yaml(path)
+    return ConfigurationError(
+        f"{root / name}: {name!r} is no name for a model.",
+        "Rename the folder: lower-case letters, digits and underscores, a letter first.",
+    )
+
+
+@lru_cache(maxsize=4096)
+def _validated(path: Path, text: str) -> ModelSpec:
+    """Check a model.yaml once for each content of it: reading it costs 1 % of what parsing it does."""
+    content = _parse(path, text)
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path}: expected a mapping of fields, found {type(content).__name__}.")
     try:
         spec = ModelSpec.model_validate(content)
     except ValidationError as error:
         raise ConfigurationError(_explain(path, error), "Correct the fields; docs/models.md lists them all.") from error
-    if spec.name != name:
-        raise ConfigurationError(f"{path}: name: {spec.name!r} differs from its folder {name!r}.", "Make them equal.")
     spec._folder = path.parent
     return spec
+
+
+def check_schedule(spec: ModelSpec) -> None:
+    """Check what only a cron library can say of a schedule; where there is none (a step image), nothing is said.
+
+    Raises
+    ------
+    ConfigurationError
+        If the schedule is no cron expression.
+    """
+    try:
+        from croniter import croniter  # type: ignore[import-untyped]
+    except ImportError:  # it comes with Airflow
+        return
+    if not croniter.is_valid(spec.schedule.cron):
+        raise ConfigurationError(
+            f"{spec.folder / SPEC_FILE}: schedule.cron: {spec.schedule.cron!r} is not a cron expression.",
+            "Five fields: minute, hour, day of month, month, day of week; every day at six is 0 6 * * *",
+        )
 
 
 def _explain(path: Path, error: ValidationError) -> str:

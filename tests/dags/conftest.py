@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import pytest
 from evergreen.settings import PROJECT_ROOT, get_settings
 
 if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import DagBag
     from airflow.sdk import DAG
     from dag_policy import Parse
 
@@ -26,19 +27,29 @@ DAGS_FOLDER = PROJECT_ROOT / "dags"
 
 
 @pytest.fixture
-def parse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Parse]:
-    """Parse the project's DAG files with the models of another folder; an import error fails the test."""
+def dag_bag(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], DagBag]]:
+    """Parse the project's DAG files with the models of another folder."""
     from airflow.dag_processing.dagbag import DagBag
 
-    def parse_models(models_dir: Path) -> dict[str, DAG]:
+    def parse_models(models_dir: Path) -> DagBag:
         monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(models_dir))
         get_settings.cache_clear()
-        bag = DagBag(dag_folder=DAGS_FOLDER)
-        assert bag.import_errors == {}
-        return dict(bag.dags)
+        return DagBag(dag_folder=DAGS_FOLDER, bundle_path=DAGS_FOLDER)
 
     yield parse_models
     get_settings.cache_clear()
+
+
+@pytest.fixture
+def parse(dag_bag: Callable[[Path], DagBag]) -> Parse:
+    """The same; an import error fails the test."""
+
+    def parse_models(models_dir: Path) -> dict[str, DAG]:
+        bag = dag_bag(models_dir)
+        assert bag.import_errors == {}
+        return dict(bag.dags)
+
+    return parse_models
 
 
 @pytest.fixture

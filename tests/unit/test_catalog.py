@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from evergreen.catalog import config_digest, load_function, load_model, load_models, model_names, read_yaml
+from evergreen.catalog import (
+    config_digest,
+    load_function,
+    load_model,
+    load_models,
+    model_folders,
+    model_names,
+    read_yaml,
+    survey,
+)
 from evergreen.contract import ConfigurationError, DataError
 from evergreen.settings import PROJECT_ROOT
 from evergreen.spec import ModelSpec
@@ -29,11 +39,64 @@ def spec(models_dir: Path) -> ModelSpec:
 
 
 def test_models_are_the_folders_with_a_model_yaml(models_dir: Path) -> None:
-    (models_dir / "notes").mkdir()
+    (models_dir / "__pycache__").mkdir()
+    (models_dir / "README.md").write_text("no folder")
     shutil.copytree(models_dir / "flight_delay", models_dir / ".flight_delay.beingmade")
-    assert model_names(models_dir) == ["flight_delay"]
+    assert model_names(models_dir) == model_folders(models_dir) == ["flight_delay"]
     assert [spec.name for spec in load_models(models_dir)] == ["flight_delay"]
+    (models_dir / "notes").mkdir()
+    assert model_names(models_dir) == ["flight_delay"]
+    assert model_folders(models_dir) == ["flight_delay", "notes"]
+
+
+def test_a_models_folder_that_is_not_there_is_named(models_dir: Path) -> None:
     assert model_names(models_dir / "nowhere") == []
+    for look in (model_folders, survey, load_models):
+        with pytest.raises(ConfigurationError, match=r"nowhere: there is no such folder. EVERGREEN_MODELS_DIR"):
+            look(models_dir / "nowhere")
+
+
+def test_a_wrong_model_leaves_the_others_alone(models_dir: Path) -> None:
+    assert survey(models_dir).problems == {}
+    for name, before, after in (
+        ("no_owner", "owner: flight-operations", "owner:"),
+        ("bad_cron", "0 6 * * *", "0 66 * * *"),
+        ("other_name", "name: flight_delay", "name: somebody"),
+        ("Capital", "", ""),
+    ):
+        shutil.copytree(models_dir / "flight_delay", models_dir / name)
+        path = models_dir / name / "model.yaml"
+        text = path.read_text()
+        path.write_text(
+            (text if name == "other_name" else text.replace("flight_delay", name, 1)).replace(before, after)
+        )
+    (models_dir / "empty").mkdir()
+    found = survey(models_dir)
+    assert [spec.name for spec in found.models] == ["flight_delay"]
+    said = {name: str(problem) for name, problem in found.problems.items()}
+    assert set(said) == {"no_owner", "bad_cron", "other_name", "Capital", "empty"}
+    for name, expected in (
+        ("no_owner", "no_owner/model.yaml: owner: "),
+        ("bad_cron", "bad_cron/model.yaml: schedule.cron: '0 66 * * *' is not a cron expression"),
+        ("other_name", "name: 'somebody' differs from its folder 'other_name'"),
+        ("Capital", "Capital: 'Capital' is no name for a model. Rename the folder"),
+        ("empty", "empty/model.yaml: there is no such file. Create it, or move its folder."),
+    ):
+        assert expected in said[name]
+    with pytest.raises(ConfigurationError) as raised:
+        load_models(models_dir)
+    assert all(problem in str(raised.value) for problem in said.values())
+
+
+def test_a_model_is_read_again_when_it_changes(models_dir: Path) -> None:
+    """Same length, same moment, even the same time stamp: what counts is the content."""
+    path = models_dir / "flight_delay/model.yaml"
+    first, before = load_model("flight_delay", models_dir), path.stat()
+    assert load_model("flight_delay", models_dir) is first
+    path.write_text(path.read_text().replace("team: ml-platform", "team: ml-cookbook"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert load_model("flight_delay", models_dir).team == "ml-cookbook"
 
 
 @pytest.mark.parametrize("name", ["nope", "../models/flight_delay", "", "flight_delay/"])

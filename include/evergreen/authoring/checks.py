@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evergreen.authoring.scaffold import check_name
-from evergreen.catalog import SPEC_FILE, load_model, model_names
+from evergreen.catalog import SPEC_FILE, check_schedule, load_model, model_folders
 from evergreen.contract import ConfigurationError, StepError, Window
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec, Task
@@ -26,7 +26,7 @@ Check = Callable[[], None]
 
 def check_models(names: list[str] | None = None) -> dict[str, list[StepError]]:
     """Check models (default: every folder of the models directory); returns what is wrong with each, by name."""
-    return {name: check_model(name) for name in names or _folders()}
+    return {name: check_model(name) for name in names or model_folders()}
 
 
 def check_model(name: str) -> list[StepError]:
@@ -36,15 +36,6 @@ def check_model(name: str) -> list[StepError]:
     except ConfigurationError as error:
         return [error]
     return [problem for check in _checks(spec) if (problem := _failure(check))]
-
-
-def _folders() -> list[str]:
-    """Return the models, and the folders that should be one: a folder without its model.yaml is a mistake."""
-    root = get_settings().models_dir
-    folders = (
-        (path.name for path in root.iterdir() if path.is_dir() and path.name[0] not in "._") if root.is_dir() else ()
-    )
-    return sorted({*model_names(root), *folders})
 
 
 def _failure(check: Check) -> StepError | None:
@@ -57,7 +48,7 @@ def _failure(check: Check) -> StepError | None:
 
 def _checks(spec: ModelSpec) -> Iterator[Check]:
     yield partial(check_name, spec.name)
-    yield partial(_cron, spec)
+    yield partial(check_schedule, spec)
     for source in spec.sources:
         yield partial(_function, spec, f"sources.{source.name}.reader", source.reader)
     yield partial(_function, spec, "training.network", spec.training.network)
@@ -69,16 +60,6 @@ def _checks(spec: ModelSpec) -> Iterator[Check]:
 
 def _field(spec: ModelSpec, field: str, problem: str, hint: str) -> ConfigurationError:
     return ConfigurationError(f"{spec.folder / SPEC_FILE}: {field}: {problem}.", hint)
-
-
-def _cron(spec: ModelSpec) -> None:
-    try:
-        from croniter import croniter  # type: ignore[import-untyped]
-    except ImportError:  # it comes with Airflow, which a step image does not have
-        return
-    if not croniter.is_valid(spec.schedule.cron):
-        hint = "Five fields: minute, hour, day of month, month, day of week; every day at six is 0 6 * * *"
-        raise _field(spec, "schedule.cron", f"{spec.schedule.cron!r} is not a cron expression", hint)
 
 
 def _function(spec: ModelSpec, field: str, reference: str) -> None:

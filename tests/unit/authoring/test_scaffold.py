@@ -150,7 +150,7 @@ def test_every_problem_of_every_model_is_reported(project: Settings) -> None:
     found = {name: "\n".join(map(str, errors)) for name, errors in check_models().items()}
     assert set(found) == {"demand", "empty", "price", "supply"}
     assert found["price"] == ""
-    assert "There is no model 'empty'" in found["empty"]
+    assert "empty/model.yaml: there is no such file" in found["empty"]
     assert "task: the field is missing" in found["supply"]
     for expected in (
         "model.yaml: schedule.cron: '0 66 * * *' is not a cron expression",
