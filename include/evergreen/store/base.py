@@ -34,6 +34,17 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    def look(self, key: str) -> tuple[bytes, float] | None:
+        """Return the bytes under a key and the seconds since they were written, by the store's own clock, or None."""
+        ...
+
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Store the bytes if those under the key are ``old``; returns whether this call did.
+
+        Of any number of concurrent calls, from any machine, at most one is told True, if no content is written twice.
+        """
+        ...
+
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield every key that starts with ``prefix``, sorted."""
         ...

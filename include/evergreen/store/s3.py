@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,8 @@ class S3Store:
     def read(self, key: str) -> bytes | None:
         """Return the bytes under a key, or None if there is nothing."""
         with s3_errors(self.uri(key)):
-            try:
-                return bytes(self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read())
-            except self._client.exceptions.NoSuchKey:
-                return None
+            answer = self._get(key)
+            return None if answer is None else bytes(answer["Body"].read())
 
     def write(self, key: str, content: bytes) -> str:
         """Store the bytes under a key, replacing what was there; returns the address."""
@@ -46,13 +45,39 @@ class S3Store:
 
     def create(self, key: str, content: bytes) -> bool:
         """Store the bytes under a key that has none yet; returns whether this call did."""
+        return self._put_if(key, content, IfNoneMatch="*")
+
+    def look(self, key: str) -> tuple[bytes, float] | None:
+        """Return the bytes under a key and the seconds since they were written, by the server's clock, or None."""
+        with s3_errors(self.uri(key)):
+            answer = self._get(key)
+            if answer is None:
+                return None
+            now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+            return answer["Body"].read(), max(0.0, (now - answer["LastModified"]).total_seconds())
+
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Store the bytes if those under the key are ``old``; returns whether this call did."""
+        with s3_errors(self.uri(key)):
+            answer = self._get(key)
+            if answer is None or answer["Body"].read() != old:
+                return False
+        return self._put_if(key, new, IfMatch=answer["ETag"])
+
+    def _get(self, key: str) -> Any:
+        try:
+            return self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+        except self._client.exceptions.NoSuchKey:
+            return None
+
+    def _put_if(self, key: str, content: bytes, **condition: str) -> bool:
         from botocore.exceptions import ClientError
 
         with s3_errors(self.uri(key)):
             try:
-                self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=content, IfNoneMatch="*")
+                self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=content, **condition)
             except ClientError as error:
-                # 412: there is something; 409: another such call is under way
+                # 412: the condition does not hold; 409: another such call is under way
                 if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in {409, 412}:
                     return False
                 raise

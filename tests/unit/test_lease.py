@@ -1,0 +1,189 @@
+"""The lease: one process at a time for a task of a run, freed by its end, by time, and never shared."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from evergreen.contract import ConfigurationError, RunIdentity, TemporaryError
+from evergreen.lease import LEASE, Lease, free
+from evergreen.store import LocalStore
+
+RUN = RunIdentity(dag_id="d", run_id="r", task_id="t")
+KEY = f"{RUN.key}/{LEASE}"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+def lease(store: LocalStore, attempt: str = "1-a", seconds: float = 60) -> Lease:
+    return Lease(store, RUN, attempt, seconds)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def grow_old(store: LocalStore, seconds: float) -> None:
+    path = store.root / KEY
+    os.utime(path, times=(time.time() - seconds,) * 2)
+
+
+def test_a_lease_is_taken_once_and_given_back(store: LocalStore) -> None:
+    with lease(store):
+        with pytest.raises(TemporaryError, match=r"running already: attempt 1-a on .* \(process \d+\)") as caught:
+            lease(store, "2-b").__enter__()
+        assert "ends 60 s after" in caught.value.hint
+    with lease(store, "2-b"):
+        pass
+
+
+def test_a_lease_that_is_not_renewed_ends_and_not_before(store: LocalStore) -> None:
+    lease(store)._take()  # and its process died
+    grow_old(store, 59)
+    with pytest.raises(TemporaryError, match="last heard of 59 s ago"):
+        lease(store, "2-b").__enter__()
+    grow_old(store, 61)
+    with lease(store, "2-b"):
+        pass
+
+
+def test_of_many_that_find_an_ended_lease_one_takes_it(store: LocalStore) -> None:
+    lease(store)._take()
+    grow_old(store, 61)
+
+    def take(number: int) -> bool:
+        try:
+            lease(store, str(number))._take()
+        except TemporaryError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(take, range(8))).count(True) == 1
+
+
+def test_it_is_renewed_while_it_is_held(store: LocalStore) -> None:
+    with lease(store, seconds=0.3) as held:
+        first = store.read(KEY)
+        wait_for(lambda: store.read(KEY) != first)
+        time.sleep(0.6)  # twice its life
+        with pytest.raises(TemporaryError, match="running already"):
+            lease(store, "2-b", seconds=0.3).__enter__()
+        held.confirm()
+
+
+def test_who_lost_it_is_told_before_writing_and_leaves_it_to_the_other(store: LocalStore) -> None:
+    with lease(store, seconds=0.2) as held:
+        held._done.set()  # suspended: it renews nothing
+        time.sleep(0.3)
+        with lease(store, "2-b", seconds=60):
+            with pytest.raises(TemporaryError, match="another process took this step over"):
+                held.confirm()
+            taken = store.read(KEY)
+            held.__exit__(None, None, None)
+            assert store.read(KEY) == taken
+
+
+def test_who_lost_it_is_stopped(store: LocalStore) -> None:
+    stopped = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    try:
+        with lease(store, seconds=0.3):
+            store.write(KEY, b'{"holder": "somebody else"}')
+            wait_for(stopped.is_set)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_repeated_request_whose_answer_was_lost_takes_the_lease(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = store.create
+    monkeypatch.setattr(store, "create", lambda key, content: create(key, content) and False)
+    with lease(store):
+        assert json.loads(store.read(KEY) or b"")["attempt"] == "1-a"
+
+
+def test_a_killed_attempt_s_lease_is_freed_by_who_saw_it_end(store: LocalStore) -> None:
+    lease(store)._take()
+    free(store, RUN, "another")
+    with pytest.raises(TemporaryError):
+        lease(store, "2-b").__enter__()
+    free(store, RUN, "1-a")
+    with lease(store, "2-b"):
+        pass
+    free(store, RunIdentity(dag_id="d", run_id="r", task_id="never ran"), "1-a")
+
+
+def test_a_file_that_is_no_lease_is_named(store: LocalStore) -> None:
+    store.write(KEY, b"{")
+    with pytest.raises(ConfigurationError, match=r"lease\.json is no lease"):
+        lease(store).__enter__()
+
+
+STEP = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from evergreen import runner
+from evergreen.contract import Result
+from pathlib import Path
+_, _, marker, seconds = sys.argv
+def run(request, spec):
+    Path(marker).write_text("running")
+    time.sleep(float(seconds))
+    return Result()
+runner.load_step = lambda name: run
+sys.argv[1:] = ["run-step", "ingest", "--model=flight_delay", "--partition=2013-03-01", "--run-id=r"]
+from evergreen.cli import main
+main()
+"""
+
+
+def two_processes(environment: dict[str, str], tmp_path: Path) -> None:
+    """A second process is refused while the first lives, and goes on when the first was killed: its lease ended."""
+    environment = {**os.environ, **environment, "EVERGREEN_LEASE_SECONDS": "3"}
+    script = tmp_path / "step.py"
+    script.write_text(STEP)
+
+    def start(name: str, seconds: float, attempt: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(script), str(tmp_path), str(tmp_path / name), str(seconds)]
+        own = {**environment, "EVERGREEN_ATTEMPT": attempt}
+        return subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    first = start("first", 600, "1-a")
+    try:
+        wait_for((tmp_path / "first").exists)
+        second = start("second", 0, "2-b")
+        _, error = second.communicate(timeout=60)
+        assert second.returncode == 75
+        assert "this step is running already: attempt 1-a" in error
+        assert not (tmp_path / "second").exists()
+    finally:
+        first.kill()
+        first.communicate()
+    deadline = time.monotonic() + 60
+    while (third := start("third", 0, "3-c")).wait(60) == 75:  # as Airflow does: again after a pause
+        assert time.monotonic() < deadline
+    assert third.returncode == 0, third.communicate()
+    assert third.stdout is not None
+    assert json.loads(third.stdout.read())["attempt"] == "3-c"
+
+
+def test_two_processes_of_one_task_do_not_run_at_once(tmp_path: Path) -> None:
+    two_processes({"EVERGREEN_STATE_DIR": str(tmp_path / "state")}, tmp_path)
