@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ NAMESPACE = "evergreen-steps"
 
 
 class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
-    """The emulator, with what it lacks: a new pod is pending, and lists heed label selectors."""
+    """The emulator, with what it lacks: a new pod is pending, lists and watches heed selectors, watch may be ``True``."""
 
     async def _handle(self, request: kmock.Request) -> Any:
         if request.method == kmock.method.POST and isinstance(request.data, dict):
@@ -31,10 +31,26 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
         return await super()._handle(request)
 
     async def _serve_list(self, request: kmock.Request) -> Any:
+        if (request.params or {}).get("watch") == "True":
+            return self._watch(request)
         found = await super()._serve_list(request)
-        selector = (request.params or {}).get("labelSelector", "")
-        found["items"] = [item for item in found["items"] if matches(item["metadata"].get("labels", {}), selector)]
+        found["items"] = [item for item in found["items"] if _selected(item, request)]
         return found
+
+    async def _watch(self, request: kmock.Request) -> AsyncIterator[Any]:
+        async for change in super()._serve_watch(request):
+            if not change or _selected(change["object"], request):
+                yield change
+
+
+def _selected(item: dict[str, Any], request: kmock.Request) -> bool:
+    """Tell whether an object is what a request selects by its labels, or by its name or what it is about."""
+    params = request.params or {}
+    fields = {"metadata.name": item["metadata"]["name"]}
+    fields |= {f"involvedObject.{name}": value for name, value in item.get("involvedObject", {}).items()}
+    return matches(item["metadata"].get("labels", {}), params.get("labelSelector", "")) and matches(
+        fields, params.get("fieldSelector", "")
+    )
 
 
 def matches(labels: dict[str, str], selector: str) -> bool:

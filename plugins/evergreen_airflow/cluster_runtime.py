@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk.exceptions import AirflowException
+from kubernetes.client import ApiClient
 from kubernetes.client import models as k8s
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from evergreen.contract import EXIT_CODES, FailureClass
+from evergreen.settings import get_settings
 from evergreen_airflow.outcome import Ending
+from evergreen_airflow.pod_ending import ending_of, refusal
+from evergreen_airflow.pod_trigger import StepPodTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
 ATTEMPT = "EVERGREEN_ATTEMPT"
 """Names the execution of a task; a pod, and the manifest it writes, carry that of the try that launched it."""
 _EVENT_ATTEMPT = "evergreen_attempt"
 _CONFLICT = 409
-_SURROUNDINGS = frozenset(
-    {"Evicted", "Preempting", "Shutdown", "NodeShutdown", "NodeLost", "Terminated", "DeadlineExceeded", "NodeAffinity"}
-)
-"""Reasons of a pod's failure that are not the step's own."""
 
 
 class ClusterPodOperator(KubernetesPodOperator):
@@ -48,12 +48,17 @@ class ClusterPodOperator(KubernetesPodOperator):
             pod = super().get_or_create_pod(pod_request_obj, context)
         except ApiException as error:
             if error.status != _CONFLICT:
-                raise
+                raise refusal(error.status, error.body or error.reason or "") from error
             self.log.info("Pod %s is there already: watching it.", pod_request_obj.metadata.name)
             pod = self.hook.get_pod(pod_request_obj.metadata.name, pod_request_obj.metadata.namespace)
         # an adopted pod writes its manifest under the attempt of the try that launched it
         self.trigger_kwargs = {_EVENT_ATTEMPT: variables_of(pod)[ATTEMPT]}
         return pod
+
+    def defer(self, *, trigger: BaseTrigger, **arguments: Any) -> NoReturn:
+        """Wait with `StepPodTrigger` in the place of the provider's trigger, which polls."""
+        _, given = trigger.serialize()
+        super().defer(trigger=StepPodTrigger(stuck_seconds=get_settings().pod_stuck_seconds, **given), **arguments)
 
     def convert_config_file_to_dict(self) -> None:
         """Give the trigger the cluster's address once.
@@ -84,6 +89,7 @@ class ClusterPodOperator(KubernetesPodOperator):
         (#41867). Here it is one of two witnesses, and the manifest is the other.
         """
         attempt = event[_EVENT_ATTEMPT]
+        self.get_logs = not event.get("log_is_complete")  # else the trigger has logged every line
         self.trigger_kwargs = {_EVENT_ATTEMPT: attempt}  # for a re-deferral
         trouble: Exception | None = None
         try:
@@ -91,7 +97,7 @@ class ClusterPodOperator(KubernetesPodOperator):
         except (AirflowException, ApiException, HTTPError) as error:
             trouble = error
             self.log.warning("Kubernetes: %s", error)
-        self._value = self.conclude(context, attempt, ending_of(self._observed_pod, event, trouble))
+        self._value = self.conclude(context, attempt, _ending(self._observed_pod, event, trouble))
         return self._value
 
 
@@ -100,22 +106,9 @@ def variables_of(pod: k8s.V1Pod) -> Mapping[str, str]:
     return {variable.name: variable.value or "" for variable in pod.spec.containers[0].env or ()}
 
 
-def ending_of(pod: k8s.V1Pod | None, event: Mapping[str, Any], trouble: Exception | None) -> Ending:
-    """Return how a pod ended, as far as the pod, the trigger's event and the provider's exception tell."""
-    told = str(event.get("message") or trouble or "")
-    if pod is None or pod.status is None:
-        return Ending(None, told or "its pod is gone")
-    statuses = [status for status in pod.status.container_statuses or () if status.name == pod.spec.containers[0].name]
-    terminated = statuses[0].state.terminated if statuses and statuses[0].state else None
-    if pod.status.reason in _SURROUNDINGS or pod.metadata.deletion_timestamp:
-        code = terminated.exit_code if terminated else None
-        detail = ": ".join(filter(None, (pod.status.reason or "deleted", pod.status.message)))
-        return Ending(code, detail, FailureClass.TEMPORARY)
-    if terminated is None:
-        return Ending(0 if pod.status.phase == "Succeeded" else None, told or f"phase {pod.status.phase}")
-    detail = (terminated.message or terminated.reason or "").strip()
-    if terminated.reason == "OOMKilled":
-        return Ending(terminated.exit_code, detail, FailureClass.OUT_OF_MEMORY)
-    if terminated.exit_code == EXIT_CODES[FailureClass.OUT_OF_MEMORY]:  # killed, and not for its memory
-        return Ending(terminated.exit_code, detail, FailureClass.TEMPORARY)
-    return Ending(terminated.exit_code, detail)
+def _ending(pod: k8s.V1Pod | None, event: Mapping[str, Any], trouble: Exception | None) -> Ending:
+    """Return how a pod ended: what the trigger saw, else what the pod tells, else the provider's exception."""
+    if "ending" in event:
+        return Ending.from_dict(event["ending"])
+    seen = ending_of(ApiClient().sanitize_for_serialization(pod)) if pod is not None else None
+    return seen or Ending(None, str(event.get("message") or trouble or "its pod is gone"))

@@ -187,7 +187,10 @@ class StepOperator(ClusterPodOperator):
             raise airflow_error(error) from None  # the message says it all
         if not self.deferrable:
             return self.conclude(context, _attempt(context), ending)
-        super().execute(context)  # raises TaskDeferred, unless the pod it found has ended
+        try:
+            super().execute(context)  # raises TaskDeferred, unless the pod it found has ended
+        except StepError as error:  # the cluster refused the pod
+            raise airflow_error(error) from None
         assert self._value is not None  # noqa: S101  # then the end was concluded
         return self._value
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
@@ -33,6 +34,9 @@ class Ending:
     """Its last words."""
     failure_class: FailureClass | None = None
     """Set when the surroundings, not the step, decided: a deadline, an eviction."""
+    ran: bool = True
+    """False: its container never started."""
+    hint: str = ""
 
     @property
     def cause(self) -> FailureClass:
@@ -43,8 +47,20 @@ class Ending:
             return FailureClass.CONFIGURATION
         return failure_class_of(self.exit_code)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Ending:
+        """Return what `as_dict` has taken apart."""
+        failure_class = fields["failure_class"]
+        return cls(**{**fields, "failure_class": FailureClass(failure_class) if failure_class else None})
+
     def __str__(self) -> str:
-        ended = "ended" if self.exit_code is None else f"ended with exit code {self.exit_code}"
+        ended = "ended" if self.ran else "never started"
+        if self.exit_code is not None:
+            ended = f"{ended} with exit code {self.exit_code}"
         return f"{ended} ({self.detail})" if self.detail else ended
 
 
@@ -66,6 +82,8 @@ def accept(manifest: Manifest | None, ending: Ending, *, attempt: str, model: st
         it was written. Exit 0 is no proof of anything (apache/airflow #41867: failed pods marked success).
     """
     if manifest is None or manifest.attempt != attempt:
+        if not ending.ran:
+            raise StepFailed(ending.cause, f"step {step} of {model} {ending}.", ending.hint)
         left = "no manifest" if manifest is None else f"only the manifest of another attempt, {manifest.attempt}"
         if ending.exit_code == 0:
             raise StepFailed(
@@ -73,7 +91,7 @@ def accept(manifest: Manifest | None, ending: Ending, *, attempt: str, model: st
                 f"step {step} of {model} {ending} but left {left}.",
                 "Its output is not to be trusted: read its log, then clear the task.",
             )
-        raise StepFailed(ending.cause, f"step {step} of {model} {ending} and left {left}.")
+        raise StepFailed(ending.cause, f"step {step} of {model} {ending} and left {left}.", ending.hint)
     if (manifest.model, manifest.step) != (model, step):
         raise StepFailed(
             FailureClass.BUG,

@@ -13,6 +13,9 @@ from evergreen.contract import ConfigurationError, RunIdentity
 from evergreen.spec import Profile
 
 COMMAND = ("python", "-m", "evergreen")
+NAME = "evergreen-step"
+SELECTOR = f"app.kubernetes.io/name={NAME}"
+"""Finds every pod of a step."""
 SETTINGS, SECRETS = "evergreen-settings", "evergreen-secrets"
 """The config map and the secret that every step reads its environment from."""
 GRACE_SECONDS = 30
@@ -84,7 +87,7 @@ def _hardened() -> dict[str, Any]:
 def labels(model: str, step: str) -> dict[str, str]:
     """Return the labels a step pod is found by; Airflow adds DAG, run, task and try."""
     return {
-        "app.kubernetes.io/name": "evergreen-step",
+        "app.kubernetes.io/name": NAME,
         "app.kubernetes.io/component": step,
         "app.kubernetes.io/part-of": "evergreen",
         "app.kubernetes.io/managed-by": "airflow",

@@ -17,11 +17,9 @@ import tenacity
 from airflow.jobs.triggerer_job_runner import TriggerRunner
 from airflow.providers.cncf.kubernetes.utils.pod_manager import PodManager
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
-from kubernetes.client.exceptions import ApiException
 from kubernetes.config import kube_config
 
 from evergreen.settings import Settings, get_settings
-from evergreen_airflow.cluster_runtime import ending_of
 from evergreen_airflow.operator import StepOperator
 from kubernetes_kit import Api, Cluster, matches, running_cluster
 from operator_kit import Kit, task_context
@@ -123,7 +121,7 @@ def test_pod_is_the_rendered_one(kit: Kit, cluster: Cluster) -> None:
         ('raise DataError("No rows.", "Load them.")', AirflowFailException, "data: No rows. Load them."),
         ('raise TemporaryError("No answer.", "Wait.")', AirflowException, "temporary: No answer. Wait."),
         ('return Result(status="skipped", reason="nothing there")', AirflowSkipException, "nothing there"),
-        ("os._exit(0)", AirflowFailException, "exit code 0 .* but left no manifest"),
+        ("os._exit(0)", AirflowFailException, "exit code 0 but left no manifest"),
         ("os._exit(65)", AirflowFailException, "exit code 65"),
     ],
 )
@@ -232,7 +230,7 @@ def test_pod_whose_creation_was_not_answered_is_found_again(
 def test_refused_request_is_not_taken_for_a_conflict(kit: Kit, server: tuple[Cluster, Api]) -> None:
     _, api = server
     api["post"] << 403
-    with pytest.raises(ApiException, match="403"):
+    with pytest.raises(AirflowFailException, match=r"the cluster forbids the pod \(403\)"):
         quick(kit).execute(task_context())
 
 
@@ -325,11 +323,6 @@ def test_refused_upstream_skips_without_a_pod(kit: Kit, cluster: Cluster) -> Non
     with pytest.raises(AirflowSkipException, match="gate: not better"):
         quick(kit, step="register", upstream={"gate": "gate"}).execute(task_context(task_id="register"))
     assert cluster.pods() == []
-
-
-def test_ending_of_a_pod_that_was_never_seen() -> None:
-    assert str(ending_of(None, {}, None)) == "ended (its pod is gone)"
-    assert str(ending_of(None, {"message": "no such node"}, None)) == "ended (no such node)"
 
 
 def test_label_selectors_of_the_stand_in() -> None:

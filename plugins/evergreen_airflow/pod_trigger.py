@@ -1,0 +1,162 @@
+"""What a deferred step waits for: the end of its pod, told by the watch that all steps share."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from typing import Any
+
+from aiohttp import ClientError
+from airflow.providers.cncf.kubernetes.exceptions import KubernetesApiPermissionError
+from airflow.providers.cncf.kubernetes.triggers.pod import ContainerState, KubernetesPodTrigger
+from airflow.triggers.base import TriggerEvent
+from kubernetes_asyncio.client import ApiException
+
+from evergreen.contract import FailureClass
+from evergreen_airflow.outcome import Ending
+from evergreen_airflow.pod_ending import ending_of, is_running, is_scheduled, obstacle_of, slow_start
+from evergreen_airflow.pod_watch import PodView, PodWatch, watching
+
+_STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?\S* (.*)", re.DOTALL)
+_OVERLAP = 5
+"""Seconds that are read again, so that no line is missed; lines that were logged are known by their time."""
+_NODE_LOST_SECONDS = 60
+
+
+class StepPodTrigger(KubernetesPodTrigger):
+    """The provider's trigger, waiting in its own way.
+
+    It shares one watch with all others instead of polling; tells what became of the pod, which may be gone when the
+    task resumes; gives up on a pod that cannot start; and logs the pod's lines and events while it runs, which shows
+    them in the task's log without any worker.
+
+    Parameters
+    ----------
+    stuck_seconds
+        How long an obstacle that may go away (an image that cannot be pulled, a missing Secret) may last.
+    arguments
+        Those of the provider's trigger; ``schedule_timeout`` and ``startup_timeout`` bound the rest of the start.
+    """
+
+    def __init__(self, stuck_seconds: float = 120, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.stuck_seconds = stuck_seconds
+        self._began = time.monotonic()
+        self._since: dict[str, float] = {}
+        self._last_line = ""
+        self._log_read: float | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the import path and arguments that rebuild this trigger in the triggerer."""
+        _, arguments = super().serialize()
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            **arguments,
+            "stuck_seconds": self.stuck_seconds,
+        }
+
+    async def _wait_for_pod_start(self) -> ContainerState:
+        return ContainerState.UNDEFINED  # start and end are one wait
+
+    async def _wait_for_container_completion(self) -> TriggerEvent:
+        async with watching(self.hook, self.pod_namespace, self.pod_name) as (watch, view):
+            reading = asyncio.create_task(self._log_while_running(watch, view))
+            try:
+                status, ending = await self._wait(view)
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+            complete = not view.gone and ending.ran and await self._log_lines(watch)
+            for event in await view.changed(0):
+                self.log.info("Pod event: %s", event)
+        return self._event(status, ending, complete=complete)
+
+    async def _wait(self, view: PodView) -> tuple[str, Ending]:
+        """Wait until the pod has ended, or must be given up."""
+        while True:
+            if view.error:
+                raise KubernetesApiPermissionError(f"the triggerer may not watch pods: {view.error.reason}")
+            ending = ending_of(view.pod, gone=view.gone)
+            if ending is not None:
+                return "success" if ending.exit_code == 0 else "failed", ending
+            limit, given_up = self._limit(view.pod)
+            left = limit - time.monotonic()
+            if left <= 0:
+                return "timeout", given_up
+            for event in await view.changed(None if left == math.inf else left):
+                self.log.info("Pod event: %s", event)
+
+    def _limit(self, pod: dict[str, Any]) -> tuple[float, Ending]:
+        """Return when the pod is given up if nothing changes until then, and how the step has ended then."""
+        deadline = self.trigger_kwargs.get("_execution_deadline")
+        left = math.inf if deadline is None else deadline - time.time()
+        limits = [(time.monotonic() + left, _overdue())]
+        if not pod:
+            return limits[0]
+        if (pod["metadata"]).get("deletionTimestamp"):
+            lost = Ending(None, "its pod was deleted, and its node does not answer", FailureClass.TEMPORARY)
+            limits.append((self._first("deleted") + (self.termination_grace_period or 30) + _NODE_LOST_SECONDS, lost))
+        elif not is_running(pod):
+            limits.append(self._start_limit(pod))
+        return min(limits, key=lambda limit: limit[0])
+
+    def _start_limit(self, pod: dict[str, Any]) -> tuple[float, Ending]:
+        obstacle = obstacle_of(pod)
+        if obstacle and obstacle.final:
+            return self._began, obstacle.ending
+        if obstacle and obstacle.scheduled:
+            return self._first("stuck") + self.stuck_seconds, obstacle.ending
+        if is_scheduled(pod):
+            return self._first("scheduled") + self.startup_timeout, slow_start(pod, self.startup_timeout)
+        ending = obstacle.ending if obstacle else slow_start(pod, self.schedule_timeout)
+        return self._began + self.schedule_timeout, ending
+
+    def _first(self, what: str) -> float:
+        return self._since.setdefault(what, time.monotonic())
+
+    # --- the log ------------------------------------------------------------------------------------------------
+
+    async def _log_while_running(self, watch: PodWatch, view: PodView) -> None:
+        if not self.get_logs or not self.logging_interval:
+            return
+        while True:
+            await asyncio.sleep(self.logging_interval)
+            if is_running(view.pod):
+                await self._log_lines(watch)
+
+    async def _log_lines(self, watch: PodWatch) -> bool:
+        """Log the pod's lines that are new; return whether they could be read."""
+        if not self.get_logs:
+            return False
+        now = time.monotonic()
+        since = None if self._log_read is None else math.ceil(now - self._log_read) + _OVERLAP
+        try:
+            lines = await watch.read_log(self.pod_name, self.base_container_name, since)
+        except (ApiException, ClientError, OSError, TimeoutError) as error:
+            self.log.debug("The log of %s cannot be read now: %r", self.pod_name, error)
+            return False
+        self._log_read = now
+        for text in lines:
+            found = _STAMPED.match(text)
+            stamp = f"{found[1]}{(found[2] or '.'):0<10}" if found else self._last_line
+            if found is None or stamp > self._last_line:
+                self.log.info("%s", found[3] if found else text)
+            self._last_line = max(stamp, self._last_line)
+        return True
+
+    def _event(self, status: str, ending: Ending, *, complete: bool) -> TriggerEvent:
+        payload = {
+            "status": status,
+            "namespace": self.pod_namespace,
+            "name": self.pod_name,
+            "message": str(ending),
+            "ending": ending.as_dict(),
+            "log_is_complete": complete,
+            **self.trigger_kwargs,
+        }
+        return TriggerEvent(payload)  # type: ignore[no-untyped-call]
+
+
+def _overdue() -> Ending:
+    return Ending(None, "stopped at its deadline, the task's execution_timeout", FailureClass.TEMPORARY)
