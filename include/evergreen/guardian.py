@@ -107,7 +107,6 @@ class Guardian:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _become_command(self, guardian: int) -> None:
-        code = 126
         try:
             signal.set_wakeup_fd(-1)
             for number in (*STOP_SIGNALS, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
@@ -119,6 +118,15 @@ class Guardian:
                 os._exit(OUT_OF_MEMORY)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        except OSError as error:
+            say(f"{self.command[0]}: {error.strerror}")
+            os._exit(126)
+        self.execute()
+
+    def execute(self) -> None:
+        """Become the command, in its own process; never returns."""
+        code = 126
+        try:
             os.execvp(self.command[0], self.command)  # noqa: S606  # no shell is the point
         except FileNotFoundError as error:
             say(f"{self.command[0]}: {error.strerror}")

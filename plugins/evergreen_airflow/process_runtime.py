@@ -10,12 +10,14 @@ sidecar, its volume or its probe would not be the same task.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,9 +30,13 @@ from kubernetes.utils.quantity import parse_quantity
 
 from evergreen import guardian
 from evergreen.contract import ConfigurationError, FailureClass
+from evergreen.local.environment import BASE_VARIABLES
+from evergreen.local.status import run_folder
+from evergreen.local.warm import NotWarmError, WarmStep, socket_path
+from evergreen.local.warm import start as start_warm
 from evergreen.settings import get_settings
 from evergreen_airflow.outcome import Ending
-from evergreen_airflow.pod import GRACE_SECONDS, expand
+from evergreen_airflow.pod import COMMAND, GRACE_SECONDS, expand
 
 HONOURED = "honoured"
 CLUSTER = "left to the cluster: it decides where the pod runs or what it may do, not what it does"
@@ -79,8 +85,6 @@ POD: dict[str, Any] = {
 }
 """Every pod field this runtime knows; a field that is not here is refused."""
 
-_BASE_VARIABLES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
-"""What a process needs of the machine it runs on; everything else comes from the pod, as it would in a cluster."""
 _MOUNTS = {"/tmp": "tmp", "/dev/shm": "shm"}  # noqa: S108
 _LINE = 1 << 16
 _WATCH_SECONDS = 0.5
@@ -109,21 +113,64 @@ class PodProcess:
         _check_values(self.spec)
         self.container = self.spec["containers"][0]
         self.log = log
-        self._process: subprocess.Popen[str] | None = None
-        self._overdue = False
+        self._process: subprocess.Popen[str] | WarmStep | None = None
+        self._overdue = self._stopped = False
 
     def run(self) -> Ending:
         """Run the pod's command until it and everything it started have ended."""
+        try:
+            return self._run(warm=True)
+        except NotWarmError as error:  # it took the step with it, whole: nobody asked for that
+            self.log.info("%s; starting a process of its own", error)
+            return self._run(warm=False)
+
+    def _run(self, *, warm: bool) -> Ending:
         # Ray puts sockets below it, whose paths may have 107 characters: not the state folder, not macOS' TMPDIR
         scratch = tempfile.mkdtemp(prefix="evergreen-", dir="/tmp")
         try:
             environment = self._environment(scratch)
-            command = [*self._guardian(scratch), "--", *self._command(environment)]
+            command = self._command(environment)
+            self._process = self._warm(scratch, command, environment) if warm else None
+            self._process = self._process or self._cold(scratch, command, environment)
+            if self._stopped:  # before there was anything to stop
+                self.kill()
         except BaseException:
             guardian.remove(scratch)
             raise
-        self._process = subprocess.Popen(
-            command,
+        ended = threading.Event()
+        threading.Thread(target=self._watch, args=(ended, os.getppid()), daemon=True).start()
+        try:
+            last_words = self._stream()
+            exit_code = self._process.wait()
+        except NotWarmError as error:
+            guardian.remove(scratch)
+            if not self._stopped:
+                raise
+            exit_code, last_words = 128 + signal.SIGTERM, str(error)
+        finally:
+            ended.set()
+            _close(self._process)
+            with suppress(NotWarmError):
+                self._process.wait()
+        if self._overdue:
+            limit = self.spec["activeDeadlineSeconds"]
+            return Ending(exit_code, f"stopped after {limit} s, its time limit", FailureClass.TEMPORARY)
+        return Ending(exit_code, last_words)
+
+    def _warm(self, scratch: str, command: list[str], environment: dict[str, str]) -> WarmStep | None:
+        """Start a step as a fork of the warm service, or return None where that cannot be."""
+        if tuple(command[1:4]) != (*COMMAND[1:], "run-step") or _limits(self.container).get("nvidia.com/gpu"):
+            return None
+        try:
+            path = socket_path(run_folder(get_settings()))
+            return start_warm(path, self._options(scratch), command, environment)
+        except NotWarmError as error:
+            self.log.debug("a process of its own: %s", error)
+            return None
+
+    def _cold(self, scratch: str, command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", guardian.__file__, *self._options(scratch), "--", *command],
             stdin=subprocess.PIPE,  # held by this process alone: when it ends, however, the guardian sees the end
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -133,27 +180,12 @@ class PodProcess:
             encoding="utf-8",
             errors="backslashreplace",
         )
-        ended = threading.Event()
-        threading.Thread(target=self._watch, args=(ended, os.getppid()), daemon=True).start()
-        try:
-            last_words = self._stream()
-            exit_code = self._process.wait()
-        finally:
-            ended.set()
-            self.kill()
-            self._process.wait()
-        if self._overdue:
-            limit = self.spec["activeDeadlineSeconds"]
-            return Ending(exit_code, f"stopped after {limit} s, its time limit", FailureClass.TEMPORARY)
-        return Ending(exit_code, last_words)
 
     def kill(self) -> None:
         """Ask the guardian to end the whole process tree; returns at once."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        assert self._process.stdin is not None  # noqa: S101  # opened as a pipe
-        self._process.stdin.close()
+        self._stopped = True
+        if self._process is not None:
+            _close(self._process)
 
     def _stream(self) -> str:
         """Log the output line by line; return the line that says most about the end."""
@@ -181,12 +213,13 @@ class PodProcess:
                 self.kill()
                 return
 
-    def _guardian(self, scratch: str) -> list[str]:
-        command = [sys.executable, "-I", "-S", guardian.__file__, f"--scratch={scratch}"]
-        command.append(f"--grace={self.spec.get('terminationGracePeriodSeconds', GRACE_SECONDS)}")
+    def _options(self, scratch: str) -> list[str]:
+        """Return the guardian's options."""
+        options = [f"--scratch={scratch}"]
+        options.append(f"--grace={self.spec.get('terminationGracePeriodSeconds', GRACE_SECONDS)}")
         if memory := _limits(self.container).get("memory"):
-            command.append(f"--memory-limit={int(parse_quantity(memory))}")
-        return command
+            options.append(f"--memory-limit={int(parse_quantity(memory))}")
+        return options
 
     def _command(self, environment: dict[str, str]) -> list[str]:
         given: list[str] = [*self.container["command"], *self.container.get("args", ())]
@@ -194,13 +227,19 @@ class PodProcess:
         return [sys.executable if command[0] in {"python", "python3"} else command[0], *command[1:]]
 
     def _environment(self, scratch: str) -> dict[str, str]:
-        variables = {name: os.environ[name] for name in _BASE_VARIABLES if name in os.environ}
+        variables = {name: os.environ[name] for name in BASE_VARIABLES if name in os.environ}
         variables |= {"EVERGREEN_STATE_DIR": str(get_settings().state_dir), "TMPDIR": scratch}
         for source in self.container.get("envFrom", ()):
             variables |= _variables(source)
         for variable in self.container.get("env", ()):
             variables[variable["name"]] = expand(variable.get("value", ""), variables)
         return variables
+
+
+def _close(process: subprocess.Popen[str] | WarmStep) -> None:
+    process.terminate()
+    assert process.stdin is not None  # noqa: S101  # opened as a pipe
+    process.stdin.close()
 
 
 def _refuse(value: Any, known: Any, path: str) -> None:

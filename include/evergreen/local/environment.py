@@ -24,6 +24,9 @@ QUIET = {
 }
 """Nothing phones home."""
 
+BASE_VARIABLES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+"""What a process needs of the machine it runs on; everything else comes from the pod, as it would in a cluster."""
+
 MLFLOW_USER = "admin"
 _LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -64,6 +67,12 @@ def service_environment(config: Mapping[str, str]) -> dict[str, str]:
     programs = str(Path(sys.executable).parent)
     path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
     return {**os.environ, **config, "PATH": path, "no_proxy": config["NO_PROXY"], "PYTHONUNBUFFERED": "1"}
+
+
+def step_environment(service: Mapping[str, str], config: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return what the warm service is started with: what every step gets, without the secrets and the attempt."""
+    base = {name: service[name] for name in BASE_VARIABLES if name in service}
+    return {**base, **config, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
 
 
 def without_proxy(environment: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,11 +22,15 @@ from evergreen.local.environment import (
     MLFLOW_USER,
     service_environment,
     step_config,
+    step_environment,
     step_secrets,
     write_step_environment,
 )
-from evergreen.local.files import write_private
+from evergreen.local.files import make_folder, write_private
 from evergreen.local.postgres import EmbeddedPostgres, connect, create_databases, plain_environment
+from evergreen.local.status import run_folder
+from evergreen.local.warm import connect as connect_warm
+from evergreen.local.warm import socket_path
 from evergreen.settings import Settings, get_settings
 
 HEARTBEAT_SECONDS = 30.0
@@ -92,6 +97,7 @@ def build_services(user: Settings) -> list[Service]:
         *services,
         _mlflow(settings, credentials, environment, needs),
         *_airflow(settings, credentials, {**environment, **airflow_environment(settings)}, needs),
+        *_warm_steps(settings, environment, config),
     ]
 
 
@@ -180,6 +186,28 @@ def _airflow(
     # no log servers: they would listen on every interface, and the API server reads the same files from the disk
     quiet = "--skip-serve-logs"
     return [api, component("scheduler", quiet), component("dag-processor"), component("triggerer", quiet)]
+
+
+def _warm_steps(settings: Settings, environment: Mapping[str, str], config: Mapping[str, str]) -> list[Service]:
+    """Return the service that forks steps; none where processes that have imported much cannot safely fork."""
+    if not (settings.warm_steps and sys.platform == "linux"):
+        return []
+    path, scratch = socket_path(run_folder(settings)), run_folder(settings) / "warm"
+
+    def prepare() -> None:
+        shutil.rmtree(scratch, ignore_errors=True)
+        make_folder(scratch, mode=0o700)
+
+    return [
+        Service(
+            name="warm-steps",
+            command=lambda: [sys.executable, "-m", "evergreen.local.warm_server", str(path)],
+            environment=step_environment(environment, config, scratch),
+            check=lambda _: connect_warm(path).close(),
+            prepare=prepare,
+            grace=5,
+        )
+    ]
 
 
 def _migrate(settings: Settings, environment: Mapping[str, str]) -> None:

@@ -61,22 +61,21 @@ class Version:
 def connect() -> MlflowClient:
     """Return a client of the configured MLflow server."""
     export_service_environment()
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     # MLflow's default goes on for minutes; a step that cannot reach the server is retried by Airflow
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    import_mlflow()
     import mlflow
 
-    _import_request_headers()
     uri = get_settings().mlflow_tracking_uri
     mlflow.set_tracking_uri(uri)  # what logs and loads models asks for it in the process
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)
 
 
-def _import_request_headers() -> None:
-    """Import what MLflow asks for request headers, but not Feast.
+def import_mlflow() -> None:
+    """Import MLflow and what it asks for request headers, but not Feast.
 
     Before its first request MLflow loads every plugin that may have headers to add. Feast is one, for a data source
     that is not used here, and costs each process that talks to MLflow 4.6 s.
@@ -84,6 +83,7 @@ def _import_request_headers() -> None:
     module = "mlflow.tracking.request_header.registry"
     if module in sys.modules:
         return
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     from mlflow.utils import plugins
 
     every = plugins.get_entry_points
