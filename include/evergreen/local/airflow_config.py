@@ -40,6 +40,8 @@ def airflow_sections(settings: Settings, credentials: Credentials) -> Sections:
             "dags_folder": str(PROJECT_ROOT / "dags"),
             "plugins_folder": str(PROJECT_ROOT / "plugins"),
             "load_examples": "False",
+            # else the graph of assets fails: its query, json #> text, is json #> varchar from psycopg 3
+            "compress_serialized_dags": "True",
             "fernet_key": credentials.airflow_fernet_key,
             "hostname_callable": "socket.gethostname",  # a full name costs a DNS query, offline a timeout
             "simple_auth_manager_users": ",".join(f"{name}:{name}" for name in credentials.airflow_passwords),
