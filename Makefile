@@ -1,6 +1,6 @@
 # Everything a person does with this project. Everything lives in .venv/ and .evergreen/.
 .DEFAULT_GOAL := help
-.PHONY: help run test up down status lint bench clean setup lock
+.PHONY: help run test up down status lint bench clean setup lock images test-images
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # The first Python 3.11-3.13 of these; `make setup PYTHON=...` takes another.
@@ -14,9 +14,11 @@ TORCH_INDEX ?=
 LOOP ?=
 PYTEST ?=
 BENCH ?=
+# Arguments of tools/images.py (`make images IMAGES="--registry registry.example.com/ml --push"`).
+IMAGES ?=
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: up  ## Set up, start the services, replay half a year, leave the services up
 	@.venv/bin/evergreen loop $(LOOP)
@@ -49,6 +51,18 @@ setup:  ## Create .venv from the lock (does nothing when it is up to date)
 		"(found: $(or $(PYTHON),none on the PATH)): install one, or name it, make setup PYTHON=/path/to/python3.12" >&2; exit 78; }
 	@"$(PYTHON)" tools/setup_environment.py --torch-index="$(TORCH_INDEX)"
 
-lock: setup  ## Resolve requirements-dev.txt into requirements.lock again
-	@.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 \
-		--override tools/lock-overrides.txt requirements-dev.txt -o requirements.lock
+LOCK = .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
+	--python-version 3.11 --override tools/lock-overrides.txt
+PART = $(LOCK) --no-annotate --constraints requirements.lock
+lock: setup  ## Resolve the requirements again: requirements.lock, and the part of it that each image installs
+	@$(LOCK) requirements-dev.txt -o requirements.lock
+	@$(PART) requirements.txt -o docker/airflow/requirements.lock
+	@$(PART) docker/step/requirements.txt -o docker/step/requirements.lock
+	@$(PART) docker/trial/postgres.txt -o docker/trial/postgres.lock
+	@$(PART) docker/trial/seaweedfs.txt -o docker/trial/seaweedfs.lock
+
+images:  ## Build the container images with Podman or Docker (docs/images.md)
+	@"$(PYTHON)" tools/images.py --torch-index="$(TORCH_INDEX)" $(IMAGES)
+
+test-images: setup  ## Run what `make images` has built, and test it
+	@.venv/bin/pytest -m images tests/images $(PYTEST)
