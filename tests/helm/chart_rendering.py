@@ -16,7 +16,9 @@ RELEASE = "evergreen"
 PLATFORM, STEPS = "evergreen", "evergreen-steps"
 Object = dict[str, Any]
 
+AUTHORITY = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 EXTERNAL: Object = {
+    "caBundle": AUTHORITY,
     "database": {"host": "db.example.com"},
     "objectStore": {"bucket": "models", "endpoint": "https://s3.example.com"},
     "metrics": {"host": "collector.example.com"},
@@ -28,6 +30,7 @@ GIT: Object = {
 CASES: dict[str, Object] = {
     "production": EXTERNAL,
     "trial": TRIAL,
+    "trial-with-features": {**TRIAL, "feastOnline": {"enabled": True}},
     "kuberay": {**EXTERNAL, "ray": {"kuberay": {"enabled": True}}},
     "kubernetes-executor": {**EXTERNAL, **GIT, "airflow": {"executor": "KubernetesExecutor"}},
     "git-sync": {**TRIAL, **GIT},
@@ -44,12 +47,35 @@ CASES: dict[str, Object] = {
             "mlflow": {"host": "mlflow.example.com", "tlsSecret": "mlflow-tls"},
         },
         "networkPolicies": {"ingressFrom": [{"namespaceSelector": {"matchLabels": {"team": "ingress"}}}]},
-        "scheduling": {"ray": {"tolerations": [{"key": "gpu", "operator": "Exists"}], "nodeSelector": {"pool": "gpu"}}},
+        "scheduling": {
+            "ray": {"tolerations": [{"key": "gpu", "operator": "Exists"}], "nodeSelector": {"pool": "gpu"}},
+            "steps": {"tolerations": [{"key": "spot", "operator": "Exists"}], "nodeSelector": {"pool": "steps"}},
+        },
+        "profiles": {
+            "gpu": {
+                "requests": {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": "2"},
+                "limits": {"cpu": "16", "memory": "32Gi", "nvidia.com/gpu": "2"},
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+            }
+        },
         "ray": {"workers": {"gpus": 1}},
         "resources": {"rayWorker": {"limits": {"nvidia.com/gpu": 1}, "requests": {"nvidia.com/gpu": 1}}},
         "serviceAccounts": {"annotations": {"apiServer": {"cloud.example.com/role": "reader"}}},
     },
-    "cloud-identity": {**EXTERNAL, "objectStore": {"bucket": "models", "keys": False}, "ray": {"enabled": False}},
+    "encrypted": {
+        **EXTERNAL,
+        "tls": {"secret": "evergreen-tls"},
+        "feastOnline": {"enabled": True, "tlsSecret": "feast-tls"},
+        "airflow": {"executor": "KubernetesExecutor"},
+        "networkPolicies": {"feastOnlineFrom": [{"namespaceSelector": {"matchLabels": {"team": "scoring"}}}]},
+    },
+    "cloud-identity": {
+        **EXTERNAL,
+        "caBundle": "",
+        "database": {"host": "db", "rootCertificate": "system"},
+        "objectStore": {"bucket": "models", "keys": False},
+        "ray": {"enabled": False},
+    },
 }
 
 

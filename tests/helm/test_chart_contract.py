@@ -7,13 +7,14 @@ import json
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from chart_policies import references
 from chart_rendering import CASES, STEPS, TRIAL, Object, containers, objects, of_kind, parse, pick, pods, render
 from cryptography.fernet import Fernet
 from mlflow.server.security_utils import is_allowed_host_header
 
 from evergreen.settings import Settings
-from evergreen_airflow import pod
+from evergreen_airflow import placement, pod
 
 
 def _settings(case: str) -> dict[str, str]:
@@ -63,9 +64,59 @@ def test_all_containers_run_as_the_user_of_the_step_pods() -> None:
 
 def test_every_profile_of_a_step_fits_into_the_limits_of_the_namespace() -> None:
     (limits,) = pick(objects("trial"), "LimitRange", "evergreen-steps")["spec"]["limits"]
-    for resources in pod.PROFILES.values():
+    for resources in placement.PROFILES.values():
         assert int(resources.limits["cpu"]) <= int(limits["max"]["cpu"])
         assert int(resources.limits["memory"].removesuffix("Gi")) <= int(limits["max"]["memory"].removesuffix("Gi"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_operator_understands_what_every_step_pod_gets_of_the_cluster(case: str) -> None:
+    for one in of_kind(objects(case), "ConfigMap"):
+        if one["metadata"]["name"] == "evergreen-pods":
+            found = placement.Placement.model_validate(yaml.safe_load(one["data"]["pods.yaml"]))
+            assert found.priorityClassName == "evergreen-steps"
+
+
+def test_a_cluster_s_own_places_and_profiles_reach_the_step_pods() -> None:
+    text = pick(objects("everything"), "ConfigMap", "evergreen-pods")["data"]["pods.yaml"]
+    found = placement.Placement.model_validate(yaml.safe_load(text))
+    arguments = found.pod_arguments("gpu")
+    assert [each.key for each in arguments["tolerations"]] == ["spot", "nvidia.com/gpu"]
+    assert arguments["node_selector"] == {"pool": "steps"}
+    assert arguments["container_resources"].limits["nvidia.com/gpu"] == "2"
+    assert [each.name for each in arguments["image_pull_secrets"]] == ["registry"]
+    for name in ("scheduler", "triggerer"):
+        spec = pick(objects("everything"), "Deployment", f"evergreen-{name}")["spec"]["template"]["spec"]
+        (variable,) = [one["value"] for one in spec["containers"][0]["env"] if one["name"] == "EVERGREEN_POD_FILE"]
+        (mount,) = [one["mountPath"] for one in spec["containers"][0]["volumeMounts"] if one["name"] == "pods"]
+        assert variable == f"{mount}/pods.yaml"
+
+
+def test_step_pods_find_the_authorities_where_their_variables_say() -> None:
+    found = objects("everything")
+    text = pick(found, "ConfigMap", "evergreen-pods")["data"]["pods.yaml"]
+    arguments = placement.Placement.model_validate(yaml.safe_load(text)).pod_arguments("small")
+    (volume,) = [one for one in arguments["volumes"] if one.name == "ca"]
+    (mount,) = [one for one in arguments["volume_mounts"] if one.name == "ca"]
+    assert {"tmp", "shm"} <= {one.name for one in arguments["volumes"]}
+    (there,) = [
+        one["data"]
+        for one in of_kind(found, "ConfigMap")
+        if one["metadata"]["name"] == volume.config_map.name and one["metadata"]["namespace"] == STEPS
+    ]
+    files = {f"{mount.mount_path}/{name}" for name in there}
+    settings = _settings("everything")
+    assert {
+        settings[name] for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PGSSLROOTCERT")
+    } == files
+    assert "volumes" not in placement.Placement().pod_arguments("small")
+
+
+def test_step_pods_run_as_the_account_that_the_chart_makes() -> None:
+    found = objects("trial")
+    account = pick(found, "ServiceAccount", _settings("trial")["EVERGREEN_POD_SERVICE_ACCOUNT"])
+    assert account["metadata"]["namespace"] == STEPS
+    assert not [one for one in of_kind(found, "RoleBinding") for s in one["subjects"] if s["name"] == "evergreen-step"]
 
 
 def test_secrets_of_a_trial_fit_together() -> None:

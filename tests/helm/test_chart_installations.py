@@ -62,6 +62,9 @@ def test_what_pods_need_is_rendered_or_documented(case: str) -> None:
         external |= {("Secret", PLATFORM, "key"), ("Secret", STEPS, "key")}
     if values.get("images", {}).get("pullSecrets"):
         external |= {("Secret", PLATFORM, "registry"), ("Secret", STEPS, "registry")}
+    if values.get("tls"):
+        external |= {("Secret", PLATFORM, "evergreen-tls"), ("Secret", STEPS, "feast-tls")}
+        external.add(("Secret", STEPS, "evergreen-feast-online"))
     assert policies.dangling(objects(case), external) == []
 
 

@@ -118,6 +118,9 @@ NEEDED = [
     ("kubernetes-executor", steps("worker"), platform("api-server"), 8080),
     ("kubernetes-executor", steps("worker"), WORLD, 6443),
     ("kubernetes-executor", platform("dag-processor"), WORLD, 22),
+    ("trial-with-features", steps("feast-online"), platform("postgres"), 5432),
+    ("encrypted", Peer("scoring", {}), steps("feast-online"), 6566),
+    ("encrypted", steps("feast-online"), WORLD, 5432),
     ("everything", INGRESS, platform("api-server"), 8080),
     ("everything", INGRESS, platform("mlflow"), 5000),
 ]
@@ -144,6 +147,10 @@ FORBIDDEN = [
     ("trial", STRANGER, steps("ray-head"), 10001),
     ("trial", NEIGHBOUR, platform("postgres"), 5432),
     ("trial", NEIGHBOUR, steps("ray-head"), 10001),
+    ("trial-with-features", STRANGER, steps("feast-online"), 6566),
+    ("trial-with-features", STEP, steps("feast-online"), 6566),
+    ("trial-with-features", steps("feast-online"), platform("seaweedfs"), 8333),
+    ("encrypted", STRANGER, steps("feast-online"), 6566),
     ("production", STEP, WORLD, 6443),
     ("production", INGRESS, platform("api-server"), 8080),
     ("kubernetes-executor", steps("worker"), WORLD, 5432),  # a task needs no database

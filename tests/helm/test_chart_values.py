@@ -43,6 +43,11 @@ WRONG: list[tuple[Object, Object, str]] = [
     (TRIAL, {"resources": {"mlflow": {"limits": None}}}, "missing property 'limits'"),
     (TRIAL, {"resources": {"mlflow": {"limits": {"memory": "2 GB"}}}}, "/resources/mlflow/limits/memory"),
     (TRIAL, {"stepNamespace": {"name": "evergreen"}}, "steps need one of their own"),
+    (TRIAL, {"profiles": {"huge": {}}}, "additional properties 'huge' not allowed"),
+    (TRIAL, {"profiles": {"gpu": {"limits": {"cpu": "1", "memory": "1Gi"}}}}, "missing property 'requests'"),
+    (EXTERNAL, {"caBundle": ""}, "verify-full needs the authority that signed the server's certificate"),
+    (EXTERNAL, {"caBundle": "ca.pem"}, "caBundle: this is no PEM text"),
+    (TRIAL, {"tls": {"secret": "x"}}, "tls.secret: clients must know who signed this certificate"),
     (TRIAL, {"networkPolicies": {"databaseCidrs": ["10.0.0.1"]}}, "/networkPolicies/databaseCidrs/0"),
 ]
 
@@ -64,6 +69,11 @@ def test_wrong_values_are_refused(base: Object, change: Object, message: str) ->
         ({"settings": {"EVERGREEN_CODE_VERSION": "abc"}}, "EVERGREEN_CODE_VERSION", "abc"),
         ({"ray": {"enabled": False}}, "EVERGREEN_RAY_ADDRESS", None),
         ({"objectStore": {"endpoint": ""}}, "EVERGREEN_S3_ENDPOINT", None),
+        ({}, "PGSSLROOTCERT", "/etc/evergreen/ca/ca.crt"),
+        ({"database": {"rootCertificate": "system"}}, "PGSSLROOTCERT", "system"),
+        ({}, "AWS_CA_BUNDLE", "/etc/evergreen/ca/ca.crt"),
+        ({}, "EVERGREEN_MLFLOW_TRACKING_URI", "http://evergreen-mlflow.evergreen.svc:5000"),
+        ({"tls": {"secret": "x"}}, "EVERGREEN_MLFLOW_TRACKING_URI", "https://evergreen-mlflow.evergreen.svc:5000"),
     ],
 )
 def test_values_reach_the_settings_of_the_steps(change: Object, at: str, expected: Any) -> None:

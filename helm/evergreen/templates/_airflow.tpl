@@ -39,6 +39,10 @@ AIRFLOW__WORKERS__EXECUTION_API_RETRIES: "12"  # tasks ride out a restart of the
 AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX: "5"
 AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS: "30"
 AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL: "1"  # the default, 5 s, holds a finished task's slot that long
+EVERGREEN_POD_FILE: /etc/evergreen/pods/pods.yaml
+{{- if .Values.tls.secret }}
+AIRFLOW__API__SSL_CA_FILE: /etc/evergreen/ca/ca.crt
+{{- end }}
 {{- if eq .Values.airflow.executor "KubernetesExecutor" }}
 AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE: {{ .Values.stepNamespace.name }}
 AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE: /opt/evergreen-worker/pod.yaml
@@ -98,6 +102,8 @@ AIRFLOW__METRICS__STATSD_PORT: {{ .Values.metrics.port | quote }}
 {{- define "evergreen.airflow.volumes" -}}
 - {name: home, emptyDir: {sizeLimit: 10Gi}}
 - {name: tmp, emptyDir: {sizeLimit: 2Gi}}
+- {name: pods, configMap: {name: {{ include "evergreen.name" . }}-pods}}
+{{- include "evergreen.authoritiesVolume" . }}
 {{- if .Values.dags.gitSync.enabled }}
 - {name: git, emptyDir: {sizeLimit: 1Gi}}
 {{- with .Values.dags.gitSync.existingSecret }}
@@ -109,6 +115,8 @@ AIRFLOW__METRICS__STATSD_PORT: {{ .Values.metrics.port | quote }}
 {{- define "evergreen.airflow.mounts" -}}
 - {name: home, mountPath: /opt/airflow}
 - {name: tmp, mountPath: /tmp}
+- {name: pods, mountPath: /etc/evergreen/pods, readOnly: true}
+{{- include "evergreen.authoritiesMount" . }}
 {{- if .Values.dags.gitSync.enabled }}
 - {name: git, mountPath: /git, readOnly: true}
 {{- end }}

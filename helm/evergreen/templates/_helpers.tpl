@@ -58,8 +58,8 @@ enableServiceLinks: false
 {{- with .grace }}
 terminationGracePeriodSeconds: {{ . }}
 {{- end }}
-{{- if and (eq .group "platform") (ne .role "bootstrap") .root.Values.priorityClass.create }}
-priorityClassName: {{ include "evergreen.name" .root }}-platform
+{{- if and (ne .role "bootstrap") .root.Values.priorityClass.create }}
+priorityClassName: {{ include "evergreen.name" .root }}-{{ eq .group "platform" | ternary "platform" "steps" }}
 {{- end }}
 securityContext:
   {{- include "evergreen.podSecurity" .root | nindent 2 }}
@@ -124,12 +124,59 @@ topologySpreadConstraints:
 {{- end }}
 
 {{- define "evergreen.databaseQuery" -}}
-{{- if .Values.trial.enabled -}}
-sslmode=disable
-{{- else -}}
-sslmode={{ .Values.database.sslmode }}
-{{- with .Values.database.rootCertificate }}&sslrootcert={{ . }}{{ end }}
-{{- end -}}
+sslmode={{ .Values.trial.enabled | ternary "disable" .Values.database.sslmode }}
+{{- end }}
+
+{{/* Where libpq finds the authority of the database's certificate: PGSSLROOTCERT. */}}
+{{- define "evergreen.databaseAuthority" -}}
+{{- if .Values.trial.enabled }}{{ else if .Values.database.rootCertificate }}{{ .Values.database.rootCertificate }}{{ else if .Values.caBundle }}/etc/evergreen/ca/ca.crt{{ end -}}
+{{- end }}
+
+{{/* The certificate authorities of caBundle, as each library wants to be told of them. */}}
+{{- define "evergreen.authorities" -}}
+{{- if .Values.caBundle }}
+AWS_CA_BUNDLE: /etc/evergreen/ca/ca.crt
+REQUESTS_CA_BUNDLE: /etc/evergreen/ca/ca.crt
+SSL_CERT_FILE: /etc/evergreen/ca/ca.crt
+{{- end }}
+{{- with include "evergreen.databaseAuthority" . }}
+PGSSLROOTCERT: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "evergreen.authoritiesEnv" -}}
+{{- range $name, $value := include "evergreen.authorities" . | fromYaml }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end }}
+
+{{- define "evergreen.authoritiesMount" -}}
+{{- if .Values.caBundle }}
+- {name: ca, mountPath: /etc/evergreen/ca, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "evergreen.authoritiesVolume" -}}
+{{- if .Values.caBundle }}
+- {name: ca, configMap: {name: evergreen-ca}}
+{{- end }}
+{{- end }}
+
+{{/* The certificate that a server of the platform shows. */}}
+{{- define "evergreen.certificateMount" -}}
+{{- if .Values.tls.secret }}
+- {name: certificate, mountPath: /etc/evergreen/tls, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "evergreen.certificateVolume" -}}
+{{- with .Values.tls.secret }}
+- {name: certificate, secret: {secretName: {{ . }}, defaultMode: 0440}}
+{{- end }}
+{{- end }}
+
+{{- define "evergreen.scheme" -}}
+{{- if .Values.tls.secret }}https{{ else }}http{{ end -}}
 {{- end }}
 
 {{/* A database's address without its password, which libpq takes from PGPASSWORD: root, user, database. */}}
@@ -156,11 +203,11 @@ s3://{{ include "evergreen.bucket" . }}{{ with .Values.objectStore.prefix }}/{{ 
 {{- end }}
 
 {{- define "evergreen.mlflowUrl" -}}
-http://{{ include "evergreen.name" . }}-mlflow.{{ .Release.Namespace }}.svc:5000
+{{ include "evergreen.scheme" . }}://{{ include "evergreen.name" . }}-mlflow.{{ .Release.Namespace }}.svc:5000
 {{- end }}
 
 {{- define "evergreen.apiServerUrl" -}}
-http://{{ include "evergreen.name" . }}-api-server.{{ .Release.Namespace }}.svc:8080
+{{ include "evergreen.scheme" . }}://{{ include "evergreen.name" . }}-api-server.{{ .Release.Namespace }}.svc:8080
 {{- end }}
 
 {{- define "evergreen.rayHead" -}}
@@ -172,6 +219,7 @@ http://{{ include "evergreen.name" . }}-api-server.{{ .Release.Namespace }}.svc:
 EVERGREEN_RUNTIME: kubernetes
 EVERGREEN_NAMESPACE: {{ .Values.stepNamespace.name }}
 EVERGREEN_STEP_IMAGE: {{ include "evergreen.image" (dict "root" . "image" "step") }}
+EVERGREEN_POD_SERVICE_ACCOUNT: {{ include "evergreen.name" . }}-step
 EVERGREEN_STATE_DIR: /tmp/evergreen
 EVERGREEN_ARTIFACT_ROOT: {{ include "evergreen.root" . }}/artifacts
 EVERGREEN_LAKE_ROOT: {{ include "evergreen.root" . }}/lake
@@ -195,8 +243,31 @@ MLFLOW_DISABLE_TELEMETRY: "true"
 RAY_TRAIN_V2_ENABLED: "1"
 RAY_USAGE_STATS_ENABLED: "0"
 SCARF_ANALYTICS: "false"
+{{- include "evergreen.authorities" . }}
 {{- with .Values.settings }}
 {{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* What every step pod gets of this cluster: read by the StepOperator from EVERGREEN_POD_FILE. */}}
+{{- define "evergreen.stepPods" -}}
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if .Values.priorityClass.create }}
+priorityClassName: {{ include "evergreen.name" . }}-steps
+{{- end }}
+{{- with .Values.scheduling.steps.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.scheduling.steps.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if .Values.caBundle }}
+caConfigMap: evergreen-ca
+{{- end }}
+{{- with .Values.profiles }}
+profiles: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
@@ -219,8 +290,26 @@ spec:
       {{- include "evergreen.labels" . | nindent 6 }}
 {{- end }}
 
+{{/* root, autoscaling (the values of one component). */}}
 {{- define "evergreen.autoscaled" -}}
-{{- if and .Values.airflow.autoscaling.enabled (not .Values.trial.enabled) }}true{{ end -}}
+{{- if and .autoscaling.enabled (not .root.Values.trial.enabled) }}true{{ end -}}
+{{- end }}
+
+{{/* root, component, namespace, autoscaling. */}}
+{{- define "evergreen.autoscaler" -}}
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  {{- include "evergreen.metadata" . | nindent 2 }}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ include "evergreen.name" .root }}-{{ .component }}}
+  minReplicas: {{ .autoscaling.minReplicas }}
+  maxReplicas: {{ .autoscaling.maxReplicas }}
+  metrics:
+    - type: Resource
+      resource:
+        name: cpu
+        target: {type: Utilization, averageUtilization: {{ .autoscaling.targetCPU }}}
 {{- end }}
 
 {{/*

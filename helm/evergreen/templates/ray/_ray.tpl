@@ -57,7 +57,9 @@ containers:
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
       - {name: shm, mountPath: /dev/shm}
+      {{- include "evergreen.authoritiesMount" .root | nindent 6 }}
 volumes:
+  {{- include "evergreen.authoritiesVolume" .root | nindent 2 }}
   - {name: tmp, emptyDir: {sizeLimit: 20Gi}}
   - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ index .root.Values.resources (ternary "rayHead" "rayWorker" $head) "requests" "memory" }}}}
 {{- end }}

@@ -1,5 +1,5 @@
 {{- define "evergreen.net.namespace" -}}
-{{- if has .component (list "steps" "ray-head" "ray-worker" "worker") }}{{ .root.Values.stepNamespace.name }}{{ else }}{{ .root.Release.Namespace }}{{ end -}}
+{{- if has .component (list "steps" "ray-head" "ray-worker" "worker" "feast-online") }}{{ .root.Values.stepNamespace.name }}{{ else }}{{ .root.Release.Namespace }}{{ end -}}
 {{- end }}
 
 {{/* Step pods are made by the StepOperator, which labels them so. */}}
