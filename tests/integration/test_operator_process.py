@@ -8,13 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
@@ -27,6 +24,7 @@ from evergreen.settings import Settings, get_settings
 from evergreen_airflow import pod as pods
 from evergreen_airflow.process_runtime import PodProcess
 from operator_kit import Kit, task_context
+from process_kit import alive, eventually, pids
 
 pytestmark = pytest.mark.integration
 
@@ -43,28 +41,6 @@ STAY = "time.sleep(600)\n"
 @pytest.fixture
 def kit(tmp_path: Path, settings: Settings) -> Kit:
     return Kit(tmp_path, settings.state_dir)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def pids(folder: Path, *names: str) -> list[int]:
-    files = [folder / name for name in names]
-    assert eventually(lambda: all(file.exists() and file.read_text() for file in files)), "the step never started"
-    return [int(file.read_text()) for file in files]
 
 
 class Lines:

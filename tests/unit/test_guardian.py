@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from evergreen import guardian
+from process_kit import alive, eventually, pid_in
 
 START = [sys.executable, "-I", "-S", guardian.__file__]
 LEAVE_DAEMON = """
@@ -32,27 +33,6 @@ while not os.path.exists(sys.argv[1] + "/daemon"):
 open(sys.argv[1] + "/command", "w").write(str(os.getpid()))
 """
 STAY = "time.sleep(600)\n"
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def pid_in(path: Path) -> int:
-    assert eventually(lambda: path.exists() and path.read_text() != ""), f"{path} was never written"
-    return int(path.read_text())
 
 
 def python(code: str, *arguments: str | Path) -> list[str]:

@@ -55,6 +55,7 @@ Not Ray: it reads its settings when it is imported, and a step's own Ray has oth
 """
 MAY_DIFFER = ("EVERGREEN_", "MLFLOW_TRACKING_", "TMPDIR")
 """How variables begin that no library reads when it is imported; in all others a step must agree with the service."""
+CODE = Path(guardian.__file__).parent
 _REQUEST_BYTES = 1 << 20
 _REQUEST_SECONDS = 2.0
 
@@ -92,6 +93,7 @@ class Server:
         self.code = code_stamp()
         self.imports_set: dict[str, str] = {}
         self._steps: dict[int, socket.socket] = {}
+        self._stale = False
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -105,7 +107,7 @@ class Server:
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
-        while self._steps or self._is_fresh():
+        while self._steps or not self._stale:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if self._woken in ready:
                 os.read(self._woken, 512)
@@ -113,8 +115,7 @@ class Server:
             if self._listener.fileno() in ready:
                 self._answer(self._listener.accept()[0])
         log.info("the code has changed: starting anew")
-        again = [sys.executable, "-m", "evergreen.local.warm_server", str(self.path)]
-        os.execve(sys.executable, again, self.started_with)  # noqa: S606  # itself
+        os.execve(sys.executable, sys.orig_argv, self.started_with)  # noqa: S606  # itself
 
     def _listen(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -123,9 +124,6 @@ class Server:
             self._listener.bind(address)
         os.umask(before)
         self._listener.listen()
-
-    def _is_fresh(self) -> bool:
-        return self.code == code_stamp()
 
     def _answer(self, connection: socket.socket) -> None:
         """Start the step that is asked for, or say why not."""
@@ -159,7 +157,8 @@ class Server:
         """Return why a fork of this process would not be what the request asks for, or nothing."""
         if (request["code"], request["python"]) != (guardian.__file__, sys.executable):
             return "the warm service belongs to another installation"
-        if not self._is_fresh():
+        self._stale = self._stale or self.code != code_stamp()  # asked by a step only: an editor saves often
+        if self._stale:
             return "the code has changed since the warm service started"
         ours, asked = self.started_with, request["environment"]
         differ = {name for name in ours.keys() | asked.keys() if ours.get(name) != asked.get(name)}
@@ -220,7 +219,7 @@ def environment_at_start() -> dict[str, str]:
 
 def code_stamp() -> tuple[tuple[str, int, int], ...]:
     """Return what changes with the lifecycle's code or with what is installed."""
-    files = sorted(Path(guardian.__file__).parent.rglob("*.py"))
+    files = sorted(CODE.rglob("*.py"))
     found = [(path, path.stat()) for path in (*files, Path(sysconfig.get_path("purelib")))]
     return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
