@@ -14,7 +14,8 @@ evidence in the artifact store under `decisions/<model>/`.
 - *gate green, register and promote skipped*: "not justified" is a result. The gate's XCom says why.
 - *assemble fails (data)*: too few labelled rows in a window; publish the missing partitions or change `windows`.
 - *train fails (out of memory)*: it is tried once more on the next larger profile; then raise `resources.training`.
-- *approve waits*: a person must approve under *Required actions*; no answer in time is a rejection.
+- *approve waits*: a person must approve under *Required actions*; no answer in time is a rejection. *promote skipped*
+  after it: rejected; its reason and `evergreen history` say by whom.
 - Clearing `train` resumes from the last checkpoint of the same run; it never starts a second registry version.
 """
 
@@ -24,7 +25,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, chain
 
-from evergreen_airflow.approval import approval, approver
+from evergreen_airflow.approval import answer, approval
 from evergreen_airflow.dag_defaults import TRAINING_POOL, Tag, dag_options, models, partition_param
 from evergreen_airflow.operator import StepOperator
 
@@ -61,6 +62,6 @@ for spec in models():
             step="promote",
             spec=spec,
             upstream={"register": "register", "gate": "gate"},
-            params_json=approver(spec),
+            params_json=answer(spec),
         )
         chain(assemble, train, evaluate, gate, register, *approval(spec), promote)

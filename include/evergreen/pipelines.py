@@ -31,6 +31,9 @@ PIPELINES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 """Pipeline -> step -> the steps of the same run whose manifests it is given. A task is called like its step."""
 
+APPROVED, REJECTED = "Approve", "Reject"
+"""What a person answers between ``register`` and ``promote``, where a model asks for it."""
+
 
 def dag_id(model: str, pipeline: str) -> str:
     """Return the DAG that runs a pipeline of a model."""

@@ -4,34 +4,47 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.hitl import HITLOperator
 
+from evergreen.pipelines import APPROVED, REJECTED
 from evergreen.spec import ModelSpec
 
+_BODY = """\
+{{ ti.xcom_pull(task_ids='gate')['why'] }}
 
-def approval(spec: ModelSpec) -> list[ApprovalOperator]:
+{% for name, value in ti.xcom_pull(task_ids='evaluate') | dictsort -%}
+- {{ name }}: {{ value }}
+{% endfor %}
+Version {{ ti.xcom_pull(task_ids='register')['version'] }} in the registry.
+"""
+
+
+def approval(spec: ModelSpec) -> list[HITLOperator]:
     """Return the approval task of a model, or nothing when its ``model.yaml`` does not require one.
 
-    The task parks in ``awaiting_input`` and holds no slot; silence is a rejection, and a rejection skips
-    the promotion.
+    The task parks in ``awaiting_input`` and holds no slot; silence is a rejection. Airflow's ApprovalOperator would
+    skip the promotion after a rejection: here ``promote`` is told the answer, skips itself and records who gave it.
     """
     if not spec.approval.required:
         return []
     return [
-        ApprovalOperator(
+        HITLOperator(
             task_id="approve",
             subject=f"Promote the challenger of {spec.name}?",
-            body="{{ ti.xcom_pull(task_ids='gate')['why'] }}\n\n"
-            "Evaluation: `{{ ti.xcom_pull(task_ids='evaluate') }}`\n\n"
-            "Registered: `{{ ti.xcom_pull(task_ids='register') }}`",
-            defaults=ApprovalOperator.REJECT,
+            body=_BODY,
+            options=[APPROVED, REJECTED],
+            defaults=REJECTED,
             response_timeout=timedelta(hours=spec.approval.timeout_hours),
         )
     ]
 
 
-def approver(spec: ModelSpec) -> dict[str, str]:
-    """Return the parameter that tells ``promote`` who approved, for the decision's record."""
+def answer(spec: ModelSpec) -> dict[str, str]:
+    """Return the parameters that tell ``promote`` what was answered and by whom; nobody, when time ran out."""
     if not spec.approval.required:
         return {}
-    return {"approved_by": "{{ ti.xcom_pull(task_ids='approve')['responded_by_user']['name'] }}"}
+    given = "ti.xcom_pull(task_ids='approve')"
+    return {
+        "answer": f"{{{{ {given}['chosen_options'][0] }}}}",
+        "answered_by": f"{{{{ ({given}['responded_by_user'] or {{}}).get('name', '') }}}}",
+    }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Parse = Callable[[Path], "dict[str, DAG]"]
 """Parses the DAG files with the models of a folder."""
 MAX_LINES = 150
-LIGHT_TASKS = {"ProposalSensor", "TrainingTrigger", "ApprovalOperator", "PartitionDone"}
+LIGHT_TASKS = {"ProposalSensor", "TrainingTrigger", "HITLOperator", "PartitionDone"}
 """What may run beside StepOperators: these decide and wait, they do no work."""
 DOC_PARTS = ("**Fires**", "**Publishes**", "#### Triage notes")
 

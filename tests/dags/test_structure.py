@@ -97,7 +97,9 @@ def test_approval_stands_between_registration_and_promotion(parse: Parse, two_mo
     dag = parsed["taxi_fare.train"]
     assert order(dag)[-3:] == ["register", "approve", "promote"]
     approve = dag.get_task("approve")
-    assert "approve" in dag.get_task("promote").params_json["approved_by"]
+    assert approve.options == ["Approve", "Reject"]
+    assert approve.downstream_task_ids == {"promote"}
+    assert set(dag.get_task("promote").params_json) == {"answer", "answered_by"}
     assert parsed[f"{MODEL}.train"].get_task("promote").params_json == {}
     assert approve.defaults == ["Reject"]
     assert approve.response_timeout == timedelta(hours=72)

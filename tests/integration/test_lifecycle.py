@@ -123,7 +123,7 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
     assert gate.facts["decision"] == "promote", gate.facts["why"]
     assert gate.metrics["improvement_low"] > 0
     run.steps("register")
-    promoted = run.step("promote", approved_by="ada")
+    promoted = run.step("promote", answer="Approve", answered_by="ada")
     assert promoted.facts == {"version": "2", "previous": "1"}
     record = read_decision(get_store(), gate.facts["decision_key"])
     assert (record.promotion.approved_by, record.promotion.previous, record.registered_version) == ("ada", "1", "2")
@@ -131,8 +131,34 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
     # an evaluation that runs again after the promotion still compares with the champion it replaced
     first = read_manifest(get_store(), run.identity("evaluate"))
     assert run.step("evaluate").metrics == first.metrics
-    assert run.step("promote", approved_by="ada").facts == promoted.facts
+    assert run.step("promote", answer="Approve", answered_by="ada").facts == promoted.facts
     assert len(list_decisions(get_store(), binary)) == 2
+
+
+def test_a_person_says_no_then_yes(binary, models):
+    path = models / binary / "model.yaml"
+    path.write_text(path.read_text() + "approval: {required: true}\n")
+    run, gate = judged(binary, "asked")
+    run.steps("register")
+
+    def found():
+        return read_decision(get_store(), gate.facts["decision_key"])
+
+    unasked = run.step("promote")
+    assert unasked.failure.failure_class is FailureClass.CONFIGURATION
+    assert "approval.required: nobody has approved" in unasked.failure.message
+    assert found().rejection is None
+
+    for who, said in (("", "nobody answered in time"), ("bob", "rejected by bob")):
+        rejected = run.step("promote", answer="Reject", answered_by=who)
+        assert rejected.status is Status.SKIPPED
+        assert said in rejected.reason
+        assert found().rejection.rejected_by == (who or None)
+        assert by_alias(binary, "champion") is None
+
+    assert run.step("promote", answer="Approve", answered_by="ada").facts == {"version": "1", "previous": None}
+    assert (found().promotion.approved_by, found().rejection) == ("ada", None)
+    assert by_alias(binary, "champion").number == "1"
 
 
 @pytest.mark.parametrize("with_champion", [True, False])

@@ -23,6 +23,14 @@ class Promotion(Frozen):
     promoted_at: datetime
 
 
+class Rejection(Frozen):
+    """The answer no to a positive decision, where a model asks a person."""
+
+    rejected_by: str | None
+    """The person who rejected; None when nobody answered in time."""
+    rejected_at: datetime
+
+
 class DecisionRecord(Frozen):
     """Who judged what, when, on which evidence, and what followed."""
 
@@ -43,6 +51,12 @@ class DecisionRecord(Frozen):
     code_version: str
     registered_version: str | None = None
     promotion: Promotion | None = Field(default=None)
+    rejection: Rejection | None = Field(default=None)
+
+
+def said_no(rejection: Rejection) -> str:
+    """Return who rejected, in words."""
+    return f"rejected by {rejection.rejected_by}" if rejection.rejected_by else "rejected: nobody answered in time"
 
 
 def decision_key(model: str, partition: date, run_id: str) -> str:
@@ -79,7 +93,7 @@ def write_decision(store: ArtifactStore, record: DecisionRecord) -> str:
         kept = record.model_copy(
             update={"decided_at": earlier.decided_at, "registered_version": earlier.registered_version}
         )
-        if kept == earlier.model_copy(update={"promotion": None}):
+        if kept == earlier.model_copy(update={"promotion": None, "rejection": None}):
             return key  # nothing new, and what followed from it stays
     store.write(key, record.model_dump_json(indent=2).encode())
     return key

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from evergreen.judgement.decisions import DecisionRecord
+from evergreen.judgement.decisions import DecisionRecord, said_no
 from evergreen.judgement.evidence import Decision
 
 _COLOURS = {Decision.FIRST_CHAMPION: "green", Decision.PROMOTE: "green", Decision.NOT_JUSTIFIED: "yellow"}
@@ -46,9 +46,13 @@ def _outcome(record: DecisionRecord) -> str:
     if record.decision is Decision.NOT_JUSTIFIED:
         return "not justified"
     words = record.decision.value.replace("_", " ")
+    if record.rejection and not record.promotion:
+        return f"{words}, rejected"
     return f"{words}: version {record.promotion.version}" if record.promotion else f"{words}, not promoted"
 
 
 def _who(record: DecisionRecord) -> str:
+    if record.rejection and not record.promotion:
+        return f"{record.requested_by}; {said_no(record.rejection)}"
     approver = record.promotion.approved_by if record.promotion else None
     return f"{record.requested_by}; approved by {approver}" if approver else record.requested_by

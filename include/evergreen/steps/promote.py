@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from evergreen.catalog import SPEC_FILE
 from evergreen.contract import ConfigurationError, Output, Request, Result, Status, utc_now
 from evergreen.handover import upstream
-from evergreen.judgement.decisions import Promotion, amend_decision, read_decision
+from evergreen.judgement.decisions import DecisionRecord, Promotion, Rejection, amend_decision, read_decision, said_no
 from evergreen.judgement.evidence import Decision
+from evergreen.pipelines import APPROVED
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registry import CHAMPION, REPLACED, by_alias, by_number, set_alias, set_tags
@@ -26,10 +28,25 @@ def refuse_in_backfill(request: Request) -> None:
         )
 
 
+def _rejection(request: Request, spec: ModelSpec, record: DecisionRecord) -> Rejection | None:
+    """Return who said no (parameters ``answer`` and ``answered_by``); None when the promotion may happen."""
+    answer, who = request.params.get("answer"), request.params.get("answered_by")
+    if not spec.approval.required or answer == APPROVED:
+        return None
+    if answer is None:
+        raise ConfigurationError(
+            f"{spec.folder / SPEC_FILE}: approval.required: nobody has approved this promotion of {spec.name}.",
+            f"Run {spec.name}.train, and answer under Required actions.",
+        )
+    said = record.rejection.rejected_at if record.rejection else utc_now()
+    return Rejection(rejected_by=str(who) if who else None, rejected_at=said)
+
+
 def run(request: Request, spec: ModelSpec) -> Result:
     """Promote, once: a second run finds the alias where it belongs and reports the same.
 
-    Refused when the champion is no longer the one the challenger was compared with: the evidence is about another.
+    Skipped when a person, asked by the model, said no or nothing; that is kept with the decision. Refused when the
+    champion is no longer the one the challenger was compared with: the evidence is about another.
     """
     refuse_in_backfill(request)
     registered, judged = upstream(request, "register"), upstream(request, "gate")
@@ -39,6 +56,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
         raise ConfigurationError(
             f"{store.uri(key)}: the gate did not let this challenger pass.", "Only the gate opens the way to promote."
         )
+    if rejection := _rejection(request, spec, record):
+        amend_decision(store, key, rejection=rejection)
+        return Result(status=Status.SKIPPED, reason=f"version {registered.facts['version']}: {said_no(rejection)}")
     version = by_number(spec.name, str(registered.facts["version"]))
     champion = by_alias(spec.name, CHAMPION)
     judged_against = judged.facts["champion"]
@@ -55,14 +75,14 @@ def run(request: Request, spec: ModelSpec) -> Result:
             )
         set_tags(version, {REPLACED: previous or "0"})  # before the alias: a crash in between loses nothing
         set_alias(version, CHAMPION)
-    approver = request.params.get("approved_by")
+    approver = request.params.get("answered_by")
     promotion = Promotion(
         version=version.number,
         previous=previous,
         approved_by=str(approver) if approver else None,
         promoted_at=record.promotion.promoted_at if record.promotion else utc_now(),
     )
-    amend_decision(store, key, promotion=promotion, registered_version=version.number)
+    amend_decision(store, key, promotion=promotion, rejection=None, registered_version=version.number)
     return Result(
         outputs=(Output(name="champion", uri=version.uri, version=version.number),),
         inputs=registered.outputs,

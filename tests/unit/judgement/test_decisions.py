@@ -11,6 +11,7 @@ from evergreen.contract import ConfigurationError, RunIdentity, Window
 from evergreen.judgement.decisions import (
     DecisionRecord,
     Promotion,
+    Rejection,
     amend_decision,
     decision_key,
     list_decisions,
@@ -73,6 +74,21 @@ def test_another_decision_replaces_it_and_what_followed(settings):
     again = read_decision(store, key)
     assert again.decision is Decision.NOT_JUSTIFIED
     assert again.promotion is None
+
+
+@pytest.mark.parametrize(("who", "said"), [("bob", "rejected by bob"), (None, "rejected: nobody answered in time")])
+def test_a_rejection_is_kept_and_shown(settings, who, said):
+    store = get_store()
+    key = write_decision(store, record())
+    rejection = Rejection(rejected_by=who, rejected_at=datetime(2013, 6, 2, tzinfo=UTC))
+    amend_decision(store, key, rejection=rejection)
+    write_decision(store, record(decided=datetime(2014, 1, 1, tzinfo=UTC)))
+    assert read_decision(store, key).rejection == rejection
+    shown = CliRunner().invoke(app, ["history", "flight_delay"], env={"COLUMNS": "250"}).output
+    assert "promote, rejected" in shown
+    assert f"a; {said}" in shown
+    amend_decision(store, key, promotion=PROMOTION, rejection=None)  # asked again, and approved
+    assert "rejected" not in CliRunner().invoke(app, ["history", "flight_delay"], env={"COLUMNS": "250"}).output
 
 
 def test_records_come_oldest_partition_first(settings):
