@@ -1,6 +1,6 @@
 # Everything a person does with this project. Everything lives in .venv/ and .evergreen/.
 .DEFAULT_GOAL := help
-.PHONY: help run test up down status lint bench clean setup lock images test-images
+.PHONY: help run test up down status lint scan bench clean setup lock images test-images
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # The first Python 3.11-3.13 of these; `make setup PYTHON=...` takes another.
@@ -39,6 +39,9 @@ lint: setup  ## Check style, types and import rules
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+
+scan: setup  ## Scan the chart with checkov
+	@.venv/bin/python tools/scan_chart.py
 
 bench: setup  ## Measure what docs/performance.md reports
 	@.venv/bin/python tests/benchmarks/run.py $(BENCH)

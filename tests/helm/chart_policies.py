@@ -149,7 +149,7 @@ def unhealthy(found: list[Object]) -> list[str]:
         f"{label(pod)}: {container['name']}: no livenessProbe"
         for pod in pods(servers)
         for container in pod["spec"]["containers"]
-        if "livenessProbe" not in container and container["name"] != "git-sync"
+        if "livenessProbe" not in container
     ]
     budgets = [
         (one["metadata"]["namespace"], one["spec"]["selector"]["matchLabels"])

@@ -11,6 +11,7 @@ AIRFLOW_HOME: /opt/airflow
 PYTHONPATH: {{ $project }}/include:{{ $project }}/plugins:{{ $project }}/config
 PYTHONDONTWRITEBYTECODE: "1"
 AIRFLOW__CORE__AUTH_MANAGER: {{ .Values.airflow.authManager }}
+AIRFLOW__CORE__COMPRESS_SERIALIZED_DAGS: "True"  # the asset graph: its query on plain JSON is none that psycopg 3 can send
 AIRFLOW__CORE__DAGS_FOLDER: {{ $project }}/dags
 AIRFLOW__CORE__PLUGINS_FOLDER: {{ $project }}/plugins
 AIRFLOW__CORE__EXECUTOR: {{ .Values.airflow.executor }}
@@ -148,6 +149,7 @@ AIRFLOW__METRICS__STATSD_PORT: {{ .Values.metrics.port | quote }}
     - --one-time
     {{- else }}
     - --period={{ $sync.period }}
+    - --http-bind=:1234
     {{- end }}
     {{- if $sync.existingSecret }}
     - --ssh-key-file=/etc/git-secret/ssh
@@ -155,6 +157,13 @@ AIRFLOW__METRICS__STATSD_PORT: {{ .Values.metrics.port | quote }}
     {{- end }}
   env:
     - {name: HOME, value: /tmp}
+  {{- if not .once }}
+  livenessProbe:
+    httpGet: {path: /, port: 1234}
+    periodSeconds: 60
+    timeoutSeconds: 10
+    failureThreshold: 10
+  {{- end }}
   volumeMounts:
     - {name: git, mountPath: /git}
     - {name: tmp, mountPath: /tmp}
