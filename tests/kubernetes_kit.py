@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import threading
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -20,27 +22,52 @@ import operator_kit  # noqa: F401  # sets Airflow's home first
 from evergreen_airflow.process_runtime import PodProcess
 
 NAMESPACE = "evergreen-steps"
+_KINDS = {kmock.action.CREATE: "ADDED", kmock.action.UPDATE: "MODIFIED", kmock.action.DELETE: "DELETED"}
 
 
 class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
-    """The emulator, with what it lacks: a new pod is pending, lists and watches heed selectors, watch may be ``True``."""
+    """The emulator, with what it lacks: new pods are pending, selectors are heeded, a watch misses nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes: list[tuple[Any, str, dict[str, Any]]] = []
+        self.changed = asyncio.Condition()
+        self.watched: set[str] = set()
 
     async def _handle(self, request: kmock.Request) -> Any:
         if request.method == kmock.method.POST and isinstance(request.data, dict):
             request.data.setdefault("status", {"phase": "Pending"})
-        return await super()._handle(request)
+        answer = await super()._handle(request)
+        kind = _KINDS.get(request.action)
+        name = request.name or (request.data or {}).get("metadata", {}).get("name")
+        if kind and (request.resource, request.namespace, name) in self.objects:
+            async with self.changed:
+                found = copy.deepcopy(self.objects[request.resource, request.namespace, name].last.raw)
+                self.changes.append((request.resource, kind, found))
+                self.changed.notify_all()
+        return answer
 
     async def _serve_list(self, request: kmock.Request) -> Any:
         if (request.params or {}).get("watch") == "True":
             return self._watch(request)
+        version = str(len(self.changes))
         found = await super()._serve_list(request)
+        found["metadata"]["resourceVersion"] = version
         found["items"] = [item for item in found["items"] if _selected(item, request)]
         return found
 
     async def _watch(self, request: kmock.Request) -> AsyncIterator[Any]:
-        async for change in super()._serve_watch(request):
-            if not change or _selected(change["object"], request):
-                yield change
+        """Tell what has changed since the version that is asked for, then what changes."""
+        yield b""
+        self.watched.add(request.resource.plural)
+        position = int((request.params or {}).get("resourceVersion", 0))
+        while True:
+            async with self.changed:
+                await self.changed.wait_for(lambda: len(self.changes) > position)  # noqa: B023
+            resource, kind, found = self.changes[position]
+            position += 1
+            if resource == request.resource and _selected(found, request):
+                yield {"type": kind, "object": found}
 
 
 def _selected(item: dict[str, Any], request: kmock.Request) -> bool:
@@ -72,8 +99,16 @@ def matches(labels: dict[str, str], selector: str) -> bool:
 class Cluster:
     """The API server's address, its pods and a kubelet."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api: Api) -> None:
         self.url = url
+        self.api = api
+
+    def wait_until_watched(self) -> None:
+        """Wait until somebody has listed the pods and watches them and their events."""
+        deadline = time.monotonic() + 30
+        while not {"pods", "events"} <= self.api.watched:
+            assert time.monotonic() < deadline, "nobody watches the pods"
+            time.sleep(0.02)
 
     def kubeconfig(self, path: Path) -> Path:
         """Write a kubeconfig for it."""
@@ -116,6 +151,18 @@ class Cluster:
         body = {"status": {"phase": phase, "containerStatuses": [container], **status}}
         self._call("PATCH", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}", body)
 
+    def report(self, pod: dict[str, Any], **status: Any) -> None:
+        """Report a status as the kubelet or the control plane does; metadata too, if given as such."""
+        body = {"metadata": status.pop("metadata", {}), "status": status}
+        self._call("PATCH", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}", body)
+
+    def tell(self, pod: dict[str, Any], reason: str, message: str) -> None:
+        """Report an event of a pod."""
+        involved = {"kind": "Pod", "name": pod["metadata"]["name"], "namespace": NAMESPACE}
+        metadata = {"name": f"{pod['metadata']['name']}.{reason.lower()}", "namespace": NAMESPACE, "uid": reason}
+        body = {"kind": "Event", "metadata": metadata, "involvedObject": involved, "type": "Warning"}
+        self._call("POST", f"/api/v1/namespaces/{NAMESPACE}/events", {**body, "reason": reason, "message": message})
+
     def run(self) -> int:
         """Run the one pod as a kubelet would, to its end; return the container's exit code."""
         pod = self.pod()
@@ -145,7 +192,7 @@ def running_cluster() -> Iterator[tuple[Cluster, Api]]:
                 api.resources[f"v1/{plural}"] = {}
             api["get", kmock.subresource("log")] << b"a line of the pod's log\n"
             stop = asyncio.Event()
-            made.append((Cluster(str(server.url).rstrip("/")), api, asyncio.get_running_loop(), stop))
+            made.append((Cluster(str(server.url).rstrip("/"), api), api, asyncio.get_running_loop(), stop))
             started.set()
             await stop.wait()
 

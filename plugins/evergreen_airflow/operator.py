@@ -13,6 +13,7 @@ from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowSkipException
 from kubernetes.client import models as k8s
 
+from evergreen import lease
 from evergreen.contract import ConfigurationError, Manifest, RunIdentity, Status, StepError
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec, Profile
@@ -21,6 +22,7 @@ from evergreen_airflow import pod as pods
 from evergreen_airflow.cluster_runtime import ATTEMPT, ClusterPodOperator
 from evergreen_airflow.outcome import Attempts, Ending, accept, airflow_error, read_own_manifest, xcom_value
 from evergreen_airflow.partition import resolve_window
+from evergreen_airflow.placement import get_placement
 from evergreen_airflow.process_runtime import PodProcess
 
 if TYPE_CHECKING:
@@ -91,7 +93,6 @@ class StepOperator(ClusterPodOperator):
         if execution_timeout is None:
             raise ValueError(f"{step}: execution_timeout is required: it is the deadline of the pod as well")
         defaults = pods.hardened() | {
-            "startup_timeout_seconds": 600,  # pulling the image of a training step takes minutes
             "log_events_on_failure": True,
             "log_pod_spec_on_failure": False,
             # with it the end of the log is read, not followed, which can hang (apache/airflow #58382)
@@ -144,7 +145,11 @@ class StepOperator(ClusterPodOperator):
         self.namespace = settings.namespace
         self.name = pods.pod_name(self.model, self.step, run, attempt)
         self.arguments = [pods.escape(argument) for argument in self._arguments(context, run)]
-        self.container_resources = pods.PROFILES[self._profile(context, run)]
+        self.service_account_name = settings.pod_service_account or None
+        self.schedule_timeout_seconds = settings.pod_schedule_seconds
+        self.startup_timeout_seconds = settings.pod_start_seconds
+        for name, value in get_placement().pod_arguments(self._profile(context, run)).items():
+            setattr(self, name, value)
         self.env_vars = [
             k8s.V1EnvVar(name=ATTEMPT, value=attempt),
             k8s.V1EnvVar(name="EVERGREEN_IMAGE", value=pods.escape(self.image)),
@@ -216,6 +221,8 @@ class StepOperator(ClusterPodOperator):
             manifest = read_own_manifest(store, run)
             manifest = accept(manifest, ending, attempt=attempt, model=self.model, step=self.step)
         except StepError as error:
+            if ending.exit_code is not None:  # it is known to have ended, perhaps without giving its lease back
+                lease.free(store, run, attempt)
             attempts, profile = Attempts(store, run), self._profile(context, run)
             retry_larger = profile in pods.LARGER and not attempts.ran_out_of_memory()
             attempts.record(context["ti"].try_number, attempt, profile, error)

@@ -49,7 +49,7 @@ class Ending:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON takes it."""
-        return asdict(self)
+        return {**asdict(self), "failure_class": self.failure_class and self.failure_class.value}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Ending:

@@ -25,21 +25,6 @@ LARGER: dict[Profile, Profile] = {"small": "medium", "medium": "large"}
 """The next larger profile, tried once after an out-of-memory failure."""
 
 
-def _resources(requested_cpu: str, cpu: str, memory: str, **devices: str) -> k8s.V1ResourceRequirements:
-    # memory is requested in full: a node that overcommits it kills steps at random; cores are shared
-    return k8s.V1ResourceRequirements(
-        requests={"cpu": requested_cpu, "memory": memory, **devices}, limits={"cpu": cpu, "memory": memory, **devices}
-    )
-
-
-PROFILES: dict[Profile, k8s.V1ResourceRequirements] = {
-    "small": _resources("250m", "1", "2Gi"),
-    "medium": _resources("1", "2", "6Gi"),
-    "large": _resources("2", "8", "16Gi"),
-    "gpu": _resources("2", "8", "16Gi", **{"nvidia.com/gpu": "1"}),
-}
-
-
 def hardened() -> dict[str, Any]:
     """Return the pod arguments that meet the restricted Pod Security Standard and keep the token out.
 
@@ -117,7 +102,8 @@ def checked_image(image: str) -> str:
     tag = image.rpartition("/")[2].partition(":")[2]
     if "@sha256:" not in image and tag in {"", "latest"}:
         raise ConfigurationError(
-            f"EVERGREEN_STEP_IMAGE={image!r} names no version.", "Give a tag other than latest, or a digest."
+            f"EVERGREEN_STEP_IMAGE={image!r} names no version.",
+            "Give a digest (name@sha256:...), or a tag other than latest.",
         )
     return image
 

@@ -16,6 +16,7 @@ from kubernetes_asyncio.client import ApiException
 
 from evergreen.contract import FailureClass
 from evergreen_airflow.outcome import Ending
+from evergreen_airflow.pod import GRACE_SECONDS
 from evergreen_airflow.pod_ending import ending_of, is_running, is_scheduled, obstacle_of, slow_start
 from evergreen_airflow.pod_watch import PodView, PodWatch, watching
 
@@ -96,7 +97,8 @@ class StepPodTrigger(KubernetesPodTrigger):
             return limits[0]
         if (pod["metadata"]).get("deletionTimestamp"):
             lost = Ending(None, "its pod was deleted, and its node does not answer", FailureClass.TEMPORARY)
-            limits.append((self._first("deleted") + (self.termination_grace_period or 30) + _NODE_LOST_SECONDS, lost))
+            grace = GRACE_SECONDS if self.termination_grace_period is None else self.termination_grace_period
+            limits.append((self._first("deleted") + grace + _NODE_LOST_SECONDS, lost))
         elif not is_running(pod):
             limits.append(self._start_limit(pod))
         return min(limits, key=lambda limit: limit[0])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -180,7 +179,7 @@ def test_pod_is_deleted_when_the_deferred_task_is_marked_failed(kit: Kit, cluste
 
     def meanwhile() -> None:
         cluster.set_status(cluster.pod(), "Running")
-        time.sleep(0.3)  # for the trigger to be in its loop; either way the outcome is the same
+        cluster.wait_until_watched()
         if not kill:
             cluster.set_status(cluster.pod(), "Succeeded", exit_code=0)
 
@@ -301,6 +300,157 @@ def test_cluster_decides_why_a_container_was_killed(
     with pytest.raises(AirflowException, match=message) as caught:
         resume(quick(kit), deferred, event, context)
     assert isinstance(caught.value, AirflowFailException) is not retried
+
+
+def unscheduled(message: str) -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return {"phase": "Pending", "conditions": [condition]}
+
+
+def waiting(reason: str, message: str) -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    container = {"name": "base", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+    scheduled = {"type": "PodScheduled", "status": "True"}
+    return {"phase": "Pending", "conditions": [scheduled], "containerStatuses": [container]}
+
+
+CANNOT_START = {
+    "image pull back-off": (waiting("ImagePullBackOff", "dial tcp: i/o timeout"), True, "its image cannot be pulled"),
+    "no such image": (waiting("ErrImagePull", "step:9: not found"), False, "its image cannot be pulled"),
+    "image name": (waiting("InvalidImageName", "couldn't parse image"), False, "its image has no valid name"),
+    "missing secret": (
+        waiting("CreateContainerConfigError", 'secret "evergreen-secrets" not found'),
+        False,
+        'a Secret or ConfigMap that it needs is missing .*secret "evergreen-secrets" not found',
+    ),
+    "no room": (
+        unscheduled("0/3 nodes are available: 3 Insufficient cpu."),
+        True,
+        "no node has room .*Insufficient cpu",
+    ),
+    "taint": (
+        unscheduled("0/1 nodes are available: 1 node(s) had untolerated taint {a: b}."),
+        False,
+        "no node may take",
+    ),
+    "silent node": (
+        {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]},
+        True,
+        "its node did",
+    ),
+    "silent scheduler": ({"phase": "Pending"}, True, "found no node within 1 s"),
+}
+
+
+@pytest.mark.parametrize("cause", CANNOT_START)
+def test_pod_that_cannot_start_is_given_up_with_its_cause(
+    kit: Kit, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cause: str
+) -> None:
+    """Not after the task's timeout, an hour, but after the time the settings give such a pod; and it is deleted."""
+    for name in ("SCHEDULE", "START", "STUCK"):
+        monkeypatch.setenv(f"EVERGREEN_POD_{name}_SECONDS", "1")
+    get_settings.cache_clear()
+    status, retried, message = CANNOT_START[cause]
+    context = task_context()
+    deferred = launch(quick(kit), context)
+
+    def meanwhile() -> None:
+        cluster.wait_until_watched()
+        cluster.tell(cluster.pod(), "Reason", "an event of the pod")
+        cluster.report(cluster.pod(), **status)
+
+    event = watch(deferred, meanwhile)
+    with pytest.raises(AirflowException, match=f"step ingest of tiny never started .*{message}") as caught:
+        resume(quick(kit), deferred, event, context)
+    assert isinstance(caught.value, AirflowFailException) is not retried
+    assert cluster.pods() == []
+    assert "Pod event: Warning Reason: an event of the pod" in capfd.readouterr().out
+
+
+def test_pod_that_overcomes_its_obstacle_runs(kit: Kit, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twin: what goes away in time does no harm."""
+    monkeypatch.setenv("EVERGREEN_POD_STUCK_SECONDS", "60")
+    get_settings.cache_clear()
+    context = task_context()
+    deferred = launch(quick(kit), context)
+
+    def meanwhile() -> None:
+        cluster.wait_until_watched()
+        cluster.report(cluster.pod(), **waiting("ImagePullBackOff", "dial tcp: i/o timeout"))
+        cluster.run()
+
+    assert resume(quick(kit), deferred, watch(deferred, meanwhile), context)["status"] == "ok"
+
+
+def disrupted(reason: str) -> list[dict[str, Any]]:
+    return [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "as it is"}]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        (disrupted("EvictionByEvictionAPI"), "evicted, as when its node is drained"),
+        (disrupted("PreemptionByScheduler"), "a pod of higher priority took its place"),
+        (disrupted("DeletionByTaintManager"), "its node was lost"),
+        ([], "its pod was deleted, and not by Airflow"),
+    ],
+)
+def test_pod_that_is_taken_away_says_by_whom_although_it_is_gone(
+    kit: Kit, cluster: Cluster, conditions: list[dict[str, Any]], message: str
+) -> None:
+    context = task_context()
+    deferred = launch(quick(kit), context)
+
+    def meanwhile() -> None:
+        cluster.wait_until_watched()
+        cluster.set_status(cluster.pod(), "Running", conditions=conditions)
+        cluster.lose()
+
+    event = watch(deferred, meanwhile)
+    with pytest.raises(AirflowException, match=message) as caught:
+        resume(quick(kit), deferred, event, context)
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_pod_on_a_node_that_does_not_answer_is_given_up(
+    kit: Kit, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays Terminating for ever: nobody is there who could say that its container has ended."""
+    monkeypatch.setattr("evergreen_airflow.pod_trigger._NODE_LOST_SECONDS", 0.5)
+    context = task_context()
+    operator = quick(kit, termination_grace_period=0)
+    deferred = launch(operator, context)
+
+    def meanwhile() -> None:
+        deleted = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["test/kept"]}
+        cluster.report(cluster.pod(), phase="Running", metadata=deleted)
+
+    event = watch(deferred, meanwhile)
+    assert "its node does not answer" in event["message"]
+    with pytest.raises(AirflowException, match="its node does not answer") as caught:
+        resume(quick(kit), deferred, event, context)
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected", "said"),
+    [
+        (
+            "pods is forbidden: exceeded quota: steps, requested: limits.memory=2Gi",
+            AirflowException,
+            "quota is used up",
+        ),
+        ("pods is forbidden: User x cannot create resource pods", AirflowFailException, "the cluster forbids the pod"),
+    ],
+)
+def test_refused_pod_says_why(
+    kit: Kit, server: tuple[Cluster, Api], message: str, expected: type[Exception], said: str
+) -> None:
+    _, api = server
+    api["post"] << {"status": 403, "kind": "Status", "message": message} << 403
+    with pytest.raises(AirflowException, match=said) as caught:
+        quick(kit).execute(task_context())
+    assert type(caught.value) is expected
 
 
 def test_out_of_memory_pod_comes_back_larger(kit: Kit, cluster: Cluster) -> None:

@@ -21,7 +21,7 @@ from kubernetes.client import models as k8s
 
 from evergreen.contract import FailureClass
 from evergreen.settings import Settings, get_settings
-from evergreen_airflow import pod as pods
+from evergreen_airflow.placement import PROFILES, Resources
 from evergreen_airflow.process_runtime import PodProcess
 from operator_kit import Kit, task_context
 from process_kit import alive, eventually, pids
@@ -211,8 +211,8 @@ def test_out_of_memory_is_tried_once_more_on_the_next_larger_profile(kit: Kit, m
     return Result()
     """
     for name, limit in (("small", "150Mi"), ("medium", "300Mi")):
-        resources = k8s.V1ResourceRequirements(limits={"memory": limit, "cpu": "1"})
-        monkeypatch.setitem(pods.PROFILES, name, resources)  # type: ignore[arg-type]
+        bounds = {"memory": limit, "cpu": "1"}
+        monkeypatch.setitem(PROFILES, name, Resources(requests=bounds, limits=bounds))  # type: ignore[arg-type]
     operator = kit.operator(body)
 
     def needs(mebibytes: int, seconds: float) -> None:

@@ -16,6 +16,7 @@ from evergreen.contract import ConfigurationError, RunIdentity
 from evergreen.settings import Settings, get_settings
 from evergreen_airflow import pod as pods
 from evergreen_airflow.operator import StepOperator
+from evergreen_airflow.placement import PROFILES, get_placement
 from operator_kit import Kit, task_context
 from pod_policy import restricted_violations, schema_errors, unbounded
 
@@ -31,7 +32,7 @@ def rendered(operator: StepOperator, **context: Any) -> dict[str, Any]:
     return pod
 
 
-@pytest.mark.parametrize("profile", list(pods.PROFILES))
+@pytest.mark.parametrize("profile", list(PROFILES))
 @pytest.mark.parametrize("run_id", ["manual__2013-03-02T06:00:00+00:00", "x" * 250])
 def test_rendered_pod_is_valid_hardened_and_bounded(kit: Kit, profile: Any, run_id: str) -> None:
     pod = rendered(kit.operator(profile=profile), run_id=run_id)
@@ -153,6 +154,78 @@ def test_wrong_setting_is_shown_and_fails_the_task_only_when_it_executes(
     operator = kit.operator()
     operator.render_template_fields(task_context(), jinja2.Environment())  # type: ignore[arg-type]
     assert operator.rendered_pod.startswith("# no pod: EVERGREEN_STEP_IMAGE='evergreen/step' names no version.")
+
+
+PLACEMENT = """
+imagePullSecrets: [registry]
+priorityClassName: steps
+nodeSelector: {pool: steps}
+tolerations: [{key: spot, operator: Exists, effect: NoSchedule}]
+profiles:
+  large:
+    requests: {cpu: "4", memory: 32Gi}
+    limits: {cpu: "16", memory: 32Gi}
+    nodeSelector: {size: large}
+    tolerations: [{key: size, value: large}]
+    priorityClassName: training
+"""
+
+
+def place(kit: Kit, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (kit.folder / "pods.yaml").write_text(text)
+    monkeypatch.setenv("EVERGREEN_POD_FILE", str(kit.folder / "pods.yaml"))
+    get_settings.cache_clear()
+
+
+@pytest.mark.parametrize("profile", ["small", "large"])
+def test_the_cluster_s_operators_place_and_size_the_pods(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, profile: Any
+) -> None:
+    place(kit, monkeypatch, PLACEMENT)
+    monkeypatch.setenv("EVERGREEN_POD_SERVICE_ACCOUNT", "steps")
+    get_settings.cache_clear()
+    pod = rendered(kit.operator(profile=profile))
+    assert (schema_errors(pod), restricted_violations(pod), unbounded(pod)) == ([], [], [])
+    spec, large = pod["spec"], profile == "large"
+    spot = {"key": "spot", "operator": "Exists", "effect": "NoSchedule"}
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert spec["serviceAccountName"] == "steps"
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["nodeSelector"] == {"pool": "steps", **({"size": "large"} if large else {})}
+    assert spec["tolerations"] == [spot, *([{"key": "size", "operator": "Equal", "value": "large"}] if large else [])]
+    assert spec["priorityClassName"] == ("training" if large else "steps")
+    memory = spec["containers"][0]["resources"]["limits"]["memory"]
+    assert memory == ("32Gi" if large else PROFILES["small"].limits["memory"])
+
+
+def test_without_a_file_a_pod_goes_anywhere(kit: Kit) -> None:
+    spec = rendered(kit.operator())["spec"]
+    assert not {"serviceAccountName", "priorityClassName"} & set(spec)
+    assert not any(spec.get(name) for name in ("imagePullSecrets", "nodeSelector", "tolerations"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tolerations: [{effect: Never}]", r"pods.yaml: tolerations.0.effect: .*\(found 'Never'\)"),
+        ("profiles: {huge: {}}", "profiles.huge"),
+        ("profiles: {small: {requests: {cpu: '1'}, limits: {cpu: '1', memory: 1Gi}}}", "requests lacks memory"),
+        ("profiles: {small: {requests: {cpu: lots, memory: 1Gi}, limits: {}}}", "requests.cpu: .*lots"),
+        ("imagePullSecret: [x]", "imagePullSecret: Extra inputs"),
+        ("{", "not YAML"),
+    ],
+)
+def test_a_wrong_file_is_named(kit: Kit, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+    place(kit, monkeypatch, text)
+    with pytest.raises(ConfigurationError, match=said):
+        get_placement()
+
+
+def test_a_missing_file_is_named(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_POD_FILE", str(kit.folder / "none.yaml"))
+    get_settings.cache_clear()
+    with pytest.raises(ConfigurationError, match=r"EVERGREEN_POD_FILE=.*none\.yaml: No such file"):
+        get_placement()
 
 
 def test_timeout_is_required(kit: Kit) -> None:

@@ -1,0 +1,147 @@
+"""Where step pods go and how large they are: what a cluster's operators decide, in the one file they give."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from kubernetes.client import models as k8s
+from kubernetes.utils.quantity import parse_quantity
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from evergreen.contract import ConfigurationError, Frozen
+from evergreen.settings import get_settings
+from evergreen.spec import Profile
+from evergreen_airflow.pod import hardened
+
+AUTHORITIES = "/etc/evergreen/ca"
+
+
+def _quantity(text: str) -> str:
+    parse_quantity(text)
+    return text
+
+
+Quantity = Annotated[str, AfterValidator(_quantity)]
+
+
+class Toleration(Frozen):
+    """A taint that step pods put up with, as in a pod."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] = "Equal"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    tolerationSeconds: int | None = None  # the file speaks as pods do
+
+
+class Resources(Frozen):
+    """What the pods of a profile ask for, and where only they go."""
+
+    requests: dict[str, Quantity]
+    limits: dict[str, Quantity]
+    nodeSelector: dict[str, str] = Field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+    priorityClassName: str | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        for kind, have in (("requests", self.requests), ("limits", self.limits)):
+            if missing := {"cpu", "memory"} - set(have):
+                raise ValueError(f"{kind} lacks {', '.join(sorted(missing))}")
+        return self
+
+
+def _profile(requested_cpu: str, cpu: str, memory: str, **devices: str) -> Resources:
+    # memory is requested in full: a node that overcommits it kills steps at random; cores are shared
+    return Resources(
+        requests={"cpu": requested_cpu, "memory": memory, **devices}, limits={"cpu": cpu, "memory": memory, **devices}
+    )
+
+
+PROFILES: dict[Profile, Resources] = {
+    "small": _profile("250m", "1", "2Gi"),
+    "medium": _profile("1", "2", "6Gi"),
+    "large": _profile("2", "8", "16Gi"),
+    "gpu": _profile("2", "8", "16Gi", **{"nvidia.com/gpu": "1"}),
+}
+
+
+class Placement(Frozen):
+    """The content of ``EVERGREEN_POD_FILE``; everything has a default."""
+
+    imagePullSecrets: tuple[str, ...] = ()
+    priorityClassName: str | None = None
+    nodeSelector: dict[str, str] = Field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+    profiles: dict[Profile, Resources] = Field(default_factory=dict)
+    """Replace the built-in ones of the same name."""
+    caConfigMap: str | None = None
+    """A config map whose keys are certificates, mounted at `AUTHORITIES`; variables say what they are for."""
+
+    def pod_arguments(self, profile: Profile) -> dict[str, Any]:
+        """Return the arguments of a pod of this profile: its own places are added to those of all."""
+        own = self.profiles.get(profile) or PROFILES[profile]
+        return self._authorities() | {
+            "container_resources": k8s.V1ResourceRequirements(requests=dict(own.requests), limits=dict(own.limits)),
+            "image_pull_secrets": [k8s.V1LocalObjectReference(name=name) for name in self.imagePullSecrets],
+            "node_selector": {**self.nodeSelector, **own.nodeSelector},
+            "tolerations": [_toleration(each) for each in (*self.tolerations, *own.tolerations)],
+            "priority_class_name": own.priorityClassName or self.priorityClassName,
+        }
+
+    def _authorities(self) -> dict[str, Any]:
+        if self.caConfigMap is None:
+            return {}
+        fixed = hardened()
+        source = k8s.V1ConfigMapVolumeSource(name=self.caConfigMap)
+        return {
+            "volumes": [*fixed["volumes"], k8s.V1Volume(name="ca", config_map=source)],
+            "volume_mounts": [
+                *fixed["volume_mounts"],
+                k8s.V1VolumeMount(name="ca", mount_path=AUTHORITIES, read_only=True),
+            ],
+        }
+
+
+def _toleration(given: Toleration) -> k8s.V1Toleration:
+    return k8s.V1Toleration(
+        key=given.key,
+        operator=given.operator,
+        value=given.value,
+        effect=given.effect,
+        toleration_seconds=given.tolerationSeconds,
+    )
+
+
+def get_placement() -> Placement:
+    """Return what ``EVERGREEN_POD_FILE`` says, or the defaults without one.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot be read or is wrong; the message names file, field and value.
+    """
+    path = get_settings().pod_file
+    if path is None:
+        return Placement()
+    try:
+        return _load(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise ConfigurationError(f"EVERGREEN_POD_FILE={path}: {error.strerror}.", "Mount it, or unset it.") from error
+
+
+@lru_cache(maxsize=1)
+def _load(path: Path, _modified: int) -> Placement:
+    try:
+        return Placement.model_validate(yaml.safe_load(path.read_text()) or {})
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not YAML: {error}", "See docs/kubernetes.md for its keys.") from error
+    except ValidationError as error:
+        lines = [
+            f"{path}: {'.'.join(str(part) for part in item['loc'])}: {item['msg']} (found {item['input']!r})."
+            for item in error.errors()
+        ]
+        raise ConfigurationError(" ".join(lines), "See docs/kubernetes.md for its keys.") from error
