@@ -54,6 +54,25 @@ def test_a_window_write_empties_the_days_it_has_no_rows_for(lake: Lake) -> None:
     assert lake.partitions("m", "t") == [("2013-03-01", 1), ("2013-03-03", 1)]
 
 
+def test_single_days_are_replaced_with_a_window_and_those_between_are_not(lake: Lake) -> None:
+    lake.write("m", "t", _rows({day: [day] for day in range(6)}), _window(0, 5))
+    rows = _rows({1: [10], 3: [30], 5: [50]})
+    first = lake.write("m", "t", rows, _window(1, 2), also=["2013-03-04", "2013-03-06"])
+    assert _values(lake) == [0, 4, 10, 30, 50]
+    assert lake.write("m", "t", rows, _window(1, 2), also=["2013-03-06", "2013-03-04"]) == first
+    assert lake.write("m", "t", rows.slice(0, 1), _window(1, 2)).version != first.version
+    with pytest.raises(DataError, match="rows outside the window"):
+        lake.write("m", "t", rows, _window(1, 2), also=["2013-03-04"])
+
+
+def test_the_days_of_a_window_are_those_that_have_rows(lake: Lake) -> None:
+    assert lake.days("m", "t", _window(0, 9)) == []
+    lake.write("m", "t", _rows({day: [day, day] for day in (0, 2, 3)}), _window(0, 3))
+    lake.write("m", "t", _rows({}), _window(2))
+    assert lake.days("m", "t", _window(0, 9)) == ["2013-03-01", "2013-03-04"]
+    assert lake.days("m", "t", _window(1, 2)) == []
+
+
 def test_a_snapshot_is_a_version_that_stays_readable(lake: Lake) -> None:
     old = lake.write("m", "t", _rows({0: [1]}), _window(0))
     new = lake.write("m", "t", _rows({0: [2]}), _window(0))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from evergreen.contract import Request, Result, Status
-from evergreen.data.lake import get_lake
+from evergreen.contract import Output, Request, Result, Status, TemporaryError, Window
+from evergreen.data.lake import PARTITION, Lake, get_lake
 from evergreen.data.lineage import pinned, written_by
 from evergreen.data.transform import build_examples, build_view, with_lookback
 from evergreen.spec import ModelSpec
@@ -13,38 +16,120 @@ from evergreen.spec import ModelSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
+log = logging.getLogger(__name__)
+
+_ROUNDS = 10
+"""How often the days before may be published anew while this step runs, before it leaves it to a retry."""
+
 
 def run(request: Request, spec: ModelSpec) -> Result:
     """Write ``examples`` and one table for each feature view.
 
     Reads only the window and the longest lookback, so that the cost follows the window and not the history. A
-    window that no published partition lies in is skipped.
+    window that has no published rows, and never had any, is skipped.
+
+    Later partitions that look back on the window, and are there already, are rebuilt with it in the same commit: a
+    day that arrives late, or again, is in everything that counts it. Whoever reads a day while it is published anew
+    finds out after its own commit and builds again, so that it does not matter who of the two is first.
+
+    Raises
+    ------
+    TemporaryError
+        If what was read kept changing.
     """
     lake = get_lake()
-    features = spec.features
-    lookback = max([features.examples.lookback_days, *(view.lookback_days for view in features.views)])
-    needed = with_lookback(request.window, lookback)
-    inputs = [pinned(lake, request, "publish", spec.name, source.name) for source in spec.sources]
-    sources = {given.name: lake.read(spec.name, given.name, needed, given.version) for given in inputs}
-    published = {str(day) for table in sources.values() for day in table["ds"].unique().to_pylist()}
-    if not any(str(request.window.start) <= day <= str(request.window.end) for day in published):
-        return Result(status=Status.SKIPPED, reason=f"Nothing is published for {request.window}.")
-    tables = {"examples": build_examples(spec, sources, request.window)}
-    for view in features.views:
-        tables[view.name] = build_view(spec, view, sources, request.window)
-    outputs = [
-        lake.write(spec.name, name, table, request.window, written_by(request)) for name, table in tables.items()
-    ]
-    return Result(
-        outputs=tuple(outputs),
-        inputs=tuple(inputs),
-        facts={
-            "rows": {output.name: output.rows for output in outputs},
-            "labelled": _labelled(tables["examples"], spec),
-        },
+    lookbacks = _lookbacks(spec)
+    for _ in range(_ROUNDS):
+        later = _later(lake, spec, request.window, lookbacks)
+        last = max([str(request.window.end), *(day for days in later.values() for day in days)])
+        reach = Window(start=request.window.start, end=request.window.end.fromisoformat(last))
+        needed = with_lookback(reach, max(lookbacks.values()))
+        inputs = [pinned(lake, request, "publish", spec.name, source.name) for source in spec.sources]
+        sources = {given.name: lake.read(spec.name, given.name, needed, given.version) for given in inputs}
+        if not _has_rows(sources.values(), request.window) and not _is_built(lake, spec, request.window, lookbacks):
+            return Result(status=Status.SKIPPED, reason=f"Nothing is published for {request.window}.")
+        tables = _build(spec, sources, request.window, later)
+        outputs = [
+            lake.write(spec.name, name, table, request.window, written_by(request), later[name])
+            for name, table in tables.items()
+        ]
+        if "publish" in request.upstream or not _changed(lake, spec, inputs, needed):
+            return Result(
+                outputs=tuple(outputs), inputs=tuple(inputs), facts=_facts(spec, tables, request.window, later)
+            )
+        log.info("days of %s were published anew meanwhile: building again", needed)
+    raise TemporaryError(f"{spec.name}: days of {needed} were published anew {_ROUNDS} times while this step ran.")
+
+
+def _lookbacks(spec: ModelSpec) -> dict[str, int]:
+    views = {view.name: view.lookback_days for view in spec.features.views}
+    return {"examples": spec.features.examples.lookback_days, **views}
+
+
+def _later(lake: Lake, spec: ModelSpec, window: Window, lookbacks: Mapping[str, int]) -> dict[str, list[str]]:
+    """Return the days after the window that are there and look back on it, by table."""
+    after = window.end + timedelta(days=1)
+    return {
+        name: lake.days(spec.name, name, Window(start=after, end=window.end + timedelta(days=days))) if days else []
+        for name, days in lookbacks.items()
+    }
+
+
+def _build(
+    spec: ModelSpec, sources: Mapping[str, pa.Table], window: Window, later: Mapping[str, list[str]]
+) -> dict[str, pa.Table]:
+    """Return the rows of the window and of the later days, by table."""
+
+    def reach(name: str) -> Window:
+        return Window(start=window.start, end=window.end.fromisoformat(max([str(window.end), *later[name]])))
+
+    tables = {"examples": build_examples(spec, sources, reach("examples"))}
+    tables |= {view.name: build_view(spec, view, sources, reach(view.name)) for view in spec.features.views}
+    # a later day that is published but not built yet has a run of its own coming
+    return {name: _only(table, window, later[name]) if later[name] else table for name, table in tables.items()}
+
+
+def _only(table: pa.Table, window: Window, also: Collection[str] = ()) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    days = pc.field(PARTITION)
+    inside = (days >= str(window.start)) & (days <= str(window.end))
+    return table.filter(inside | days.isin(pa.array(sorted(also), pa.string())))
+
+
+def _has_rows(tables: Collection[pa.Table], window: Window) -> bool:
+    return any(_only(table, window).num_rows for table in tables)
+
+
+def _is_built(lake: Lake, spec: ModelSpec, window: Window, tables: Collection[str]) -> bool:
+    """Tell whether the window has rows of a time when there was something: they have to go."""
+    return any(lake.days(spec.name, name, window) for name in tables)
+
+
+def _changed(lake: Lake, spec: ModelSpec, inputs: list[Output], needed: Window) -> bool:
+    """Tell whether a day that was read has been published anew since."""
+
+    def days(table: str, snapshot: str) -> list[tuple[str, int, str]]:
+        found = lake.details(spec.name, table, snapshot)
+        return [entry for entry in found if str(needed.start) <= entry[0] <= str(needed.end)]
+
+    current = {given.name: lake.snapshot(spec.name, given.name) for given in inputs}
+    return any(
+        current[given.name] != given.version
+        and days(given.name, current[given.name]) != days(given.name, given.version)
+        for given in inputs
     )
 
 
-def _labelled(examples: pa.Table, spec: ModelSpec) -> int:
-    label = examples[spec.features.examples.label]
-    return len(label) - int(label.null_count)
+def _facts(
+    spec: ModelSpec, tables: Mapping[str, pa.Table], window: Window, later: Mapping[str, list[str]]
+) -> dict[str, object]:
+    own = {name: _only(table, window) for name, table in tables.items()}
+    label = own["examples"][spec.features.examples.label]
+    return {
+        "rows": {name: table.num_rows for name, table in own.items()},
+        "labelled": len(label) - int(label.null_count),
+        "rebuilt": {name: len(days) for name, days in later.items() if days},
+        "rebuilt_through": max((day for days in later.values() for day in days), default=None),
+    }

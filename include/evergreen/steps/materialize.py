@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from evergreen.contract import Output, Request, Result
+from datetime import date
+
+from evergreen.contract import Output, Request, Result, Window
 from evergreen.data.lake import get_lake
 from evergreen.data.lineage import pinned
 from evergreen.features.feast_repo import apply, feast_name
@@ -11,16 +13,26 @@ from evergreen.spec import ModelSpec
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
-    """Write the newest feature rows of the window's keys to the online store, and read some of them back."""
+    """Write the newest feature rows of the window's keys to the online store, and read some of them back.
+
+    So do the later days that ``build_features`` rebuilt with the window.
+    """
     if not spec.features.views:
         return Result(facts={"online_rows": 0})  # not skipped: what follows a partition's features must still run
     lake = get_lake()
     inputs = tuple(pinned(lake, request, "build_features", spec.name, view.name) for view in spec.features.views)
     changed = apply(spec)
-    written = materialize(spec, request.window)
+    written = materialize(spec, _window(request))
     outputs = tuple(
         Output(name=view.name, uri=f"feast://{feast_name(spec, view)}", version=given.version, rows=written[view.name])
         for view, given in zip(spec.features.views, inputs, strict=True)
     )
     facts = {"online_rows": sum(written.values()), "views": dict(written), "definitions_changed": changed}
     return Result(outputs=outputs, inputs=inputs, facts=facts)
+
+
+def _window(request: Request) -> Window:
+    built = request.upstream.get("build_features")
+    through = built.facts.get("rebuilt_through") if built else None
+    end = max(str(through or ""), str(request.window.end))
+    return Window(start=request.window.start, end=date.fromisoformat(end))

@@ -1,0 +1,53 @@
+"""What databases, file systems and other writers raise, by class; and trying again after a lost race."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from evergreen.contract import ConfigurationError, TemporaryError
+
+
+def retrying(seconds: float) -> Retrying:
+    """Return a retrier for lost races: another process committed, or created the catalog's tables, first."""
+    from pyiceberg.exceptions import CommitFailedException, ValidationException
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    return Retrying(
+        retry=retry_if_exception_type((CommitFailedException, ValidationException, IntegrityError, ProgrammingError)),
+        wait=wait_random_exponential(multiplier=0.05, max=2),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )
+
+
+@contextmanager
+def lake_errors(what: str) -> Iterator[None]:
+    """Name the class of what databases and file systems raise."""
+    from pyiceberg.exceptions import CommitFailedException, ValidationException
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except (CommitFailedException, ValidationException) as error:
+        raise TemporaryError(f"{what}: other writers kept committing first: {error}.") from error
+    except DBAPIError as error:
+        message = f"{what}: the lake's database: {error.orig}."
+        if "authentication failed" in message or 'database "lake" does not exist' in message:
+            raise ConfigurationError(
+                message, "Check EVERGREEN_DATABASE_URL; evergreen up creates the databases."
+            ) from error
+        raise TemporaryError(message, "Is the database up? evergreen status tells.") from error
+    except PermissionError as error:
+        raise ConfigurationError(f"{what}: {error}.", "Check EVERGREEN_LAKE_ROOT and the rights on it.") from error
+    except OSError as error:
+        hint = "Check EVERGREEN_LAKE_ROOT, EVERGREEN_S3_ENDPOINT, the AWS_* keys and the disk."
+        if any(name in str(error) for name in _S3_REFUSALS):
+            raise ConfigurationError(f"{what}: {error}.", hint) from error
+        raise TemporaryError(f"{what}: {error}.", hint) from error
+
+
+_S3_REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "NO_SUCH_BUCKET")
+"""What PyArrow writes into its errors when S3 will go on refusing."""
