@@ -1,7 +1,7 @@
 """``make bench``: measures what docs/performance.md reports, and writes it to .evergreen/bench.json.
 
 Every figure that is a claim is a ratio to the same work done without Airflow, in the same run on the same machine.
-``make bench BENCH="--through=2013-04"`` for a shorter replay; ``--only=parse`` for one part.
+``make bench BENCH="--through=2013-04"`` for a shorter replay; ``BENCH="--only=parse"`` for one part.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,26 @@ PROJECT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "tests" / "benchmarks")]
 
 import parse  # noqa: E402
+import psutil  # noqa: E402
+import ray_settings  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from evergreen.contract import Manifest  # noqa: E402
+from evergreen.local.airflow_api import TaskRun  # noqa: E402
 from installation import Installation, installed  # noqa: E402
 
+PARTS = ("parse", "start", "ray", "loop")
 STARTS = 9
+LIGHT = ("gate", "guard", "publish", "promote", "register")
+"""Steps that do little: for them the way from the task's start to the step's counts most."""
 
 
 def main() -> int:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--through", default="2013-06", help="last month of the replay")
-    parser.add_argument("--only", choices=("parse", "start", "loop"), help="one part only")
+    parser.add_argument("--only", choices=PARTS, help="one part only")
     arguments = parser.parse_args()
     out = Console()
     figures: dict[str, Any] = {"cores": os.cpu_count(), "python": sys.version.split()[0]}
@@ -44,6 +50,8 @@ def main() -> int:
     if arguments.only in {None, "start"}:
         out.print("starting a light step ...")
         figures["start"] = step_start()
+    if arguments.only in {None, "ray"}:
+        figures["ray"] = ray_settings.measure(out.print)
     if arguments.only in {None, "loop"}:
         figures["loop"] = replay(arguments.through, out)
     path = PROJECT / ".evergreen" / "bench.json"
@@ -77,32 +85,42 @@ def replay(through: str, out: Console) -> dict[str, Any]:
     loop = ("loop", f"--through={through}")
     with installed() as scheduled:
         out.print(f"replaying through {through} with the scheduler ...")
-        orchestrated = _loop(scheduled, *loop)
+        orchestrated, busy = _loop(scheduled, *loop)
         tasks = list(_tasks(scheduled))
         orchestrated_rows = _decisions(scheduled)
+        steps = _steps(scheduled)
     with installed() as plain:
         out.print("replaying the same as plain function calls ...")
-        in_process = _loop(plain, *loop, "--in-process")
+        in_process, busy_plain = _loop(plain, *loop, "--in-process")
         assert _decisions(plain) == orchestrated_rows, "the two replays differ: the ratio would mean nothing"
-    work = [task["end"] - task["start"] for task in tasks]
+        plain_steps = _steps(plain)
     gaps = list(scheduling_gaps(tasks))
     return {
         "through": through,
         "orchestrated_s": orchestrated,
         "in_process_s": in_process,
         "ratio": orchestrated / in_process,
+        "orchestrated_cpu_s": busy,
+        "in_process_cpu_s": busy_plain,
         "tasks": len(tasks),
-        "inside_tasks_s": sum(work),
         "between_tasks_s": sum(gaps),
         "median_gap_s": statistics.median(gaps),
+        **_inside(tasks, steps),
+        "steps": _by_step(steps, plain_steps),
         "decisions": orchestrated_rows,
     }
 
 
-def _loop(installation: Installation, *arguments: str) -> float:
-    began = time.perf_counter()
+def _loop(installation: Installation, *arguments: str) -> tuple[float, float]:
+    """Run a loop; returns its seconds, and the machine's busy CPU seconds meanwhile (services included)."""
+    began, busy = time.perf_counter(), _busy()
     installation.run(*arguments, timeout=3600)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, _busy() - busy
+
+
+def _busy() -> float:
+    times = psutil.cpu_times()
+    return float(times.user + times.system + times.nice)
 
 
 def _decisions(installation: Installation) -> list[tuple[str, str]]:
@@ -113,19 +131,61 @@ def _decisions(installation: Installation) -> list[tuple[str, str]]:
 def _tasks(installation: Installation) -> Iterator[dict[str, Any]]:
     """Yield the tasks that ran, as Airflow recorded them."""
     program = (
-        "import json; from evergreen.local.access import airflow_api; api = airflow_api();"
-        "print(json.dumps(api._checked('GET', '/dags/~/dagRuns/~/taskInstances', params={'limit': 1000})))"
+        "from evergreen.local.access import airflow_api;"
+        "print('[', ','.join(task.model_dump_json() for task in airflow_api().all_tasks()), ']')"
     )
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=installation.environment, capture_output=True, text=True, check=True)
-    for task in json.loads(done.stdout)["task_instances"]:
-        if task["state"] == "success":
+    for task in map(TaskRun.model_validate, json.loads(done.stdout)):
+        if task.state == "success" and task.start_date and task.end_date:
             yield {
-                "run": (task["dag_id"], task["dag_run_id"]),
-                "task": task["task_id"],
-                "start": datetime.fromisoformat(task["start_date"]).timestamp(),
-                "end": datetime.fromisoformat(task["end_date"]).timestamp(),
+                "run": (task.dag_id, task.dag_run_id),
+                "task": task.task_id,
+                "start": task.start_date.timestamp(),
+                "end": task.end_date.timestamp(),
             }
+
+
+def _steps(installation: Installation) -> list[Manifest]:
+    """Return the manifests a loop left."""
+    found = (installation.state / "artifacts" / "runs").rglob("result.json")
+    return [Manifest.model_validate_json(path.read_text()) for path in found]
+
+
+def _inside(tasks: Iterable[dict[str, Any]], steps: Iterable[Manifest]) -> dict[str, float]:
+    """Return where the time inside tasks goes: before the step begins, the step, and after it."""
+    manifests = {((step.run.dag_id, step.run.run_id), step.run.task_id): step for step in steps}
+    before, work, after, light = [], [], [], []
+    for task in tasks:
+        step = manifests.get((task["run"], task["task"]))
+        if step is None:
+            continue  # a sensor, or a marker: no step
+        began, ended = step.started.timestamp(), step.finished.timestamp()
+        before.append(began - task["start"])
+        work.append(ended - began)
+        after.append(task["end"] - ended)
+        if step.step in LIGHT:
+            light.append(before[-1])
+    return {
+        "inside_before_steps_s": sum(before),
+        "inside_steps_s": sum(work),
+        "inside_after_steps_s": sum(after),
+        "light_step_works_after_s": statistics.median(light),
+    }
+
+
+def _by_step(orchestrated: Iterable[Manifest], plain: Iterable[Manifest]) -> dict[str, str]:
+    """Return seconds and number of each step: as tasks, and as function calls."""
+
+    def seconds(manifests: Iterable[Manifest], name: str) -> list[float]:
+        return [(one.finished - one.started).total_seconds() for one in manifests if one.step == name]
+
+    orchestrated, plain = list(orchestrated), list(plain)
+    table = {}
+    for name in sorted({one.step for one in orchestrated}):
+        tasks, calls = seconds(orchestrated, name), seconds(plain, name)
+        table[name] = f"{sum(tasks):.1f} s in {len(tasks)} tasks, {sum(calls):.1f} s in {len(calls)} calls"
+    return table
 
 
 def scheduling_gaps(tasks: list[dict[str, Any]]) -> Iterator[float]:
@@ -144,8 +204,9 @@ def _table(figures: dict[str, Any]) -> Table:
     table = Table("figure", "value", title="Evergreen, measured")
     for part, values in figures.items():
         for name, value in values.items() if isinstance(values, dict) else [("", values)]:
-            shown = f"{value:.3f}" if isinstance(value, float) else str(value)
-            table.add_row(f"{part} {name}".strip(), shown)
+            for inner, item in value.items() if isinstance(value, dict) else [("", value)]:
+                shown = f"{item:.3f}" if isinstance(item, float) else str(item)
+                table.add_row(" ".join(filter(None, (part, name, inner))), shown)
     return table
 
 

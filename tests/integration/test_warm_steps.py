@@ -347,7 +347,7 @@ def test_nothing_is_left_of_a_killed_task(kit: Kit, service: Warm, victim: str) 
 
 
 ONCE = """
-(here / "parents").open("a").write(parent + "\\n")
+(here / "parents").open("a").write(f"{parent!r}\\n")
 if "warm_server" in parent:
 """ + textwrap.indent((DAEMON + STAY).strip(), "    ")
 

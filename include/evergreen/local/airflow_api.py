@@ -41,6 +41,8 @@ class TaskRun(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    dag_id: str
+    dag_run_id: str
     task_id: str
     state: str | None
     try_number: int
@@ -111,6 +113,16 @@ class AirflowApi:
         """Return the task instances of a run."""
         found = self._checked("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
         return [TaskRun.model_validate(task) for task in found]
+
+    def all_tasks(self) -> list[TaskRun]:
+        """Return the task instances of every run of every DAG."""
+        found: list[TaskRun] = []
+        while True:  # a page has a hundred at most
+            params = {"limit": 100, "offset": len(found), "order_by": "id"}
+            page = self._checked("GET", "/dags/~/dagRuns/~/taskInstances", params=params)
+            found += [TaskRun.model_validate(task) for task in page["task_instances"]]
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
 
     def _checked(self, method: str, path: str, **arguments: Any) -> Any:
         return _content(self._call(method, path, **arguments))

@@ -48,6 +48,13 @@ def test_both_halves_are_private_files_settings_can_read(user: Settings) -> None
     assert found.state_dir == user.state_dir
 
 
+def test_the_warm_service_is_given_what_a_step_is_given_but_no_secret(tmp_path: Path) -> None:
+    service = {"PATH": "/bin", "HOME": "/home/me", "MLFLOW_TRACKING_PASSWORD": "s3cret", "AIRFLOW_HOME": "/airflow"}
+    given = environment.step_environment(service, {"DO_NOT_TRACK": "1"}, tmp_path)
+    own = {"DO_NOT_TRACK": "1", "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    assert given == {"PATH": "/bin", "HOME": "/home/me", **own}
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

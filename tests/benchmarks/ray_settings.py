@@ -1,0 +1,79 @@
+"""What each setting of the private Ray saves: a small training with all of them, and without one at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).resolve().parents[1]
+REPEATS = 3
+WITHOUT = (
+    "RAY_prestart_worker_first_driver",
+    "RAY_TRAIN_METRICS_ENABLED",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+    "lean trainer",
+)
+"""The settings that are there for speed; the others keep Ray on loopback and closed to strangers."""
+
+PROGRAM = """
+import json, os, sys, time
+from pathlib import Path
+
+without, folder = sys.argv[1], Path(sys.argv[2])
+from lifecycle_kit import training_rows, write_model
+from evergreen.catalog import load_model
+from evergreen.training import private_ray, ray_training
+
+if without == "lean trainer":
+    from ray.train.torch import TorchTrainer
+
+    ray_training.lean_trainer = lambda: TorchTrainer
+elif without:
+    del private_ray._SETTINGS[without]
+spec = load_model(write_model(folder / "models", "binary", workers=2))
+rows = training_rows("binary")
+import ray.train.torch
+
+began, busy = time.perf_counter(), os.times()
+ray_training.train(spec, rows, "checkpoints", "run")
+seconds, after = time.perf_counter() - began, os.times()
+print(json.dumps({"seconds": seconds, "cpu_seconds": sum(after[:4]) - sum(busy[:4])}))
+"""
+
+
+def measure(say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Return the median seconds, and CPU seconds, of a training with every setting and without each."""
+    found: dict[str, Any] = {}
+    for without in ("", *WITHOUT):
+        name = f"without {without}" if without else "as it is"
+        say(f"training on Ray, {name} ...")
+        runs = [_train(without) for _ in range(REPEATS)]
+        found[name] = {key: statistics.median(run[key] for run in runs) for key in ("seconds", "cpu_seconds")}
+    return found
+
+
+def _train(without: str) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(TESTS),
+            "EVERGREEN_STATE_DIR": f"{folder}/state",
+            "EVERGREEN_MODELS_DIR": f"{folder}/models",
+        }
+        command = [sys.executable, "-c", PROGRAM, without, folder]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    last: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return last
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(), indent=2))
