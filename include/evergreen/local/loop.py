@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status as RichStatus
 from rich.table import Table
 
@@ -54,7 +55,8 @@ def run_loop(
         runs = _replay(plan, driver, progress, "inprocess" if in_process else "loop")
     summary = summarize(spec, plan, runs)
     path = store_summary(summary)
-    out.print(_table(summary))
+    out.print(*_tables(summary), sep="\n\n")
+    out.print()
     for name, address in _addresses(summary, path).items():
         out.print(f"{name:10} {address}", soft_wrap=True, highlight=False)
     return summary
@@ -127,17 +129,22 @@ def _addresses(summary: Summary, path: Path) -> dict[str, str]:
     }
 
 
-def _table(summary: Summary) -> Table:
-    table = Table(title=f"{summary.model}: {label_of(summary.history)} and after")
+def _tables(summary: Summary) -> Iterator[Table]:
+    """Yield the numbers, a row a period, and below them the reasons: in one table, 80 columns leave a why four letters.
+
+    Only the decision may take two lines.
+    """
     metric = summary.metric.upper()
-    for name in ("period", "rows in", "quarantined", "drifted", f"champion {metric}", f"challenger {metric}"):
-        table.add_column(name, justify="left" if name == "period" else "right")
-    table.add_column("improvement", justify="right")
-    table.add_column("decision")
-    table.add_column("why", overflow="fold")
+    numbers = Table(title=f"{summary.model}: {label_of(summary.history)} and after", box=None, padding=(0, 1, 0, 0))
+    numbers.add_column("period", no_wrap=True)
+    for name in ("rows in", "quaran-\ntined", "drifted", f"champion\n{metric}", f"challenger\n{metric}", "better by"):
+        numbers.add_column(name, justify="right", no_wrap=True)
+    numbers.add_column("decision")
+    reasons = Table.grid(padding=(0, 2, 0, 0))
     for row in summary.rows:
-        table.add_row(*_cells(row))
-    return table
+        numbers.add_row(*_cells(row))
+        reasons.add_row(row.period, escape(row.why))
+    yield from (numbers, reasons)
 
 
 def _cells(row: Row) -> list[str]:
@@ -146,7 +153,7 @@ def _cells(row: Row) -> list[str]:
 
     interval = "-"
     if row.improvement_low is not None and row.improvement_high is not None:
-        interval = f"{row.improvement_low:+.4f} .. {row.improvement_high:+.4f}"
+        interval = f"{row.improvement_low:+.3f}..{row.improvement_high:+.3f}"
     return [
         row.period,
         f"{row.rows_in:,}",
@@ -155,6 +162,5 @@ def _cells(row: Row) -> list[str]:
         number(row.champion, ".4f"),
         number(row.challenger, ".4f"),
         interval,
-        row.decision,
-        row.why,
+        row.decision.replace("_", " "),
     ]
