@@ -47,9 +47,11 @@ def step_config(settings: Settings) -> dict[str, str]:
     }
 
 
-def step_secrets(database_url: str, credentials: Credentials) -> dict[str, str]:
-    """Return the secret half."""
+def step_secrets(settings: Settings, database_url: str, credentials: Credentials) -> dict[str, str]:
+    """Return the secret half; with it the keys to S3, where something of the project lies there."""
+    on_s3 = any(root.startswith("s3://") for root in (settings.artifact_root, settings.lake_root))
     return {
+        **{name: value for name, value in os.environ.items() if on_s3 and name.startswith("AWS_")},
         "EVERGREEN_DATABASE_URL": database_url,
         "MLFLOW_TRACKING_USERNAME": MLFLOW_USER,
         "MLFLOW_TRACKING_PASSWORD": credentials.mlflow_admin,

@@ -87,11 +87,11 @@ def build_services(user: Settings) -> list[Service]:
         user.database("airflow")  # a wrong address is an error now, before anything starts
         create_databases(url)
     config = step_config(user)
-    write_step_environment(user, config, step_secrets(url, credentials))
+    write_step_environment(user, config, step_secrets(user, url, credentials))
     get_settings.cache_clear()
     settings = get_settings()
     write_airflow_config(settings, credentials)
-    environment = {**service_environment(config), **step_secrets(url, credentials)}
+    environment = {**service_environment(config), **step_secrets(user, url, credentials)}
     needs = tuple(service.name for service in services)
     return [
         *services,

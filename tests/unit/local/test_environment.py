@@ -38,7 +38,7 @@ def test_nothing_phones_home(user: Settings) -> None:
 
 
 def test_both_halves_are_private_files_settings_can_read(user: Settings) -> None:
-    secrets = environment.step_secrets(URL, Credentials())
+    secrets = environment.step_secrets(user, URL, Credentials())
     environment.write_step_environment(user, environment.step_config(user), secrets)
     for path in (user.config_file, user.secrets_file):
         assert path.stat().st_mode & 0o777 == 0o600
@@ -46,6 +46,18 @@ def test_both_halves_are_private_files_settings_can_read(user: Settings) -> None
     assert found.database_url is not None
     assert found.database_url.get_secret_value() == URL
     assert found.state_dir == user.state_dir
+
+
+@pytest.mark.parametrize(("root", "told"), [("s3://bucket/lake", True), (None, False)])
+def test_steps_get_the_keys_to_s3_only_where_something_lies_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: str | None, told: bool
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    monkeypatch.setenv("EVERGREEN_STATE_DIR", str(tmp_path))
+    if root:
+        monkeypatch.setenv("EVERGREEN_LAKE_ROOT", root)
+    secrets = environment.step_secrets(Settings(), URL, Credentials())
+    assert (secrets.get("AWS_SECRET_ACCESS_KEY") == "s3cret") is told
 
 
 def test_the_warm_service_is_given_what_a_step_is_given_but_no_secret(tmp_path: Path) -> None:
