@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
@@ -144,6 +144,8 @@ class StepOperator(ClusterPodOperator):
         self.image = pods.checked_image(settings.step_image)
         self.namespace = settings.namespace
         self.name = pods.pod_name(self.model, self.step, run, attempt)
+        started = context["ti"].start_date or datetime.now(UTC)
+        self.annotations = pods.owner_annotations(run, started + cast("timedelta", self.execution_timeout))
         self.arguments = [pods.escape(argument) for argument in self._arguments(context, run)]
         self.service_account_name = settings.pod_service_account or None
         self.schedule_timeout_seconds = settings.pod_schedule_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,9 @@ COMMAND = ("python", "-m", "evergreen")
 NAME = "evergreen-step"
 SELECTOR = f"app.kubernetes.io/name={NAME}"
 """Finds every pod of a step."""
+OWNER = ("evergreen/dag-id", "evergreen/run-id", "evergreen/task-id")
+DEADLINE = "evergreen/deadline"
+"""Annotations: whose pod it is, and until when, whatever becomes of the task."""
 SETTINGS, SECRETS = "evergreen-settings", "evergreen-secrets"
 """The config map and the secret that every step reads its environment from."""
 GRACE_SECONDS = 30
@@ -79,6 +83,12 @@ def labels(model: str, step: str) -> dict[str, str]:
         "evergreen/model": model,
         "evergreen/step": step,
     }
+
+
+def owner_annotations(run: RunIdentity, deadline: datetime) -> dict[str, str]:
+    """Return the annotations that tell whose pod it is."""
+    owner = dict(zip(OWNER, (run.dag_id, run.run_id, run.task_id), strict=True))
+    return {**owner, DEADLINE: deadline.astimezone(UTC).isoformat(timespec="seconds")}
 
 
 def pod_name(model: str, step: str, run: RunIdentity, attempt: str) -> str:

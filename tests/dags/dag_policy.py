@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 Parse = Callable[[Path], "dict[str, DAG]"]
 """Parses the DAG files with the models of a folder."""
 MAX_LINES = 150
-LIGHT_TASKS = {"ProposalSensor", "TrainingTrigger", "HITLOperator", "PartitionDone"}
-"""What may run beside StepOperators: these decide and wait, they do no work."""
+LIGHT_TASKS = {"ProposalSensor", "TrainingTrigger", "HITLOperator", "PartitionDone", "PodReaper"}
+"""What may run beside StepOperators: these decide and wait, they do no work.
+
+The PodReaper deletes pods, which no pod of a step may do: they have no rights in the cluster.
+"""
+MAINTENANCE = {"maintenance.reap_pods"}
+"""The DAGs that are of no model."""
 DOC_PARTS = ("**Fires**", "**Publishes**", "#### Triage notes")
 
 
@@ -41,7 +46,7 @@ def _tagged(dag: DAG) -> Iterator[str]:
     kinds = [tag for tag in dag.tags if tag in set(Tag)]
     if len(kinds) != 1:
         yield f"has {len(kinds)} tags of kind Tag, needs one"
-    for prefix in ("model:", "team:"):
+    for prefix in ("team:",) if Tag.MAINTENANCE in kinds else ("model:", "team:"):
         if not any(tag.startswith(prefix) for tag in dag.tags):
             yield f"no {prefix} tag"
 

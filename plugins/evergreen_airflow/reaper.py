@@ -1,0 +1,139 @@
+"""Deletes the step pods that nobody waits for any more."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
+from kubernetes.client import models as k8s
+from kubernetes.client.exceptions import ApiException
+
+from evergreen.settings import get_settings
+from evergreen_airflow.pod import DEADLINE, OWNER, SELECTOR
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+Task = tuple[str, str, str]
+"""DAG, run and task."""
+States = Mapping[Task, str | None]
+
+_ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+_OVERDUE = timedelta(minutes=10)
+"""Beyond its deadline a pod is its kubelet's to end, which may take its grace period."""
+_PAGE, _RUNS = 500, 50
+_GONE = frozenset({404, 409})
+
+
+class PodReaper(BaseOperator):
+    """Deletes step pods whose task has ended, or is not known any more, or whose deadline is long over.
+
+    Every pod is deleted by whoever waited for it. What is left is what the waiting died over: a worker that was
+    killed between two requests, an API server that was down, a run that was deleted with its tasks. A pod whose task
+    may still come back for it (queued, deferred, up for retry, cleared) is never touched.
+
+    The parameter ``dry_run`` of the run says what would be deleted, and deletes nothing.
+
+    Returns
+    -------
+    dict
+        XCom: ``pods``, how many there are, and ``deleted``, their names with the reason.
+    """
+
+    def __init__(self, *, kubernetes_conn_id: str = "kubernetes_default", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kubernetes_conn_id = kubernetes_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Look at every step pod once; anything that cannot be asked fails the task before anything is deleted."""
+        settings = get_settings()
+        if settings.runtime != "kubernetes":
+            raise AirflowSkipException("Steps run as processes here: they end with their tasks.")
+        api = KubernetesHook(conn_id=self.kubernetes_conn_id).core_v1_client
+        pods = list(_step_pods(api, settings.namespace))
+        states = _states({task_of(pod) for pod in pods} - {None}, context)
+        now = datetime.now(UTC)
+        doomed = {pod.metadata.name: (pod, why) for pod in pods if (why := orphaned(pod, states, now))}
+        for pod, why in doomed.values():
+            self.log.info("%s %s: %s", "Would delete" if context["params"]["dry_run"] else "Deleting", *_said(pod, why))
+            if not context["params"]["dry_run"]:
+                _delete(api, pod)
+        return {"pods": len(pods), "deleted": {name: why for name, (_, why) in doomed.items()}}
+
+
+def orphaned(pod: k8s.V1Pod, states: States, now: datetime) -> str:
+    """Return why nobody waits for a pod, or nothing if somebody may.
+
+    Parameters
+    ----------
+    pod
+        A pod that a StepOperator has launched.
+    states
+        The states of all tasks that pods are of; a task that is missing does not exist.
+    now
+        The time to compare deadlines with.
+    """
+    task, annotations = task_of(pod), pod.metadata.annotations or {}
+    if pod.metadata.deletion_timestamp or task is None:  # on its way out, or none of ours
+        return ""
+    if task not in states:
+        return "its task does not exist any more"
+    if states[task] in _ENDED:
+        return f"its task has ended: {states[task]}"
+    if now > datetime.fromisoformat(annotations[DEADLINE]) + _OVERDUE:
+        return f"its deadline was {annotations[DEADLINE]}"
+    return ""
+
+
+def task_of(pod: k8s.V1Pod) -> Task | None:
+    """Return whose pod it is; labels cannot tell, because they hold no more than 63 characters."""
+    annotations = pod.metadata.annotations or {}
+    if not {*OWNER, DEADLINE} <= set(annotations):
+        return None
+    dag, run, task = (annotations[name] for name in OWNER)
+    return dag, run, task
+
+
+def _step_pods(api: Any, namespace: str) -> Iterator[k8s.V1Pod]:
+    token = None
+    while True:
+        more: dict[str, str] = {"_continue": token} if token else {}
+        page = api.list_namespaced_pod(namespace, label_selector=SELECTOR, limit=_PAGE, **more)
+        yield from page.items
+        token = page.metadata._continue
+        if not token:
+            return
+
+
+def _states(tasks: set[Any], context: Context) -> dict[Task, str | None]:
+    """Ask Airflow for the states of tasks, a DAG and some runs at a time; those that do not exist are left out."""
+    ti: Any = context["ti"]
+    runs_by_dag: dict[str, set[str]] = defaultdict(set)
+    for dag, run, _ in tasks:
+        runs_by_dag[dag].add(run)
+    found: dict[Task, str | None] = {}
+    for dag, all_runs in runs_by_dag.items():
+        runs = sorted(all_runs)
+        for first in range(0, len(runs), _RUNS):  # they go into an address, which has a length
+            for run, states in ti.get_task_states(dag_id=dag, run_ids=runs[first : first + _RUNS]).items():
+                found |= {(dag, run, task): state for task, state in states.items()}
+    return found
+
+
+def _delete(api: Any, pod: k8s.V1Pod) -> None:
+    # a new pod of the same name is another one's
+    options = k8s.V1DeleteOptions(preconditions=k8s.V1Preconditions(uid=pod.metadata.uid))
+    try:
+        api.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)
+    except ApiException as error:
+        if error.status not in _GONE:
+            raise
+
+
+def _said(pod: k8s.V1Pod, why: str) -> tuple[str, str]:
+    return f"{pod.metadata.name} of {' / '.join(task_of(pod) or ())}", why
