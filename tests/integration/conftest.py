@@ -9,6 +9,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -18,36 +20,34 @@ from evergreen.settings import Settings, get_settings
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real MLflow server on a free port of loopback; its address."""
-    folder = tmp_path_factory.mktemp("mlflow")
+    with serve_mlflow(tmp_path_factory.mktemp("mlflow"), [], {}) as url:
+        yield url
+
+
+@contextmanager
+def serve_mlflow(folder: Path, options: list[str], variables: dict[str, str]) -> Iterator[str]:
+    """Run an MLflow server; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = (folder / "server.log").open("wb")
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            f"--backend-store-uri=sqlite:///{folder}/mlflow.db",
-            f"--artifacts-destination={folder}/artifacts",
-            f"--port={port}",
-            "--host=127.0.0.1",
-            "--workers=1",
-        ],
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait(server, f"{url}/health")
-        yield url
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(30)
-        log.close()
+    command = [sys.executable, "-m", "mlflow", "server", f"--backend-store-uri=sqlite:///{folder}/mlflow.db"]
+    command += [f"--artifacts-destination={folder}/artifacts", f"--port={port}", "--host=127.0.0.1", "--workers=1"]
+    fixed = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            [*command, *options],
+            env={**os.environ, **fixed, **variables},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            _wait(server, f"{url}/health")
+            yield url
+        finally:
+            os.killpg(server.pid, 15)
+            server.wait(30)
 
 
 def _wait(server: subprocess.Popen[bytes], url: str, seconds: float = 90) -> None:
