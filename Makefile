@@ -14,7 +14,7 @@ TORCH_INDEX ?=
 LOOP ?=
 PYTEST ?=
 BENCH ?=
-# Arguments of tools/images.py (`make images IMAGES="--registry registry.example.com/ml --push"`).
+# Arguments of tools/build_images.py (`make images IMAGES="--registry registry.example.com/ml --push"`).
 IMAGES ?=
 
 help:  ## Show this list
@@ -65,7 +65,7 @@ lock: setup  ## Resolve the requirements again: requirements.lock, and the part 
 	@$(PART) docker/trial/seaweedfs.txt -o docker/trial/seaweedfs.lock
 
 images:  ## Build the container images with Podman or Docker (docs/images.md)
-	@"$(PYTHON)" tools/images.py --torch-index="$(TORCH_INDEX)" $(IMAGES)
+	@"$(PYTHON)" tools/build_images.py --torch-index="$(TORCH_INDEX)" $(IMAGES)
 
 test-images: setup  ## Run what `make images` has built, and test it
 	@.venv/bin/pytest -m images tests/images $(PYTEST)

@@ -29,6 +29,7 @@ TARGETS = {
     "trial-postgres": ("trial", "postgres", "trialPostgres"),
     "trial-seaweedfs": ("trial", "seaweedfs", "trialSeaweedfs"),
 }
+REGISTRY = "evergreen"
 CARRIED = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "default-timeout")
 """What of the machine's own pip configuration the builds are given, as a secret that stays out of the image."""
 
@@ -53,7 +54,7 @@ def main() -> int:
     """Build what was asked for; returns the exit code."""
     parser = argparse.ArgumentParser(description="Build the images of docker/.")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"which ones ({', '.join(TARGETS)}); none: all")
-    parser.add_argument("--registry", default="evergreen", help="what stands before the names, e.g. registry/team")
+    parser.add_argument("--registry", default=REGISTRY, help="what stands before the names, e.g. registry/team")
     parser.add_argument("--tag", default="", help="default: the version in pyproject.toml")
     parser.add_argument("--base", default="", help="Debian image with Python 3.11-3.13 and pip; default: Python slim")
     parser.add_argument("--engine", default="", help=f"default: the first of {', '.join(ENGINES)} that works")
@@ -78,7 +79,7 @@ def build_all(arguments: argparse.Namespace) -> list[Built]:
     names = arguments.images or list(TARGETS)
     if unknown := set(names) - set(TARGETS):
         raise BuildError(f"no image {', '.join(sorted(unknown))}: there are {', '.join(TARGETS)}.")
-    tag = arguments.tag or tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    tag = arguments.tag or version()
     references = {name: checked(f"{arguments.registry}/{name}:{tag}") for name in names}
     if arguments.base:
         checked(arguments.base)
@@ -174,13 +175,18 @@ def secrets(carried: dict[str, str], certificates: str, folder: Path) -> list[st
     return [f"--secret=id=pip,src={config}", *([f"--secret=id=ca,src={certificates}"] if certificates else [])]
 
 
+def version() -> str:
+    """Return the project's version: the default tag."""
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+
+
 def code_version() -> str:
     """Return the commit the images are made from (``+dirty`` when files differ from it)."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+dirty", "--abbrev=12"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+        return version()
 
 
 def build(engine: str, name: str, reference: str, common: list[str], *, push: bool) -> Built:
