@@ -24,6 +24,7 @@ from evergreen.contract import (
 from evergreen.settings import Settings, get_settings
 from evergreen.store import S3Store, get_store, read_manifest, s3_client
 from installation import free_ports
+from lease_kit import assert_one_process_at_a_time
 from object_store_kit import BUCKET, ObjectStore, object_store
 
 pytestmark = pytest.mark.integration
@@ -106,6 +107,22 @@ def test_of_many_that_create_a_key_one_does(store: S3Store) -> None:
     assert made.count(True) == 1
     assert store.read("k") == values[made.index(True)]
     assert not store.create("k", b"x")
+
+
+def test_of_many_that_replace_a_version_one_does(store: S3Store) -> None:
+    store.write("k", b"old")
+    values = [bytes([letter]) for letter in range(65, 73)]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda value: store.replace("k", b"old", value), values))
+    assert made.count(True) == 1
+    content, age = store.look("k") or (b"", -1.0)
+    assert content == values[made.index(True)]
+    assert 0 <= age < 60
+    assert (store.replace("none", b"", b"x"), store.look("none")) == (False, None)
+
+
+def test_one_process_at_a_time_runs_a_task(store: S3Store, tmp_path: Path) -> None:
+    assert_one_process_at_a_time(tmp_path)
 
 
 def test_guards_in_many_processes_are_kept_apart(store: S3Store) -> None:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import pytest
 from evergreen.contract import ConfigurationError, RunIdentity, TemporaryError
 from evergreen.lease import LEASE, Lease, free
 from evergreen.store import LocalStore
+from lease_kit import assert_one_process_at_a_time, wait_for
 
 RUN = RunIdentity(dag_id="d", run_id="r", task_id="t")
 KEY = f"{RUN.key}/{LEASE}"
@@ -30,13 +28,6 @@ def store(tmp_path: Path) -> LocalStore:
 
 def lease(store: LocalStore, attempt: str = "1-a", seconds: float = 60) -> Lease:
     return Lease(store, RUN, attempt, seconds)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def grow_old(store: LocalStore, seconds: float) -> None:
@@ -137,53 +128,5 @@ def test_a_file_that_is_no_lease_is_named(store: LocalStore) -> None:
         lease(store).__enter__()
 
 
-STEP = """
-import os, sys, time
-sys.path.insert(0, sys.argv[1])
-from evergreen import runner
-from evergreen.contract import Result
-from pathlib import Path
-_, _, marker, seconds = sys.argv
-def run(request, spec):
-    Path(marker).write_text("running")
-    time.sleep(float(seconds))
-    return Result()
-runner.load_step = lambda name: run
-sys.argv[1:] = ["run-step", "ingest", "--model=flight_delay", "--partition=2013-03-01", "--run-id=r"]
-from evergreen.cli import main
-main()
-"""
-
-
-def two_processes(environment: dict[str, str], tmp_path: Path) -> None:
-    """A second process is refused while the first lives, and goes on when the first was killed: its lease ended."""
-    environment = {**os.environ, **environment, "EVERGREEN_LEASE_SECONDS": "3"}
-    script = tmp_path / "step.py"
-    script.write_text(STEP)
-
-    def start(name: str, seconds: float, attempt: str) -> subprocess.Popen[str]:
-        command = [sys.executable, str(script), str(tmp_path), str(tmp_path / name), str(seconds)]
-        own = {**environment, "EVERGREEN_ATTEMPT": attempt}
-        return subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    first = start("first", 600, "1-a")
-    try:
-        wait_for((tmp_path / "first").exists)
-        second = start("second", 0, "2-b")
-        _, error = second.communicate(timeout=60)
-        assert second.returncode == 75
-        assert "this step is running already: attempt 1-a" in error
-        assert not (tmp_path / "second").exists()
-    finally:
-        first.kill()
-        first.communicate()
-    deadline = time.monotonic() + 60
-    while (third := start("third", 0, "3-c")).wait(60) == 75:  # as Airflow does: again after a pause
-        assert time.monotonic() < deadline
-    assert third.returncode == 0, third.communicate()
-    assert third.stdout is not None
-    assert json.loads(third.stdout.read())["attempt"] == "3-c"
-
-
 def test_two_processes_of_one_task_do_not_run_at_once(tmp_path: Path) -> None:
-    two_processes({"EVERGREEN_STATE_DIR": str(tmp_path / "state")}, tmp_path)
+    assert_one_process_at_a_time(tmp_path, {"EVERGREEN_STATE_DIR": str(tmp_path / "state")})

@@ -158,6 +158,18 @@ def test_of_many_that_create_a_key_one_does_and_its_content_stays_whole(store: L
         store.create("a/k/below", b"x")
 
 
+def test_of_many_that_replace_a_version_one_does(store: LocalStore) -> None:
+    store.write("k", b"old")
+    values = [bytes([letter]) for letter in range(65, 73)]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda value: store.replace("k", b"old", value), values))
+    assert made.count(True) == 1
+    content, age = store.look("k") or (b"", -1.0)
+    assert content == values[made.index(True)]
+    assert 0 <= age < 60
+    assert (store.replace("none", b"", b"x"), store.look("none")) == (False, None)
+
+
 def test_a_full_disk_is_temporary_and_leaves_nothing(store: LocalStore) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
