@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from rich.table import Table  # noqa: E402
 
 from evergreen.contract import Manifest  # noqa: E402
 from evergreen.local.airflow_api import TaskRun  # noqa: E402
+from evergreen.local.warm import socket_path  # noqa: E402
 from installation import Installation, installed  # noqa: E402
 
 PARTS = ("parse", "start", "ray", "loop")
@@ -112,15 +115,22 @@ def replay(through: str, out: Console) -> dict[str, Any]:
 
 
 def _loop(installation: Installation, *arguments: str) -> tuple[float, float]:
-    """Run a loop; returns its seconds, and the machine's busy CPU seconds meanwhile (services included)."""
-    began, busy = time.perf_counter(), _busy()
+    """Run a loop; returns its seconds, and the CPU seconds that it and the services took."""
+    while not socket_path(installation.state / "run").exists():  # the last thing that starting services do
+        time.sleep(0.1)
+    began, busy = time.perf_counter(), _busy(installation)
     installation.run(*arguments, timeout=3600)
-    return time.perf_counter() - began, _busy() - busy
+    return time.perf_counter() - began, _busy(installation) - busy
 
 
-def _busy() -> float:
-    times = psutil.cpu_times()
-    return float(times.user + times.system + times.nice)
+def _busy(installation: Installation) -> float:
+    """Return the CPU seconds so far of an installation's services, and of all that this process has waited for."""
+    supervisor = psutil.Process(json.loads((installation.state / "run" / "status.json").read_text())["pid"])
+    taken = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+    for process in (supervisor, *supervisor.children(recursive=True)):
+        with suppress(psutil.Error):
+            taken += sum(process.cpu_times()[:4])  # with its children's, as far as they have ended
+    return taken
 
 
 def _decisions(installation: Installation) -> list[tuple[str, str]]:

@@ -87,7 +87,7 @@ class Warm:
                 cwd=folder,
                 start_new_session=True,
             )
-        assert eventually(self.answers, 120), self.log.read_text()
+        assert eventually(self.answers, 400), self.log.read_text()
 
     @property
     def pid(self) -> int:
@@ -162,6 +162,7 @@ import logging, numpy
 
 seen = {
     "parent": parent,
+    "name": Path("/proc/self/comm").read_text().strip(),
     "variables": dict(os.environ),
     "folder": os.getcwd(),
     "temporary": tempfile.gettempdir(),
@@ -210,6 +211,8 @@ def test_forked_step_sees_what_a_process_of_its_own_would_see(kit: Kit, service:
     assert warm["path"][1:] == cold["path"][1:]
     assert warm["handlers"] == cold["handlers"] == 1
     assert set(cold["loaded"]) - set(warm["loaded"]) == set()
+    assert "ray" not in warm["loaded"]
+    assert warm["name"] == "ingest"
     assert str(service.socket) not in warm["files"]
     assert str(service.log) not in warm["files"]
 

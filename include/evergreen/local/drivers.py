@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -30,7 +31,9 @@ from evergreen.store import get_store, read_manifest
 Report = Callable[[str], None]
 """Told which task is running now."""
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
+POLLS_A_REPORT = 4
+"""Asking for the state of a run is one cheap request; naming its tasks, for a person to read, is a dear one."""
 PARSE_SECONDS = 180.0
 """How long the first parse of the DAG files may take."""
 CASCADE_SECONDS = 180.0
@@ -159,18 +162,19 @@ class AirflowDriver:
 
     def _wait(self, pipeline: str, run_id: str) -> None:
         dag = dag_id(self.model, pipeline)
-        while True:
+        for poll in itertools.count():
             run = self.api.find_run(dag, run_id)
             if run is None:
                 raise DataError(f"{dag}: the run {run_id} was deleted while it ran.")
             if run.state == "success":
                 return
-            tasks = self.api.tasks(dag, run_id)
             if run.state == "failed":
-                failed = {task.task_id: task.try_number for task in tasks if task.state == "failed"}
-                raise self._failure(dag, run_id, failed)
-            busy = [f"{task.task_id} ({task.state})" for task in tasks if task.state not in _QUIET]
-            self.report(f"{dag}: {', '.join(busy) or 'scheduling'}")
+                tasks = self.api.tasks(dag, run_id)
+                raise self._failure(dag, run_id, {t.task_id: t.try_number for t in tasks if t.state == "failed"})
+            if poll % POLLS_A_REPORT == 0:
+                tasks = self.api.tasks(dag, run_id)
+                busy = [f"{task.task_id} ({task.state})" for task in tasks if task.state not in _QUIET]
+                self.report(f"{dag}: {', '.join(busy) or 'scheduling'}")
             time.sleep(POLL_SECONDS)
 
     def _failure(self, dag: str, run_id: str, failed: Mapping[str, int]) -> StepError:

@@ -195,15 +195,20 @@ def _warm_steps(settings: Settings, environment: Mapping[str, str], config: Mapp
     path, scratch = socket_path(run_folder(settings)), run_folder(settings) / "warm"
 
     def prepare() -> None:
+        path.unlink(missing_ok=True)
         shutil.rmtree(scratch, ignore_errors=True)
         make_folder(scratch, mode=0o700)
+
+    def check(_: float) -> None:
+        if path.exists():  # not before it has imported everything: nobody needs to wait for that
+            connect_warm(path).close()
 
     return [
         Service(
             name="warm-steps",
             command=lambda: [sys.executable, "-m", "evergreen.local.warm_server", str(path)],
             environment=step_environment(environment, config, scratch),
-            check=lambda _: connect_warm(path).close(),
+            check=check,
             prepare=prepare,
             grace=5,
         )

@@ -22,7 +22,7 @@ from evergreen import guardian
 from evergreen.contract import TemporaryError
 
 READY, STARTED = b"ready", b"started"
-_READY_SECONDS = 2.0
+_READY_SECONDS = 5.0
 _STARTED_SECONDS = 30.0
 _LARGEST_ANSWER = 4096
 

@@ -68,6 +68,7 @@ class _Guardian(guardian.Guardian):
         code: object = 1
         try:
             _renew()
+            Path("/proc/self/comm").write_text(self.command[4])  # the step's name, for ps and top
             sys.argv = ["evergreen", *self.command[3:]]
             runpy.run_module("evergreen", run_name="__main__", alter_sys=True)
             code = 0
@@ -98,7 +99,7 @@ class Server:
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
-        """Import, listen, and serve for ever; never returns."""
+        """Import, listen, and serve; never returns."""
         warm_up()
         self.imports_set = {name: value for name, value in os.environ.items() if name not in self.started_with}
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
@@ -115,6 +116,7 @@ class Server:
             if self._listener.fileno() in ready:
                 self._answer(self._listener.accept()[0])
         log.info("the code has changed: starting anew")
+        self.path.unlink(missing_ok=True)
         os.execve(sys.executable, sys.orig_argv, self.started_with)  # noqa: S606  # itself
 
     def _listen(self) -> None:
