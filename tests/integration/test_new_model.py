@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evergreen import cli
+from documented import run_cli
 from evergreen.catalog import load_model
 from evergreen.contract import Manifest
 from evergreen.data.lake import get_lake
@@ -35,7 +34,6 @@ def project(lake_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A project without models, on real services."""
     monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("EVERGREEN_FEATURE_REPO", str(tmp_path / "feature_repo"))
-    monkeypatch.setattr("evergreen.logs.configure", lambda: None)  # it would replace pytest's handlers
     (tmp_path / "feature_repo").mkdir()
     shutil.copy(PROJECT_ROOT / "feature_repo/feature_store.yaml", tmp_path / "feature_repo")
     get_settings.cache_clear()
@@ -44,22 +42,12 @@ def project(lake_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyP
     get_feature_store.cache_clear()
 
 
-def _run(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """Run a command of the guide; returns what it printed."""
-    monkeypatch.setattr(sys, "argv", shlex.split(command))
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert not ended.value.code, err
-    return out
-
-
 def test_the_guide_works_to_the_letter(
     project: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     create, steps, check = (block.splitlines() for block in _blocks("console"))
     for command in create:
-        printed = _run(command, monkeypatch, capsys)
+        printed = run_cli(shlex.split(command), monkeypatch, capsys)
     assert "returns: ok" in printed
 
     orders = tmp_path / "orders"
@@ -72,13 +60,13 @@ def test_the_guide_works_to_the_letter(
 
     manifests = {}
     for command in steps:
-        printed = _run(command, monkeypatch, capsys)
+        printed = run_cli(shlex.split(command), monkeypatch, capsys)
         manifest = Manifest.model_validate_json(printed.strip().splitlines()[-1])
         manifests[manifest.step] = manifest
     assert {step: manifest.status for step, manifest in manifests.items()} == dict.fromkeys(
         ("ingest", "validate", "publish", "build_features", "materialize"), "ok"
     )
-    assert "returns: ok" in _run(check[0], monkeypatch, capsys)
+    assert "returns: ok" in run_cli(shlex.split(check[0]), monkeypatch, capsys)
     _check_tables()
 
 

@@ -1,28 +1,20 @@
-"""The documentation speaks of commands, files and settings that exist."""
+"""The documentation speaks of commands, files and settings that exist; what it shows is run by some test."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from documented import blocks, commands, page_commands
 from evergreen.cli import app
 from evergreen.settings import PROJECT_ROOT, Settings
 
 PAGES = sorted([PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md", *(PROJECT_ROOT / "docs").rglob("*.md")])
 TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT_ROOT / "Makefile").read_text(), flags=re.M))
-
-
-def commands(text: str) -> Iterator[list[str]]:
-    """Yield the commands of a page's ``console`` blocks, as argument lists without comments."""
-    for block in re.findall(r"^```console\n(.*?)^```", text, flags=re.M | re.S):
-        for line in block.replace("\\\n", " ").splitlines():
-            if line.strip():
-                yield shlex.split(re.sub(r"<[^<>]*>", "PLACEHOLDER", line), comments=True)
 
 
 def problem(command: list[str]) -> str | None:
@@ -50,8 +42,38 @@ def problem_with_evergreen(arguments: list[str]) -> str | None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
 def test_documented_commands_exist(page: Path) -> None:
-    problems = [(command, wrong) for command in commands(page.read_text()) if command and (wrong := problem(command))]
-    assert not problems
+    found = [command for block, _ in blocks(page.read_text()) for command in commands(block)]
+    assert not [(command, wrong) for command in found if (wrong := problem(command))]
+
+
+RUN = {"README.md": "test_documented_commands", "docs/models.md": "test_new_model"}
+RUN["docs/troubleshooting.md"] = RUN["README.md"]
+"""The integration test that runs the ``evergreen`` commands of a page; ``make`` is what continuous integration runs."""
+
+
+def not_run(name: str, text: str) -> list[list[str]]:
+    """Return the commands of a page that nothing runs, and that do not say so."""
+    found = [command for block, run in blocks(text) if run for command in commands(block)]
+    return [command for command in found if command[0] != "make" and not (command[0] == "evergreen" and name in RUN)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
+def test_every_shown_command_is_run_or_says_why_not(page: Path) -> None:
+    wrong = not_run(str(page.relative_to(PROJECT_ROOT)), page.read_text())
+    assert not wrong, "run them in a test named in RUN, or write <!-- not run: the reason --> above their block"
+
+
+def test_the_check_finds_what_nothing_runs() -> None:
+    block = "```console\nkubectl get pods\n```\n"
+    assert not_run("README.md", block) == [["kubectl", "get", "pods"]]
+    assert not_run("README.md", f"<!-- not run: it needs a cluster -->\n{block}") == []
+    assert not_run("README.md", f"<!-- not run: -->\n{block}") != []
+    assert not_run("docs/new.md", "```console\nevergreen up\n```\n") == [["evergreen", "up"]]
+
+
+def test_the_tests_that_run_them_are_there() -> None:
+    for name in RUN.values():
+        assert (PROJECT_ROOT / f"tests/integration/{name}.py").is_file()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +84,7 @@ def test_the_check_finds_a_wrong_command(command: str) -> None:
 
 
 def test_readme_names_the_two_commands() -> None:
-    found = [command for command in commands((PROJECT_ROOT / "README.md").read_text()) if command]
+    found = page_commands(PROJECT_ROOT / "README.md")
     assert [command for command in found if command[0] == "make"][:2] == [["make", "run"], ["make", "test"]]
 
 
