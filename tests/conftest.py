@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
@@ -13,6 +14,10 @@ import pytest
 
 from evergreen.settings import DATABASES, Settings
 from isolation import execute, own_settings
+
+# what somebody has exported for their own installation is not what is tested
+for _name in [name for name in os.environ if name.startswith("EVERGREEN_")]:
+    del os.environ[_name]
 
 
 @pytest.fixture(scope="session")
