@@ -22,19 +22,15 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, chain
 
-from evergreen_airflow.dag_defaults import Tag, dag_options, day_param, models
+from evergreen_airflow.dag_defaults import Tag, dag_options, day_param, form, models
 from evergreen_airflow.operator import StepOperator
 
 for spec in models():
     with DAG(
         f"{spec.name}.backfill",
         schedule=None,
-        params={
-            "start": day_param("First day", f"Not before {spec.schedule.start}."),
-            "end": day_param("Last day", f"Included; at most {spec.schedule.maximum_backfill_days} days in all."),
-        },
         **{**dag_options(spec, Tag.BACKFILL, __doc__), "max_active_runs": 1},
-    ):
+    ) as dag:
         # a long window needs memory and time like a training does, whatever a single day takes
         bulk = {"spec": spec, "profile": spec.resources.training, "execution_timeout": timedelta(hours=6)}
         ingest = StepOperator(step="ingest", **bulk)
@@ -43,3 +39,8 @@ for spec in models():
         build_features = StepOperator(step="build_features", **bulk)
         materialize = StepOperator(step="materialize", upstream={"build_features": "build_features"}, **bulk)
         chain(ingest, validate, publish, build_features, materialize)
+        form(
+            dag,
+            start=day_param("First day", f"Not before {spec.schedule.start}."),
+            end=day_param("Last day", f"Included; at most {spec.schedule.maximum_backfill_days} days in all."),
+        )

@@ -17,16 +17,15 @@ from __future__ import annotations
 from airflow.sdk import DAG, chain
 
 from evergreen_airflow.assets import features, published
-from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, models, partition_param
+from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, form, models, partition_param
 from evergreen_airflow.operator import StepOperator
 
 for spec in models():
     with DAG(
         f"{spec.name}.features",
         schedule=each_partition_of(published(spec)),
-        params={"partition": partition_param()},
         **dag_options(spec, Tag.FEATURES, __doc__),
-    ):
+    ) as dag:
         build_features = StepOperator(step="build_features", spec=spec, profile=spec.resources.features)
         materialize = StepOperator(
             step="materialize",
@@ -35,3 +34,4 @@ for spec in models():
             outlets=[features(spec)],
         )
         chain(build_features, materialize)
+        form(dag, partition=partition_param())

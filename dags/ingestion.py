@@ -21,16 +21,15 @@ from __future__ import annotations
 from airflow.sdk import DAG, chain
 
 from evergreen_airflow.assets import published
-from evergreen_airflow.dag_defaults import Tag, dag_options, daily, models, partition_param
+from evergreen_airflow.dag_defaults import Tag, dag_options, daily, form, models, partition_param
 from evergreen_airflow.operator import StepOperator
 
 for spec in models():
     with DAG(
         f"{spec.name}.ingest",
         schedule=daily(spec),
-        params={"partition": partition_param()},
         **dag_options(spec, Tag.INGESTION, __doc__),
-    ):
+    ) as dag:
         ingest = StepOperator(step="ingest", spec=spec)
         validate = StepOperator(step="validate", spec=spec, upstream={"ingest": "ingest"})
         publish = StepOperator(
@@ -40,3 +39,4 @@ for spec in models():
             outlets=[published(spec)],
         )
         chain(ingest, validate, publish)
+        form(dag, partition=partition_param())

@@ -19,16 +19,15 @@ from __future__ import annotations
 from airflow.sdk import DAG, TriggerRule
 
 from evergreen_airflow.assets import PartitionDone, features, monitored
-from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, models, partition_param
+from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, form, models, partition_param
 from evergreen_airflow.operator import StepOperator
 
 for spec in models():
     with DAG(
         f"{spec.name}.monitor",
         schedule=each_partition_of(features(spec)),
-        params={"partition": partition_param()},
         **dag_options(spec, Tag.MONITORING, __doc__),
-    ):
+    ) as dag:
         check_drift = StepOperator(step="check_drift", spec=spec, profile=spec.resources.features)
         check_performance = StepOperator(step="check_performance", spec=spec, profile=spec.resources.features)
         done = PartitionDone(
@@ -37,3 +36,4 @@ for spec in models():
             trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,  # performance waits for labels; drift does not
         )
         [check_drift, check_performance] >> done
+        form(dag, partition=partition_param())

@@ -21,7 +21,7 @@ from __future__ import annotations
 from airflow.sdk import DAG, chain
 
 from evergreen_airflow.assets import monitored
-from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, models, partition_param
+from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, form, models, partition_param
 from evergreen_airflow.operator import StepOperator
 from evergreen_airflow.retraining import ProposalSensor, TrainingTrigger
 
@@ -29,12 +29,12 @@ for spec in models():
     with DAG(
         f"{spec.name}.retrain",
         schedule=each_partition_of(monitored(spec)),
-        params={"partition": partition_param()},
         **dag_options(spec, Tag.RETRAINING, __doc__),
-    ):
+    ) as dag:
         proposal = ProposalSensor(task_id="proposal", model=spec.name)
         guard = StepOperator(step="guard", spec=spec)
         trigger_training = TrainingTrigger(
             task_id="trigger_training", model=spec.name, proposal_task="proposal", guard_task="guard"
         )
         chain(proposal, guard, trigger_training)
+        form(dag, partition=partition_param())

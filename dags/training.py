@@ -26,16 +26,15 @@ from datetime import timedelta
 from airflow.sdk import DAG, chain
 
 from evergreen_airflow.approval import answer, approval
-from evergreen_airflow.dag_defaults import TRAINING_POOL, Tag, dag_options, models, partition_param
+from evergreen_airflow.dag_defaults import TRAINING_POOL, Tag, dag_options, form, models, partition_param
 from evergreen_airflow.operator import StepOperator
 
 for spec in models():
     with DAG(
         f"{spec.name}.train",
         schedule=None,
-        params={"partition": partition_param()},
         **{**dag_options(spec, Tag.TRAINING, __doc__), "max_active_runs": 1},
-    ):
+    ) as dag:
         assemble = StepOperator(step="assemble", spec=spec, profile=spec.resources.features)
         train = StepOperator(
             step="train",
@@ -65,3 +64,4 @@ for spec in models():
             params_json=answer(spec),
         )
         chain(assemble, train, evaluate, gate, register, *approval(spec), promote)
+        form(dag, partition=partition_param())

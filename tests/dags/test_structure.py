@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from airflow.sdk import Asset, CronPartitionTimetable, PartitionedAssetTimetable
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset, CronPartitionTimetable, PartitionedAssetTimetable
 from airflow.sdk.exceptions import ParamValidationError
 from dag_policy import MAINTENANCE, Parse
 
 from evergreen.pipelines import PIPELINES
-
-if TYPE_CHECKING:
-    from airflow.sdk import DAG
+from evergreen_airflow.dag_defaults import form, partition_param
 
 MODEL = "flight_delay"
 
@@ -120,6 +118,16 @@ def test_the_form_takes_a_day_or_nothing(dags: dict[str, DAG], pipeline: str) ->
     assert partition.resolve("2013-04-30") == "2013-04-30"
     with pytest.raises(ParamValidationError, match="date"):
         partition.resolve("yesterday")
+
+
+def test_tasks_hold_no_copies_of_the_form(dags: dict[str, DAG]) -> None:
+    """Airflow would validate each of them whenever it parses and serializes the DAG."""
+    own = [dags[f"{MODEL}.{pipeline}"] for pipeline in PIPELINES]
+    assert [f"{dag.dag_id}.{task.task_id}" for dag in own for task in dag.tasks if task.params] == []
+    with DAG("form.first", schedule=None) as dag:
+        form(dag, partition=partition_param())
+        copied = EmptyOperator(task_id="copied")
+    assert set(copied.params) == {"partition"}, "Airflow copies no more: the form may come first"
 
 
 def test_the_backfill_form_asks_for_both_days(dags: dict[str, DAG]) -> None:
