@@ -46,7 +46,13 @@ CASES: dict[str, Object] = {
             "airflow": {"host": "airflow.example.com", "tlsSecret": "airflow-tls"},
             "mlflow": {"host": "mlflow.example.com", "tlsSecret": "mlflow-tls"},
         },
-        "networkPolicies": {"ingressFrom": [{"namespaceSelector": {"matchLabels": {"team": "ingress"}}}]},
+        "networkPolicies": {
+            "ingressFrom": [{"namespaceSelector": {"matchLabels": {"team": "ingress"}}}],
+            "databaseCidrs": [],
+            "databasePeers": [{"namespaceSelector": {"matchLabels": {"team": "databases"}}}],
+            "objectStorePorts": [8333],
+            "cilium": True,
+        },
         "scheduling": {
             "ray": {"tolerations": [{"key": "gpu", "operator": "Exists"}], "nodeSelector": {"pool": "gpu"}},
             "steps": {"tolerations": [{"key": "spot", "operator": "Exists"}], "nodeSelector": {"pool": "steps"}},

@@ -121,6 +121,9 @@ NEEDED = [
     ("trial-with-features", steps("feast-online"), platform("postgres"), 5432),
     ("encrypted", Peer("scoring", {}), steps("feast-online"), 6566),
     ("encrypted", steps("feast-online"), WORLD, 5432),
+    ("everything", STEP, Peer("databases", {}), 5432),
+    ("everything", STEP, WORLD, 8333),
+    ("everything", STEP, WORLD, 443),
     ("everything", INGRESS, platform("api-server"), 8080),
     ("everything", INGRESS, platform("mlflow"), 5000),
 ]
@@ -152,6 +155,8 @@ FORBIDDEN = [
     ("trial-with-features", steps("feast-online"), platform("seaweedfs"), 8333),
     ("encrypted", STRANGER, steps("feast-online"), 6566),
     ("production", STEP, WORLD, 6443),
+    ("everything", STEP, WORLD, 5432),
+    ("everything", STEP, Peer("databases", {}), 22),
     ("production", INGRESS, platform("api-server"), 8080),
     ("kubernetes-executor", steps("worker"), WORLD, 5432),  # a task needs no database
 ]
@@ -191,3 +196,11 @@ def test_every_service_is_somebody_s_port() -> None:
                 port["name"] for container in template["spec"]["containers"] for port in container.get("ports", ())
             }
             assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+
+
+def test_cilium_lets_exactly_those_reach_the_kubernetes_api_who_may() -> None:
+    found = of_kind(objects("everything"), "CiliumNetworkPolicy")
+    selected = {one["spec"]["endpointSelector"]["matchLabels"]["app.kubernetes.io/component"] for one in found}
+    assert selected == {name for name in (*AIRFLOW, "mlflow") if allowed("everything", platform(name), WORLD, 6443)}
+    assert selected == {"scheduler", "triggerer"}
+    assert not of_kind(objects("production"), "CiliumNetworkPolicy")

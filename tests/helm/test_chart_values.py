@@ -46,6 +46,7 @@ WRONG: list[tuple[Object, Object, str]] = [
     (TRIAL, {"profiles": {"huge": {}}}, "additional properties 'huge' not allowed"),
     (TRIAL, {"profiles": {"gpu": {"limits": {"cpu": "1", "memory": "1Gi"}}}}, "missing property 'requests'"),
     (EXTERNAL, {"caBundle": ""}, "verify-full needs the authority that signed the server's certificate"),
+    (TRIAL, {"networkPolicies": {"objectStoreCidrs": []}}, "neither addresses nor networkPolicies.objectStorePeers"),
     (EXTERNAL, {"caBundle": "ca.pem"}, "caBundle: this is no PEM text"),
     (TRIAL, {"tls": {"secret": "x"}}, "tls.secret: clients must know who signed this certificate"),
     (TRIAL, {"networkPolicies": {"databaseCidrs": ["10.0.0.1"]}}, "/networkPolicies/databaseCidrs/0"),

@@ -16,6 +16,9 @@ app.kubernetes.io/name: evergreen-step
 {{- range index .root.Values.networkPolicies (trimPrefix "cidr:" .component) }}
 - ipBlock: {cidr: {{ . }}}
 {{- end }}
+{{- with index .root.Values.networkPolicies (printf "%sPeers" (trimSuffix "Cidrs" (trimPrefix "cidr:" .component))) }}
+{{ toYaml . }}
+{{- end }}
 {{- else -}}
 - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ include "evergreen.net.namespace" . }}}}
   podSelector:
