@@ -24,10 +24,17 @@ def blocks(text: str, language: str = "console") -> Iterator[tuple[str, bool]]:
 
 def commands(text: str, placeholders: dict[str, str] | None = None) -> Iterator[list[str]]:
     """Yield the commands of a block, as argument lists without comments; ``<run id>`` and the like are filled in."""
+    command = ""
     for line in text.replace("\\\n", " ").splitlines():
-        filled = re.sub(r"<([^<>]*)>", lambda name: (placeholders or {}).get(name[1], "PLACEHOLDER"), line)
-        if words := shlex.split(filled, comments=True):
+        command += re.sub(r"<([^<>]*)>", lambda name: (placeholders or {}).get(name[1], "PLACEHOLDER"), line) + "\n"
+        try:
+            words = shlex.split(command, comments=True)
+        except ValueError:  # a quotation that goes on in the next line
+            continue
+        command = ""
+        if words:
             yield words
+    assert not command, f"a quotation is not closed: {command}"
 
 
 def page_commands(page: Path, placeholders: dict[str, str] | None = None) -> list[list[str]]:

@@ -132,6 +132,17 @@ def test_publishing_follows_the_judged_snapshot_not_a_later_ingest(model: Path) 
     assert get_lake().read("small", "things")["name"].to_pylist() == ["good"]
 
 
+def test_a_day_that_is_all_quarantined_publishes_nothing_of_it_and_loses_nothing(model: Path) -> None:
+    _ingest(model, [("one", -1.0), ("two", -2.0)])
+    assert _run("validate").status is Status.OK
+    published = _run("publish")
+    assert published.status is Status.OK, published.failure
+    assert (published.facts["rows"], published.facts["quarantined"]) == (0, 2)
+    assert _reasons() == dict.fromkeys((0, 1), "expect_column_values_to_be_between(size)")
+    skipped = _run("build_features")
+    assert (skipped.status, skipped.reason) == (Status.SKIPPED, "Nothing is published for 2013-03-01..2013-03-01.")
+
+
 def test_a_source_that_changed_its_format_is_refused_whole(model: Path) -> None:
     _ingest(model, [("a", "x"), ("b", "y")])
     refused = _run("validate")

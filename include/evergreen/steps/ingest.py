@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
+import lzma
+import traceback
+import zipfile
+import zlib
 from collections.abc import Callable
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from evergreen.catalog import load_function
-from evergreen.contract import ConfigurationError, Request, Result, Status, TemporaryError, Window
+from evergreen.contract import ConfigurationError, DataError, Request, Result, Status, StepError, TemporaryError, Window
 from evergreen.data.lake import get_lake
 from evergreen.data.lineage import written_by
 from evergreen.data.tables import raw_rows, raw_schema
@@ -53,7 +58,7 @@ def _read(source: Source, spec: ModelSpec, window: Window) -> tuple[pa.Table, li
     reader: Callable[[date], pd.DataFrame | None] = load_function(spec, source.reader)
     tables, missing = [raw_schema(source).empty_table()], []
     for day in _each(window):
-        frame = _call(source, reader, day)
+        frame = _call(source, spec, reader, day)
         if frame is None or frame.empty:
             missing.append(day)
         else:
@@ -61,18 +66,43 @@ def _read(source: Source, spec: ModelSpec, window: Window) -> tuple[pa.Table, li
     return pa.concat_tables(tables), missing
 
 
-def _call(source: Source, reader: Callable[[date], pd.DataFrame | None], day: date) -> pd.DataFrame | None:
+def _call(
+    source: Source, spec: ModelSpec, reader: Callable[[date], pd.DataFrame | None], day: date
+) -> pd.DataFrame | None:
     import pandas as pd
 
     try:
         frame = reader(day)
-    except (ConnectionError, TimeoutError) as error:
-        raise TemporaryError(f"{source.reader}: the source {source.name} did not answer for {day}: {error}.") from error
+    except (StepError, MemoryError):
+        raise
+    except Exception as error:  # whatever a reader, and the libraries it uses, may raise
+        raise _reader_error(source, spec, day, error) from error
     if frame is not None and not isinstance(frame, pd.DataFrame):
         raise ConfigurationError(
             f"{source.reader} returned {type(frame).__name__} for {day}.", "Return a pandas frame, or None."
         )
     return frame
+
+
+def _reader_error(source: Source, spec: ModelSpec, day: date, error: Exception) -> StepError:
+    """Say what a reader's exception means: silence is temporary, a broken file is data, all else is the reader."""
+    path = spec.folder / source.reader.partition(":")[0]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = f"{path}: line {lines[-1]}" if lines else str(path)
+    message = f"{where}: reading {source.name} of {day}: {type(error).__name__}: {error}."
+    if isinstance(error, PermissionError):
+        return ConfigurationError(message, "Let the steps read it.")
+    if isinstance(error, KeyError):
+        return DataError(message, "Did the source rename or drop that column? Correct the source, or the reader.")
+    # BadGzipFile is an OSError; encodings, numbers, dates, Arrow and pandas' parser raise ValueErrors
+    broken = (ValueError, EOFError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+    if isinstance(error, (*broken, FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+        return DataError(
+            message, "Correct the source, then run it again; for a day that has no file, the reader returns None."
+        )
+    if isinstance(error, OSError):  # urllib's and requests' errors too
+        return TemporaryError(message, "Does the source answer?")
+    return ConfigurationError(message, "Correct the reader.")
 
 
 def _each(window: Window) -> list[date]:
