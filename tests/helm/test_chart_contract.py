@@ -62,6 +62,13 @@ def test_all_containers_run_as_the_user_of_the_step_pods() -> None:
         assert one["spec"]["securityContext"]["runAsUser"] == pod.USER
 
 
+def test_git_sync_runs_as_the_user_that_its_image_knows() -> None:
+    found = [one for pod_ in pods(objects("git-sync")) for one in containers(pod_) if one["name"].startswith("git-")]
+    assert len(found) > 4
+    assert {one["securityContext"]["runAsUser"] for one in found} == {65533}
+    assert all(one["securityContext"]["readOnlyRootFilesystem"] for one in found)
+
+
 def test_every_profile_of_a_step_fits_into_the_limits_of_the_namespace() -> None:
     (limits,) = pick(objects("trial"), "LimitRange", "evergreen-steps")["spec"]["limits"]
     for resources in placement.PROFILES.values():

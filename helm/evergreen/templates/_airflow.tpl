@@ -137,7 +137,10 @@ AIRFLOW__METRICS__STATSD_PORT: {{ .Values.metrics.port | quote }}
 {{/* git-sync: root, once (true: an init container that waits for the first checkout). */}}
 {{- define "evergreen.airflow.gitSync" -}}
 {{- $sync := .root.Values.dags.gitSync -}}
-- {{- include "evergreen.container" (dict "root" .root "name" (ternary "git-clone" "git-sync" .once) "image" "gitSync" "resources" "gitSync") | nindent 2 }}
+{{- $container := include "evergreen.container" (dict "root" .root "name" (ternary "git-clone" "git-sync" .once) "image" "gitSync" "resources" "gitSync") | fromYaml -}}
+{{- /* the user that git-sync's image knows: ssh asks for its name; the group (fsGroup) is everybody's */ -}}
+{{- $_ := set $container.securityContext "runAsUser" 65533 -}}
+- {{- toYaml $container | nindent 2 }}
   args:
     - --repo={{ $sync.repository }}
     - --ref={{ $sync.ref }}
