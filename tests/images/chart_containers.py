@@ -89,10 +89,12 @@ class ChartContainers:
         return [container["image"], *container.get("command", ()), *container.get("args", ())]
 
     def _network(self) -> list[str]:
-        if self.running:
-            return [f"--network=container:{self.running[0]}"]
+        hosts = self.folder / "hosts"
         services = [one["metadata"] for one in of_kind(self.objects, "Service")]
-        return ["--network=none", *(f"--add-host={one['name']}.{one['namespace']}.svc:127.0.0.1" for one in services)]
+        names = [f"{one['name']}.{one['namespace']}.svc" for one in services]
+        hosts.write_text("".join(f"127.0.0.1 {name}\n" for name in ["localhost", *names]))
+        network = f"container:{self.running[0]}" if self.running else "none"
+        return [f"--network={network}", f"--volume={hosts}:/etc/hosts:ro"]
 
     def environment(self, container: Object) -> dict[str, str]:
         """Return a container's variables, the Secrets' and ConfigMaps' among them."""
