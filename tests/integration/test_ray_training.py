@@ -10,6 +10,7 @@ import torch
 
 from evergreen.catalog import load_model
 from evergreen.settings import get_settings
+from evergreen.training.private_ray import lean_trainer
 from evergreen.training.ray_training import train
 from lifecycle_kit import training_rows, write_model
 
@@ -100,3 +101,15 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(models, tmp_path
     # the same name again: the checkpoint is all there is to do
     again = train(spec, frame, "checkpoints/one", "undisturbed")
     assert again.history == undisturbed.history
+
+
+def test_a_private_ray_starts_without_two_of_ray_train_s_helper_processes(monkeypatch):
+    monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "1")
+    from ray.train.torch import TorchTrainer
+
+    def callbacks(trainer):
+        return {type(callback).__name__ for callback in trainer(lambda: None)._create_default_callbacks()}
+
+    stock, lean = callbacks(TorchTrainer), callbacks(lean_trainer())
+    assert stock - lean == {"DatasetsCallback", "PlacementGroupCleanerCallback"}  # Ray still has them, and by default
+    assert lean < stock
