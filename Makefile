@@ -66,7 +66,7 @@ lock: setup  ## Resolve the requirements again: requirements.lock, and the part 
 	@$(PART) docker/trial/seaweedfs.txt -o docker/trial/seaweedfs.lock
 
 images:  ## Build the container images with Podman or Docker (docs/images.md)
-	@"$(PYTHON)" tools/build_images.py --torch-index="$(TORCH_INDEX)" $(IMAGES)
+	@"$(or $(PYTHON),python3)" tools/build_images.py --torch-index="$(TORCH_INDEX)" $(IMAGES)
 
 test-images: setup  ## Run what `make images` has built, and test it
 	@.venv/bin/pytest -m images tests/images $(PYTEST)

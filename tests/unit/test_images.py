@@ -12,6 +12,7 @@ from pathlib import Path
 import build_images as tool
 import pytest
 import yaml
+from chart_rendering import CASES, containers, objects, pods
 
 ROOT = Path(__file__).parents[2]
 
@@ -171,6 +172,29 @@ def test_it_builds_what_the_chart_runs_and_the_chart_s_defaults_name_it() -> Non
     del chart["gitSync"]  # git-sync's own image, only with dags.gitSync.enabled
     assert chart == {key: f"{tool.REGISTRY}/{name}" for name, (_, _, key) in tool.TARGETS.items()}
     assert {values[key]["tag"] for key in chart} == {tool.version()}
+
+
+def foreign(images: list[str]) -> set[str]:
+    """Return the images of a rendered chart that are neither built here nor git-sync's."""
+    ours = {f"{tool.REGISTRY}/{name}" for name in tool.TARGETS}
+    repositories = {re.sub(r"(@|:)[^/]*$", "", image) for image in images}
+    return repositories - ours - {"registry.k8s.io/git-sync/git-sync"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_pod_of_the_chart_runs_an_image_that_is_built_here(case: str) -> None:
+    found = [container["image"] for pod in pods(objects(case)) for container in containers(pod)]
+    assert found
+    assert foreign(found) == set()
+
+
+def test_the_check_finds_an_image_that_is_not() -> None:
+    assert foreign(
+        ["evergreen/step:0.1.0", "evergreen/airflow@sha256:12", "postgres:18", "host:5000/evergreen/step:1"]
+    ) == {
+        "postgres",
+        "host:5000/evergreen/step",
+    }
 
 
 def test_pip_s_configuration_goes_into_a_build_as_a_secret_without_this_machine_s_folders(tmp_path: Path) -> None:
