@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
         self.changes: list[tuple[Any, str, dict[str, Any]]] = []
         self.changed = asyncio.Condition()
         self.watched: set[str] = set()
+        self.log: list[tuple[datetime, str]] = [(datetime(2013, 1, 1, tzinfo=UTC), "a line of the pod's log")]
 
     async def _handle(self, request: kmock.Request) -> Any:
         if request.method == kmock.method.POST and isinstance(request.data, dict):
@@ -55,6 +57,11 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
         found["metadata"]["resourceVersion"] = version
         found["items"] = [item for item in found["items"] if _selected(item, request)]
         return found
+
+    def _serve_log(self, request: kmock.Request) -> bytes:
+        stamped = (request.params or {}).get("timestamps") == "True"
+        lines = [f"{at:%Y-%m-%dT%H:%M:%S.%f}000Z {line}" if stamped else line for at, line in self.log]
+        return "".join(f"{line}\n" for line in lines).encode()
 
     async def _watch(self, request: kmock.Request) -> AsyncIterator[Any]:
         """Tell what has changed since the version that is asked for, then what changes."""
@@ -163,6 +170,10 @@ class Cluster:
         body = {"kind": "Event", "metadata": metadata, "involvedObject": involved, "type": "Warning"}
         self._call("POST", f"/api/v1/namespaces/{NAMESPACE}/events", {**body, "reason": reason, "message": message})
 
+    def write(self, line: str) -> None:
+        """Let the pods' containers write a line."""
+        self.api.log.append((datetime.now(UTC), line))
+
     def run(self) -> int:
         """Run the one pod as a kubelet would, to its end; return the container's exit code."""
         pod = self.pod()
@@ -190,7 +201,7 @@ def running_cluster() -> Iterator[tuple[Cluster, Api]]:
         async with Api() as api, kmock.Server(api) as server:
             for plural in ("pods", "events"):
                 api.resources[f"v1/{plural}"] = {}
-            api["get", kmock.subresource("log")] << b"a line of the pod's log\n"
+            api["get", kmock.subresource("log")] << api._serve_log
             stop = asyncio.Event()
             made.append((Cluster(str(server.url).rstrip("/"), api), api, asyncio.get_running_loop(), stop))
             started.set()

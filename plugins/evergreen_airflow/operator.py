@@ -95,8 +95,9 @@ class StepOperator(ClusterPodOperator):
         defaults = pods.hardened() | {
             "log_events_on_failure": True,
             "log_pod_spec_on_failure": False,
-            # with it the end of the log is read, not followed, which can hang (apache/airflow #58382)
-            "logging_interval": 15,
+            # how often the trigger logs new lines; with it the end of the log is read, not followed, which can hang
+            # (apache/airflow #58382)
+            "logging_interval": 5,
             "random_name_suffix": False,
         }
         super().__init__(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,47 @@ def test_deadline_is_the_pods_and_the_triggers(kit: Kit, cluster: Cluster) -> No
         resume(quick(kit), deferred, event, context)
     assert not isinstance(caught.value, AirflowFailException)
     assert cluster.pods() == []
+
+
+def test_lines_are_logged_once_and_while_the_pod_runs(
+    kit: Kit, cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By the trigger, under its id, by which Airflow shows them in the log of the task; no worker is held."""
+    context, logged = task_context(), []
+    deferred = launch(quick(kit, logging_interval=0.1), context)
+
+    def logged_lines(text: str) -> list[str]:
+        logged.extend(capfd.readouterr().out.splitlines())
+        return [line for line in logged if text in line]
+
+    def meanwhile() -> None:
+        cluster.set_status(cluster.pod(), "Running")
+        cluster.write("the first line")
+        deadline = time.monotonic() + 60
+        while not logged_lines("the first line"):  # though the pod has not ended
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        cluster.write("the last line")
+        cluster.set_status(cluster.pod(), "Succeeded", exit_code=0)
+
+    event = watch(deferred, meanwhile)
+    with pytest.raises(AirflowFailException, match="left no manifest"):
+        resume(quick(kit), deferred, event, context)
+    for text in ("a line of the pod's log", "the first line", "the last line"):
+        (line,) = logged_lines(text)
+        assert "trigger_id=1" in line
+
+
+def test_lines_the_trigger_could_not_read_are_logged_by_the_task(
+    kit: Kit, cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    context = task_context()
+    deferred = launch(quick(kit), context)
+    event = watch(deferred, cluster.run)
+    event["log_is_complete"] = False
+    capfd.readouterr()
+    resume(quick(kit), deferred, event, context)
+    assert "a line of the pod's log" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
