@@ -63,6 +63,7 @@ def main() -> int:
         "--torch", default="", help="hashes of the torch to install; default: docker/step/torch-cpu.txt"
     )
     parser.add_argument("--torch-index", default="", help="package index torch is taken from")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder for bills of materials and values.yaml")
     parser.add_argument("--push", action="store_true", help="push to the registry; its digests go to values.yaml")
     arguments = parser.parse_args()
     try:
@@ -70,7 +71,7 @@ def main() -> int:
     except BuildError as error:
         sys.stderr.write(f"error: {error}\n")
         return 78
-    report(built)
+    report(built, arguments.output)
     return 0
 
 
@@ -101,7 +102,12 @@ def build_all(arguments: argparse.Namespace) -> list[Built]:
             *secrets(carried, pip.get("cert", ""), Path(folder)),
             *([f"--build-context=wheels={wheels}"] if wheels else []),
         ]
-        return [build(engine, name, references[name], common, push=arguments.push) for name in names]
+        built = []
+        for name in names:
+            build(engine, name, references[name], common)
+            components = write_bill(engine, references[name], arguments.output / f"{name}.cdx.json")
+            built.append(measured(engine, name, references[name], components, push=arguments.push))
+        return built
 
 
 def checked(reference: str) -> str:
@@ -189,43 +195,42 @@ def code_version() -> str:
         return version()
 
 
-def build(engine: str, name: str, reference: str, common: list[str], *, push: bool) -> Built:
-    """Build one image, list what is in it, and push it if asked to."""
+def build(engine: str, name: str, reference: str, common: list[str]) -> None:
+    """Build one image."""
     folder, target, _ = TARGETS[name]
     say(f"building {reference}")
     file = f"--file={ROOT / 'docker' / folder / 'Dockerfile'}"
     call(engine, "build", file, *([f"--target={target}"] if target else []), *common, f"--tag={reference}", str(ROOT))
-    digest = pushed_digest(engine, reference) if push else inspect(engine, reference, "{{.Id}}")
-    components = write_bill(engine, name, reference)
-    return Built(name, reference, int(inspect(engine, reference, "{{.Size}}")), digest, push, components)
 
 
-def write_bill(engine: str, name: str, reference: str) -> int:
+def write_bill(engine: str, reference: str, path: Path) -> int:
     """Write the bill of materials, which the image itself tells; return how many components it has."""
-    run = [
-        engine,
-        "run",
-        "--rm",
-        "--interactive",
-        "--network=none",
-        reference,
-        "python",
-        "-",
-        *reference.rsplit(":", 1),
-    ]
+    command = ["python", "-", *reference.rsplit(":", 1)]
     script = (ROOT / "tools" / "sbom.py").read_text()
+    run = [engine, "run", "--rm", "--interactive", "--network=none", reference, *command]
     shown = subprocess.run(run, input=script, capture_output=True, text=True, check=False)
     if shown.returncode:
         raise BuildError(f"{reference} was built, but cannot be run: {shown.stderr.strip()[-500:]}")
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    (OUTPUT / f"{name}.cdx.json").write_text(shown.stdout)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(shown.stdout)
     return len(json.loads(shown.stdout)["components"])
+
+
+def measured(engine: str, name: str, reference: str, components: int, *, push: bool) -> Built:
+    """Return what an image has become, in the registry if it is to be pushed."""
+    digest = pushed_digest(engine, reference) if push else inspect(engine, reference, "{{.Id}}")
+    return Built(name, reference, int(inspect(engine, reference, "{{.Size}}")), digest, push, components)
 
 
 def pushed_digest(engine: str, reference: str) -> str:
     """Push an image; return the digest that the registry knows it by."""
+    if engine == "podman":  # what it stores here is not compressed, and so has another digest
+        with tempfile.NamedTemporaryFile("r") as file:
+            call(engine, "push", f"--digestfile={file.name}", reference)
+            return file.read().strip()
     call(engine, "push", reference)
-    return inspect(engine, reference, "{{index .RepoDigests 0}}").rpartition("@")[2]
+    known = inspect(engine, reference, '{{join .RepoDigests "\\n"}}').splitlines()
+    return next(one.partition("@")[2] for one in known if one.startswith(reference.rpartition(":")[0] + "@"))
 
 
 def inspect(engine: str, reference: str, template: str) -> str:
@@ -244,7 +249,7 @@ def call(*command: str) -> None:
         raise BuildError(f"`{' '.join(command[:2])}` of {command[-1]} failed: see above.")
 
 
-def report(built: list[Built]) -> None:
+def report(built: list[Built], output: Path) -> None:
     """Print a line for each image, and write the values for the chart."""
     lines = ["images:"]
     for one in built:
@@ -252,8 +257,8 @@ def report(built: list[Built]) -> None:
         digest = one.digest if one.pushed else ""
         lines.append(f'  {TARGETS[one.name][2]}: {{repository: {repository}, tag: "{tag}", digest: "{digest}"}}')
         say(f"{one.reference}  {one.size / 1e6:,.0f} MB  {one.components} components  {one.digest}")
-    (OUTPUT / "values.yaml").write_text("\n".join(lines) + "\n")
-    say(f"for the chart: --values {(OUTPUT / 'values.yaml').relative_to(ROOT)}")
+    (output / "values.yaml").write_text("\n".join(lines) + "\n")
+    say(f"for the chart: --values {os.path.relpath(output / 'values.yaml')}")
 
 
 def say(message: str) -> None:
