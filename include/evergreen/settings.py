@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     pod_service_account: str = ""
     """Service account of the step pods; its token is never mounted. Unset: the namespace's default one."""
     pod_file: AbsolutePath | None = None
-    """A YAML file that places the step pods and sizes their profiles; docs/kubernetes.md has its keys."""
+    """A YAML file that places the step pods and sizes their profiles; docs/troubleshooting.md has its keys."""
     pod_schedule_seconds: Annotated[int, Field(ge=1)] = 600
     """How long a step pod may look for a node: an autoscaler needs minutes to add one."""
     pod_start_seconds: Annotated[int, Field(ge=1)] = 600

@@ -25,6 +25,7 @@ sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "tests" / "benchmarks")]
 import parse  # noqa: E402
 import psutil  # noqa: E402
 import ray_settings  # noqa: E402
+import waiting  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
@@ -33,7 +34,7 @@ from evergreen.local.airflow_api import TaskRun  # noqa: E402
 from evergreen.local.warm import socket_path  # noqa: E402
 from installation import Installation, installed  # noqa: E402
 
-PARTS = ("parse", "start", "ray", "loop")
+PARTS = ("parse", "start", "ray", "loop", "waiting")
 STARTS = 9
 LIGHT = ("gate", "guard", "publish", "promote", "register")
 """Steps that do little: for them the way from the task's start to the step's counts most."""
@@ -57,6 +58,8 @@ def main() -> int:
         figures["ray"] = ray_settings.measure(out.print)
     if arguments.only in {None, "loop"}:
         figures["loop"] = replay(arguments.through, out)
+    if arguments.only == "waiting":  # six minutes, and of interest to clusters alone
+        figures |= waiting.measure()
     path = PROJECT / ".evergreen" / "bench.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(figures, indent=2) + "\n")
