@@ -1,0 +1,283 @@
+"""What a person does to a running Evergreen, through Airflow's own API: forms, answers, kills, clears, backfills."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import psutil
+import psycopg
+import pytest
+import yaml
+
+from evergreen.contract import RunIdentity
+from evergreen.judgement.decisions import DecisionRecord
+from installation import Installation, installed
+from small_model import scaled_models
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+MODEL = "flight_delay"
+
+
+def asking_models(folder: Path) -> Path:
+    """The small model, which asks a person before a promotion."""
+    models = scaled_models(folder)
+    path = models / MODEL / "model.yaml"
+    spec = yaml.safe_load(path.read_text())
+    spec["approval"] = {"required": True, "timeout_hours": 1}
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    return models
+
+
+class Person:
+    """Somebody with a browser: Airflow's API, nothing else."""
+
+    def __init__(self, made: Installation, user: str) -> None:
+        self.made = made
+        secrets = json.loads((made.state / "secrets" / "credentials.json").read_text())
+        url = f"http://127.0.0.1:{made.environment['EVERGREEN_AIRFLOW_PORT']}"
+        self.http = httpx.Client(base_url=url, timeout=60, trust_env=False)
+        answer = self.http.post("/auth/token", json={"username": user, "password": secrets[f"airflow_{user}"]})
+        self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+    def get(self, path: str) -> Any:
+        return self.http.get(path).raise_for_status().json()
+
+    def trigger(self, pipeline: str, run: str, **conf: str) -> httpx.Response:
+        body = {"logical_date": None, "dag_run_id": run, "conf": conf}
+        return self.http.post(f"/api/v2/dags/{MODEL}.{pipeline}/dagRuns", json=body)
+
+    def runs(self, pipeline: str) -> dict[str, dict[str, Any]]:
+        found = self.get(f"/api/v2/dags/{MODEL}.{pipeline}/dagRuns?limit=100")
+        return {run["dag_run_id"]: run for run in found["dag_runs"]}
+
+    def tasks(self, pipeline: str, run: str) -> dict[str, dict[str, Any]]:
+        found = self.get(f"{self._run(pipeline, run)}/taskInstances")
+        return {task["task_id"]: task for task in found["task_instances"]}
+
+    def state(self, pipeline: str, run: str, task: str) -> str | None:
+        state: str | None = self.tasks(pipeline, run)[task]["state"]
+        return state
+
+    def mark_failed(self, pipeline: str, run: str, task: str) -> None:
+        path = f"{self._run(pipeline, run)}/taskInstances/{task}"
+        self.http.patch(path, json={"new_state": "failed"}).raise_for_status()
+
+    def clear(self, pipeline: str, run: str, task: str) -> None:
+        body = {"dry_run": False, "dag_run_id": run, "task_ids": [task], "include_downstream": True}
+        body |= {"only_failed": False, "reset_dag_runs": True}
+        self.http.post(f"/api/v2/dags/{MODEL}.{pipeline}/clearTaskInstances", json=body).raise_for_status()
+
+    def answer(self, run: str, option: str) -> httpx.Response:
+        path = f"{self._run('train', run)}/taskInstances/approve/-1/hitlDetails"
+        return self.http.patch(path, json={"chosen_options": [option], "params_input": {}})
+
+    def wait(self, pipeline: str, run: str, task: str, *states: str, seconds: float = 300) -> dict[str, Any]:
+        """Wait until a task is in one of the states; returns it."""
+        until(lambda: self.state(pipeline, run, task) in states, seconds, lambda: self.tasks(pipeline, run))
+        return self.tasks(pipeline, run)[task]
+
+    def _run(self, pipeline: str, run: str) -> str:
+        return f"/api/v2/dags/{MODEL}.{pipeline}/dagRuns/{quote(run)}"
+
+
+def until(condition: Callable[[], object], seconds: float, shown: Callable[[], object]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, shown()
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def admin() -> Iterator[Person]:
+    """The installation's administrator; three weeks of history are in the lake, and one kill has been survived."""
+    with installed(asking_models) as made:
+        person = Person(made, "admin")
+        for pipeline in ("ingest", "features", "monitor", "retrain", "train", "backfill"):
+            person.http.patch(f"/api/v2/dags/{MODEL}.{pipeline}", json={"is_paused": False}).raise_for_status()
+        assert person.trigger("backfill", "history", start="2013-01-01", end="2013-01-20").is_success
+        running = person.wait("backfill", "history", "ingest", "running")
+        os.kill(running["pid"], signal.SIGKILL)
+        person.wait("backfill", "history", "materialize", "success", "upstream_failed")
+        yield person
+
+
+def test_a_killed_task_is_tried_again(admin: Person) -> None:
+    tasks = admin.tasks("backfill", "history")
+    assert {task["state"] for task in tasks.values()} == {"success"}, tasks
+    assert tasks["ingest"]["try_number"] == 2
+    assert tasks["validate"]["try_number"] == 1
+
+
+def test_the_graph_of_assets_is_drawn(admin: Person) -> None:
+    graph = admin.get("/ui/dependencies")
+    label = {node["id"]: f"{node['type']} {node['label']}" for node in graph["nodes"]}
+    arrows = {(label[edge["source_id"]], label[edge["target_id"]]) for edge in graph["edges"]}
+    assert arrows == {
+        (f"dag {MODEL}.ingest", f"asset {MODEL}.published"),
+        (f"asset {MODEL}.published", f"dag {MODEL}.features"),
+        (f"dag {MODEL}.features", f"asset {MODEL}.features"),
+        (f"asset {MODEL}.features", f"dag {MODEL}.monitor"),
+        (f"dag {MODEL}.monitor", f"asset {MODEL}.monitored"),
+        (f"asset {MODEL}.monitored", f"dag {MODEL}.retrain"),
+        (f"dag {MODEL}.retrain", "trigger trigger_training"),
+        ("trigger trigger_training", f"dag {MODEL}.train"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "conf", "said"),
+    [
+        ("ingest", {"partition": "yesterday"}, "param partition: 'yesterday' is not a 'date'"),
+        ("train", {"partition": "2013-02-30"}, "param partition: '2013-02-30' is not a 'date'"),
+        ("backfill", {}, "param start: No value passed"),
+    ],
+)
+def test_a_wrong_form_is_refused(admin: Person, pipeline: str, conf: dict[str, str], said: str) -> None:
+    refused = admin.trigger(pipeline, "wrong", **conf)
+    assert refused.status_code == 400
+    assert said in refused.json()["detail"]
+    assert "wrong" not in admin.runs(pipeline)
+
+
+def test_a_day_without_data_ends_skipped_with_the_reason(admin: Person) -> None:
+    assert admin.trigger("ingest", "nothing", partition="2014-02-01").is_success
+    admin.wait("ingest", "nothing", "publish", "skipped")
+    tasks = admin.tasks("ingest", "nothing")
+    assert {task["state"] for task in tasks.values()} == {"skipped"}
+    run = RunIdentity(dag_id=f"{MODEL}.ingest", run_id="nothing", task_id="ingest")
+    manifest = json.loads((admin.made.state / "artifacts" / run.key / "result.json").read_text())
+    assert (manifest["status"], "2014-02-01" in manifest["reason"]) == ("skipped", True), manifest["reason"]
+
+
+def test_a_wrong_model_is_shown_and_stops_nobody_else(admin: Person) -> None:
+    def errors() -> list[str]:
+        found = admin.get("/api/v2/importErrors")["import_errors"]
+        return [error["stack_trace"] for error in found if error["filename"] == "models.py"]
+
+    assert errors() == []
+    models = Path(admin.made.environment["EVERGREEN_MODELS_DIR"])
+    before = {dag["dag_id"] for dag in admin.get("/api/v2/dags")["dags"]}
+    shutil.copytree(models / MODEL, models / "twin")
+    path = models / "twin/model.yaml"
+    path.write_text(path.read_text().replace(f"name: {MODEL}", "name: twin").replace("metric: auc", "metric: beauty"))
+    until(errors, 120, lambda: admin.get("/api/v2/importErrors"))
+    assert f"{path}: gate.metric: 'beauty' is not a metric of a binary model" in errors()[0]
+    assert {dag["dag_id"] for dag in admin.get("/api/v2/dags")["dags"]} == before
+    shutil.rmtree(models / "twin")
+    until(lambda: not errors(), 120, errors)
+
+
+def test_a_backfill_cascades(admin: Person) -> None:
+    body = {"dag_id": f"{MODEL}.ingest", "from_date": "2013-01-22T00:00:00Z", "to_date": "2013-01-25T00:00:00Z"}
+    body |= {"run_backwards": False, "dag_run_conf": {}, "reprocess_behavior": "none", "max_active_runs": 3}
+    admin.http.post("/api/v2/backfills", json=body).raise_for_status()
+    days = {"2013-01-22", "2013-01-23", "2013-01-24"}
+
+    def done(pipeline: str) -> set[str]:
+        runs = admin.runs(pipeline).values()
+        return {run["partition_key"] for run in runs if run["state"] == "success"} & days
+
+    for pipeline in ("ingest", "features", "monitor", "retrain"):
+        until(lambda pipeline=pipeline: done(pipeline) == days, 300, lambda pipeline=pipeline: admin.runs(pipeline))
+
+
+@contextmanager
+def every_process_ends(sign: str) -> Iterator[None]:
+    """Fail unless what carries a sign in its command line when the block begins has ended soon after it."""
+    found = [process for process in psutil.process_iter() if sign in " ".join(_command(process))]
+    assert found, f"no process carries {sign}"
+    yield
+    _, alive = psutil.wait_procs(found, timeout=60)
+    assert alive == []
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def ray_of(made: Installation) -> str:
+    """Return what the command lines of Ray's own processes carry: the folder of its session."""
+    sessions: list[str] = []
+
+    def look() -> bool:
+        for process in psutil.process_iter():
+            command = _command(process)
+            if command and command[0].endswith("raylet") and _environment(process) == str(made.state):
+                sessions.extend(part for part in command if "session_" in part)
+        return bool(sessions)
+
+    until(look, 120, lambda: "Ray never started")
+    return next(part for part in sessions[0].split("/") if part.startswith("session_"))
+
+
+def _environment(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get("EVERGREEN_STATE_DIR")
+    except psutil.Error:
+        return None
+
+
+def decision(made: Installation) -> DecisionRecord:
+    path = made.state / "artifacts" / "decisions" / MODEL / "2013-01-20__asked.json"
+    return DecisionRecord.model_validate_json(path.read_text())
+
+
+def expire(made: Installation) -> None:
+    """Let the hour that a person has to answer be over."""
+    program = "from evergreen.settings import get_settings; print(get_settings().database('airflow'))"
+    command = [sys.executable, "-c", program]
+    url = subprocess.run(command, env=made.environment, capture_output=True, text=True, check=True).stdout.strip()
+    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql")) as connection:
+        connection.execute("UPDATE task_instance SET trigger_timeout = now() WHERE state = 'awaiting_input'")
+
+
+def test_a_training_is_killed_cleared_rejected_forgotten_and_approved(admin: Person) -> None:
+    assert admin.trigger("train", "asked", partition="2013-01-20").is_success
+    admin.wait("train", "asked", "train", "running")
+    with every_process_ends(ray_of(admin.made)):
+        admin.mark_failed("train", "asked", "train")
+    until(lambda: admin.runs("train")["asked"]["state"] == "failed", 60, lambda: admin.runs("train"))
+    admin.clear("train", "asked", "train")
+    admin.wait("train", "asked", "approve", "awaiting_input", "failed", "upstream_failed")
+
+    assert Person(admin.made, "viewer").answer("asked", "Approve").status_code == 403
+    assert admin.answer("asked", "Reject").is_success
+    admin.wait("train", "asked", "promote", "skipped")
+    found = decision(admin.made)
+    assert found.promotion is None
+    assert found.rejection is not None
+    assert found.rejection.rejected_by == "admin"
+
+    admin.clear("train", "asked", "approve")
+    admin.wait("train", "asked", "approve", "awaiting_input")
+    expire(admin.made)
+    admin.wait("train", "asked", "promote", "skipped")
+    found = decision(admin.made)
+    assert found.rejection is not None
+    assert found.rejection.rejected_by is None
+
+    admin.clear("train", "asked", "approve")
+    admin.wait("train", "asked", "approve", "awaiting_input")
+    assert admin.answer("asked", "Approve").is_success
+    admin.wait("train", "asked", "promote", "success")
+    found = decision(admin.made)
+    assert (found.rejection, found.partition) == (None, date(2013, 1, 20))
+    assert found.promotion is not None
+    assert (found.promotion.version, found.promotion.approved_by) == ("1", "admin")
