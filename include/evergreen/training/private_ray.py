@@ -30,7 +30,7 @@ _SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
 }
-"""Measured in docs/performance.md."""
+"""What those that are there for speed save is measured by tests/benchmarks/ray_settings.py."""
 
 
 @lru_cache(maxsize=1)
@@ -72,19 +72,33 @@ def private_ray(workers: int) -> Iterator[Path]:
 
 
 def lean_trainer() -> type[Any]:
-    """Return a TorchTrainer without two of Ray Train's helper processes.
+    """Return a TorchTrainer without three of Ray Train's helper processes.
 
-    One frees the placement group of a controller that died, the other serves Ray Data: a Ray that ends with
-    the step needs neither. Each is a Python process that imports Ray and torch: 3 s of 13 s on two cores.
+    One frees the placement group of a controller that died, one serves Ray Data, and one asks an autoscaler for nodes,
+    which the workers wait for: a Ray of one machine that ends with the step needs none of them. Each is a Python
+    process that imports Ray. docs/performance.md has what they cost.
     """
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
-    class LeanTrainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
+    class OneMachine(FixedScalingPolicy):  # type: ignore[misc]  # Ray has no types here
+        def after_controller_start(self, train_run_context: Any) -> None:
+            """Ask nobody for nodes."""
+
+        def _maybe_send_resource_request(self) -> None:
+            """Nor later."""
+
+    class LeanTrainer(TorchTrainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
             unneeded = (DatasetsCallback, PlacementGroupCleanerCallback)
             return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unneeded)]
+
+        def _initialize_and_run_controller(self, **options: Any) -> Any:
+            return super()._initialize_and_run_controller(
+                **{**options, "scaling_policy": OneMachine(self.scaling_config)}
+            )
 
     return LeanTrainer
 
