@@ -102,6 +102,8 @@ def connect(path: Path) -> socket.socket:
     NotWarmError
         If it does not.
     """
+    if sys.platform != "linux":
+        raise NotWarmError("there is no warm service on this system")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         connection.settimeout(_READY_SECONDS)

@@ -96,7 +96,8 @@ class Server:
         self._steps: dict[int, socket.socket] = {}
         self._stale = False
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._woken, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)  # a signal handler writes to it
 
     def run(self) -> None:
         """Import, listen, and serve; never returns."""
