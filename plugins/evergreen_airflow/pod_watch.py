@@ -15,20 +15,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import ClientError, ClientTimeout
+from aiohttp import ClientError
 from kubernetes_asyncio.client import ApiException, CoreV1Api
 
 from evergreen_airflow.pod import SELECTOR
+from evergreen_airflow.pod_api import REQUEST, ask, changes, checked, list_all
 
 if TYPE_CHECKING:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
 log = logging.getLogger(__name__)
 
-_PAGE = 250
-_WATCH_SECONDS = 240
-_SILENCE = ClientTimeout(total=None, sock_connect=10, sock_read=_WATCH_SECONDS + 30)
-_REQUEST = ClientTimeout(total=60, sock_connect=10)
 _FIRST_LIST_SECONDS = 10
 _BACK_OFF = (0.5, 10.0)
 _TROUBLE = (ClientError, OSError, TimeoutError, ValueError)
@@ -36,7 +33,6 @@ _TROUBLE = (ClientError, OSError, TimeoutError, ValueError)
 _LOG_READS_A_SECOND = 10
 _LOG_LINES, _LOG_BYTES = 5_000, 4 << 20
 _FORBIDDEN = 403
-Change = tuple[str, dict[str, Any]]
 
 
 class PodView:
@@ -90,6 +86,8 @@ class PodWatch:
         self._pods: dict[str, dict[str, Any]] = {}
         self._listed = asyncio.Event()
         self._error: ApiException | None = None
+        self._api: CoreV1Api | None = None
+        """The connection of the pods' watch, for requests beside it: to make one costs more than to ask."""
         self._next_log_read = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -147,20 +145,27 @@ class PodWatch:
                 view.fail(error)
 
     async def _watch_pods(self, api: CoreV1Api) -> None:
-        items, version = await _list(api.list_namespaced_pod, self.namespace, label_selector=SELECTOR)
+        self._api = api
+        try:
+            await self._list_and_watch_pods(api)
+        finally:
+            self._api = None
+
+    async def _list_and_watch_pods(self, api: CoreV1Api) -> None:
+        items, version = await list_all(api.list_namespaced_pod, self.namespace, label_selector=SELECTOR)
         self._pods = {}
         for pod in items:
             self._see("ADDED", pod)
         self._listed.set()
         for name in [name for name in self.views if name not in self._pods]:
             await self._ask(name)
-        async for kind, pod in _changes(api.list_namespaced_pod, self.namespace, version, label_selector=SELECTOR):
+        async for kind, pod in changes(api.list_namespaced_pod, self.namespace, version, label_selector=SELECTOR):
             self._see(kind, pod)
 
     async def _watch_events(self, api: CoreV1Api) -> None:
         selector = {"field_selector": "involvedObject.kind=Pod"}
-        _, version = await _list(api.list_namespaced_event, self.namespace, **selector, limit=1)
-        async for _, event in _changes(api.list_namespaced_event, self.namespace, version, **selector):
+        _, version = await list_all(api.list_namespaced_event, self.namespace, **selector, limit=1)
+        async for _, event in changes(api.list_namespaced_event, self.namespace, version, **selector):
             view = self.views.get((event.get("involvedObject") or {}).get("name", ""))
             if view is not None:
                 view.tell(event)
@@ -178,14 +183,22 @@ class PodWatch:
     async def _ask(self, name: str) -> None:
         """Look whether a pod that the watch knows nothing of is there."""
         try:
-            async with self.hook.get_conn() as client:
-                pod = await _json(CoreV1Api(client).read_namespaced_pod, name=name, namespace=self.namespace)
+            async with self._connected() as api:
+                pod = await ask(api.read_namespaced_pod, name=name, namespace=self.namespace)
         except ApiException as error:
             if error.status != 404:
                 raise
             pod = {}
         if name in self.views and name not in self._pods:  # else the watch has told of it meanwhile, and knows more
             self.views[name].show(_essence(pod) if pod else {}, gone=not pod)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[CoreV1Api]:
+        if self._api is not None:
+            yield self._api
+            return
+        async with self.hook.get_conn() as client:
+            yield CoreV1Api(client)
 
     async def read_log(self, name: str, container: str, since_seconds: int | None) -> list[str]:
         """Return the last lines of a container's log, each with its time, in turn with everyone else.
@@ -195,8 +208,8 @@ class PodWatch:
         loop = asyncio.get_running_loop()
         turn = self._next_log_read = max(loop.time(), self._next_log_read + 1 / _LOG_READS_A_SECOND)
         await asyncio.sleep(turn - loop.time())
-        async with self.hook.get_conn() as client:
-            answer = await CoreV1Api(client).read_namespaced_pod_log(
+        async with self._connected() as api:
+            answer = await api.read_namespaced_pod_log(
                 name=name,
                 namespace=self.namespace,
                 container=container,
@@ -205,9 +218,9 @@ class PodWatch:
                 tail_lines=_LOG_LINES,
                 limit_bytes=_LOG_BYTES,
                 _preload_content=False,
-                _request_timeout=_REQUEST,
+                _request_timeout=REQUEST,
             )
-            return (await _checked(answer)).decode("utf-8", errors="backslashreplace").splitlines()
+            return (await checked(answer)).decode("utf-8", errors="backslashreplace").splitlines()
 
 
 _watches: dict[tuple[Any, ...], PodWatch] = {}
@@ -243,59 +256,3 @@ def _essence(pod: dict[str, Any]) -> dict[str, Any]:
             if name in {"phase", "reason", "message", "conditions", "containerStatuses"}
         },
     }
-
-
-async def _list(
-    call: Callable[..., Awaitable[Any]], namespace: str, *, limit: int = _PAGE, **selectors: str
-) -> tuple[list[dict[str, Any]], str]:
-    """Return all objects, read in pages, and the version to watch from."""
-    items: list[dict[str, Any]] = []
-    token: str | None = None
-    while True:
-        page = await _json(call, namespace=namespace, limit=limit, _continue=token, **selectors)
-        items += page["items"]
-        token = page["metadata"].get("continue")
-        if not token or limit == 1:
-            return items, page["metadata"].get("resourceVersion", "")
-
-
-async def _changes(
-    call: Callable[..., Awaitable[Any]], namespace: str, version: str, **selectors: str
-) -> AsyncIterator[Change]:
-    """Yield what happens after a version, for some minutes: listing again then also renews the credentials."""
-    answer = await call(
-        namespace=namespace,
-        watch=True,
-        resource_version=version,
-        timeout_seconds=_WATCH_SECONDS,
-        _preload_content=False,
-        _request_timeout=_SILENCE,
-        **selectors,
-    )
-    if answer.status >= 400:
-        await _checked(answer)
-    async with answer:
-        rest = b""
-        async for chunk in answer.content.iter_any():
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in filter(None, lines):
-                change = json.loads(line)
-                if change["type"] == "ERROR":
-                    raise ApiException(status=change["object"].get("code"), reason=change["object"].get("message"))
-                yield change["type"], change["object"]
-
-
-async def _json(call: Callable[..., Awaitable[Any]], **arguments: Any) -> dict[str, Any]:
-    """Call the API and parse the answer only, without making objects of a model class from it."""
-    given = {name: value for name, value in arguments.items() if value is not None}
-    answer = await call(**given, _preload_content=False, _request_timeout=_REQUEST)
-    found: dict[str, Any] = json.loads(await _checked(answer))
-    return found
-
-
-async def _checked(answer: Any) -> bytes:
-    async with answer:
-        content: bytes = await answer.read()
-    if answer.status >= 400:
-        raise ApiException(status=answer.status, reason=content.decode(errors="replace")[:500] or answer.reason)
-    return content
