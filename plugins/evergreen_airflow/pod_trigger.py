@@ -68,7 +68,7 @@ class StepPodTrigger(KubernetesPodTrigger):
             finally:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
-            complete = not view.gone and ending.ran and await self._log_lines(watch)
+            complete = not view.gone and ending.ran and await self._log_lines(watch, at_once=True)
             for event in await view.changed(0):
                 self.log.info("Pod event: %s", event)
         return self._event(status, ending, complete=complete)
@@ -127,14 +127,14 @@ class StepPodTrigger(KubernetesPodTrigger):
             if is_running(view.pod):
                 await self._log_lines(watch)
 
-    async def _log_lines(self, watch: PodWatch) -> bool:
+    async def _log_lines(self, watch: PodWatch, *, at_once: bool = False) -> bool:
         """Log the pod's lines that are new; return whether they could be read."""
         if not self.get_logs:
             return False
         now = time.monotonic()
         since = None if self._log_read is None else math.ceil(now - self._log_read) + _OVERLAP
         try:
-            lines = await watch.read_log(self.pod_name, self.base_container_name, since)
+            lines = await watch.read_log(self.pod_name, self.base_container_name, since, at_once=at_once)
         except (ApiException, ClientError, OSError, TimeoutError) as error:
             self.log.debug("The log of %s cannot be read now: %r", self.pod_name, error)
             return False
