@@ -1,0 +1,63 @@
+"""docs/kubernetes.md: its values render, and what its commands name exists."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+from chart_rendering import AUTHORITY, CHART, Object, objects, of_kind, parse, render
+
+from documented import blocks
+
+PAGE = (CHART.parents[1] / "docs" / "kubernetes.md").read_text()
+VALUES = [text for text, _ in blocks(PAGE, "yaml") if "kind:" not in text or "store:" in text]
+VALUES = [text for text in VALUES if "apiVersion:" not in text]
+PRODUCTION = next(text for text in VALUES if text.startswith("# production.yaml"))
+KINDS = {"deploy": "Deployment", "statefulset": "StatefulSet", "svc": "Service", "cronjob": "CronJob"}
+
+
+def _merged(base: Object, change: Object) -> Object:
+    return {
+        **base,
+        **{
+            key: _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+            for key, value in change.items()
+        },
+    }
+
+
+@pytest.mark.parametrize("text", VALUES, ids=lambda text: text.strip().splitlines()[0][:30])
+def test_the_values_render(text: str) -> None:
+    base = {**yaml.safe_load(PRODUCTION), "caBundle": AUTHORITY}
+    assert len(parse(render(_merged(base, yaml.safe_load(text))))) > 40
+
+
+def missing(page: str) -> list[str]:
+    """Return the objects that commands name and that neither installation has."""
+    there = {
+        (one["kind"], one["metadata"]["name"])
+        for case in ("trial-with-features", "production", "encrypted")
+        for one in objects(case)
+    }
+    named = re.findall(r"\b(deploy|statefulset|svc|cronjob)/([\w-]+)", page)
+    return [f"{kind}/{name}" for kind, name in named if (KINDS[kind], name) not in there]
+
+
+def test_the_commands_name_what_there_is() -> None:
+    assert missing(PAGE) == []
+    assert missing("kubectl logs deploy/evergreen-shedular") == ["deploy/evergreen-shedular"]
+
+
+def test_the_commands_make_every_key_of_every_secret() -> None:
+    made = set(re.findall(r"--from-literal=([\w.-]+)=", PAGE))
+    used = {
+        reference["key"]
+        for one in of_kind(objects("production"), "Deployment") + of_kind(objects("production"), "StatefulSet")
+        for container in one["spec"]["template"]["spec"]["containers"]
+        for variable in container.get("env", ())
+        if (reference := variable.get("valueFrom", {}).get("secretKeyRef"))
+    }
+    assert len(used) > 10
+    assert used <= made
+    assert {"airflow-passwords.json", "EVERGREEN_DATABASE_URL", "MLFLOW_TRACKING_PASSWORD", "username"} <= made
