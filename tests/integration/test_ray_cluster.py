@@ -1,0 +1,125 @@
+"""Training on a Ray cluster of one's own: the step is its driver, and nothing of it outlives the step."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from evergreen import guardian
+from installation import free_ports
+from lifecycle_kit import write_model
+
+pytestmark = pytest.mark.integration
+
+DRIVER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from lifecycle_kit import training_rows
+from evergreen.catalog import load_model
+from evergreen.training.ray_training import train
+trained = train(load_model("small_binary"), training_rows("binary"), "checkpoints/cluster", sys.argv[2])
+print("epochs:", len(trained.history))
+"""
+
+OF_THE_CLUSTER = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::_AutoscalingCoordinatorActor")
+"""What no job owns: Ray's agents, waiting workers, and an actor that Ray Data keeps, one for each cluster."""
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A head with two cores."""
+
+    process: subprocess.Popen[bytes]
+    environment: dict[str, str]
+
+    def workers(self) -> list[str]:
+        """Return the processes that run something of a job: Ray renames those that do."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                title = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            if title.startswith("ray::") and not title.startswith(OF_THE_CLUSTER):
+                found.append(title.strip())
+        return found
+
+    def free(self) -> dict[str, float]:
+        """Return the resources nobody holds."""
+        program = (
+            "import json, os, ray; ray.init(os.environ['EVERGREEN_RAY_ADDRESS'], log_to_driver=False);"
+            "print(json.dumps(ray.available_resources()))"
+        )
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
+        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    def driver(self, name: str, models: Path) -> subprocess.Popen[str]:
+        """Start a training as a step does."""
+        command = [sys.executable, "-c", DRIVER, str(Path(__file__).parents[1]), name]
+        environment = {**self.environment, "EVERGREEN_MODELS_DIR": str(models)}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """As the chart starts one; it ends with this process, however this ends."""
+    gcs, client, node, objects = free_ports(4)
+    folder = tmp_path_factory.mktemp("cluster")
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ray-") as short:  # sockets of Ray have long paths
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("EVERGREEN_", "RAY_"))},
+            "EVERGREEN_STATE_DIR": str(folder / "state"),
+            "EVERGREEN_RAY_ADDRESS": f"ray://127.0.0.1:{client}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_TRAIN_V2_ENABLED": "1",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "GLOO_SOCKET_IFNAME": "lo",
+            "TMPDIR": short,
+        }
+        options = ["--node-ip-address=127.0.0.1", f"--port={gcs}", f"--ray-client-server-port={client}"]
+        options += [f"--node-manager-port={node}", f"--object-manager-port={objects}", f"--temp-dir={short}/ray"]
+        options += ["--include-dashboard=false", "--num-cpus=2", "--object-store-memory=200000000", "--block"]
+        ray = str(Path(sys.executable).with_name("ray"))
+        guarded = [sys.executable, "-I", "-S", str(guardian.__file__), "--", ray, "start", "--head", *options]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(guarded, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
+            try:
+                wait_for(lambda: b"Ray runtime started" in (folder / "log").read_bytes(), process)
+                yield RayCluster(process, environment)
+            finally:
+                assert process.stdin is not None
+                process.stdin.close()
+                process.wait(60)
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.2)
+
+
+def test_a_training_runs_on_the_cluster_and_leaves_it_as_it_was(cluster: RayCluster, tmp_path: Path) -> None:
+    write_model(tmp_path / "models", "binary", workers=2)
+    driver = cluster.driver("done", tmp_path / "models")
+    output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, output
+    assert "epochs: 3" in output
+    wait_for(lambda: not cluster.workers(), cluster.process)
+    assert cluster.free()["CPU"] == 2
