@@ -91,10 +91,14 @@ def test_mlflow_lets_the_steps_in_and_nobody_else(cluster: ChartContainers) -> N
 
 
 def test_ray_takes_work_from_a_step(cluster: ChartContainers, images: Images) -> None:
-    pod = cluster.pod("StatefulSet", "evergreen-ray-head")
-    (head,) = pod["containers"]
-    name = cluster.start(pod, {**head, "command": [*head["command"], "--num-cpus=1"]})
-    cluster.wait(name, cluster.listens(name, 10001))
+    pods_of = {kind: cluster.pod("StatefulSet", f"evergreen-ray-{kind}") for kind in ("head", "worker")}
+    head = cluster.start(pods_of["head"], pods_of["head"]["containers"][0])
+    cluster.wait(head, cluster.listens(head, 10001))
+    (worker,) = pods_of["worker"]["containers"]
+    # it shares an address with the head here, so it listens elsewhere
+    moved = [argument.replace("=6380", "=6390").replace("=6381", "=6391") for argument in worker["command"]]
+    name = cluster.start(pods_of["worker"], {**worker, "command": moved})
+    cluster.wait(name, cluster.listens(name, 6390))
     script = (
         "import os, ray; ray.init(os.environ['EVERGREEN_RAY_ADDRESS'], log_to_driver=False);"
         "print('sum', ray.get(ray.remote(lambda: 40 + 2).remote()))"
