@@ -1,6 +1,6 @@
 # Everything a person does with this project. Everything lives in .venv/ and .evergreen/.
 .DEFAULT_GOAL := help
-.PHONY: help run test up down status lint scan bench clean setup lock images test-images
+.PHONY: help run test test-e2e up down status lint scan bench clean setup lock images test-images
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # The first Python 3.11-3.13 of these; `make setup PYTHON=...` takes another.
@@ -23,8 +23,11 @@ help:  ## Show this list
 run: up  ## Set up, start the services, replay half a year, leave the services up
 	@.venv/bin/evergreen loop $(LOOP)
 
-test: setup  ## Set up and run every test
+test: setup  ## Set up and run the tests
 	@.venv/bin/pytest $(PYTEST)
+
+test-e2e: setup  ## Run the end-to-end tests: loops, kills and a person's hands on a running Evergreen
+	@.venv/bin/pytest -m e2e tests/e2e $(PYTEST)
 
 up: setup  ## Set up and start the services
 	@.venv/bin/evergreen up

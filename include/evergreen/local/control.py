@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -74,7 +72,7 @@ def down(console: Console) -> None:
     status = read_status(user)
     with console.status("stopping the services"):
         if is_running(user) and status:
-            _stop_supervisor(user, status)
+            _stop_supervisor(status)
         # a supervisor that was killed: the guardians of its services see to the rest
         stop_processes(living_guardians(status))
     console.print("All services are stopped.")
@@ -200,13 +198,8 @@ def _reason(user: Settings, found: SupervisorStatus | None) -> StepError:
     return TemporaryError("The supervisor ended.", f"See {user.state_dir / 'logs' / 'supervisor.log'}.")
 
 
-def _stop_supervisor(user: Settings, found: SupervisorStatus) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(found.pid, signal.SIGTERM)
-    deadline = time.monotonic() + DOWN_SECONDS
-    while is_running(user):
-        if time.monotonic() > deadline:
-            with suppress(psutil.Error):
-                psutil.Process(found.pid).kill()
-            return
-        time.sleep(_POLL)
+def _stop_supervisor(found: SupervisorStatus) -> None:
+    with suppress(psutil.Error):
+        supervisor = psutil.Process(found.pid)
+        supervisor.terminate()
+        stop_processes([supervisor], DOWN_SECONDS)  # not only until it lets go of its lock: until it is gone
