@@ -18,7 +18,7 @@ BENCH ?=
 IMAGES ?=
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: up  ## Set up, start the services, replay half a year, leave the services up
 	@.venv/bin/evergreen loop $(LOOP)
