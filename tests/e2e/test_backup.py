@@ -190,7 +190,9 @@ def _dag_runs(here: Place) -> list[tuple[Any, ...]]:
 
 def test_what_is_restored_is_what_there_was(place: tuple[Installation, Place], tmp_path: Path) -> None:
     made, here = place
-    assert "first_champion" in _loop(made, here)
+    assert "Airflow" in _loop(made, here)
+    told = json.loads((here.folder / "elsewhere" / "loop" / "summary.json").read_text())
+    assert told["rows"][0]["decision"] == "first_champion"
     objects = here.objects()
     task = "dag_id=flight_delay.train/run_id=loop__first_champion/task_id=train/attempt=1.log"
     assert f"evergreen/logs/{task}" in objects, sorted(key for key in objects if "logs" in key)[:5]
