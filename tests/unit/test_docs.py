@@ -110,3 +110,26 @@ def test_documented_settings_exist(page: Path) -> None:
     known = {f"EVERGREEN_{name.upper()}" for name in Settings.model_fields} | {"EVERGREEN_ATTEMPT", "EVERGREEN_IMAGE"}
     named = set(re.findall(r"EVERGREEN_[A-Z0-9_]*[A-Z0-9]", page.read_text()))
     assert named <= known
+
+
+def settings_table() -> dict[str, str]:
+    """Return the settings of docs/settings.md with their defaults."""
+    rows = re.findall(r"^\| `(\w+)` \| (?:`([^`]*)` )?\|", (PROJECT_ROOT / "docs/settings.md").read_text(), flags=re.M)
+    assert len(rows) == len(dict(rows))
+    return dict(rows)
+
+
+def test_every_setting_has_a_row_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"EVERGREEN_{name.upper()}", raising=False)
+    defaults = Settings(_env_file=None).model_dump(mode="json")
+    assert settings_table() == {
+        f"EVERGREEN_{name.upper()}": _written(value).removeprefix(f"{PROJECT_ROOT}/")
+        for name, value in defaults.items()
+    }
+
+
+def _written(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
