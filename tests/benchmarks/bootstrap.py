@@ -1,9 +1,9 @@
 """How often the gate's interval holds the true improvement: whole days drawn, against single rows.
 
 Run it with ``.venv/bin/python tests/benchmarks/bootstrap.py``; docs/decisions/bootstrap.md has its output. The worlds
-are made up, so that the truth is known, after the flights of 2013: 30 days, and a late rate that differs from day to day
-by 0.8 in log odds. Both models see the same rows; the challenger has learned more of what makes a day bad than the champion, and
-what it knows is itself right on one day and wrong on another.
+are made up, so that the truth is known, after the flights of 2013: 30 days, and a late rate that differs from day to
+day by 0.8 in log odds. Both models see the same rows; the challenger has learned more of what makes a day bad than
+the champion, and what it knows is itself right on one day and wrong on another.
 """
 
 from __future__ import annotations
