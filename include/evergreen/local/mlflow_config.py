@@ -29,7 +29,9 @@ def mlflow_environment(settings: Settings, credentials: Credentials) -> dict[str
     text = io.StringIO()
     parser.write(text)
     write_private(folder / "basic_auth.ini", text.getvalue())
+    endpoint = {"MLFLOW_S3_ENDPOINT_URL": settings.s3_endpoint} if settings.s3_endpoint else {}
     return {
+        **endpoint,
         "MLFLOW_ARTIFACTS_DESTINATION": f"{settings.artifact_root}/mlflow",
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "basic_auth.ini"),
         "MLFLOW_BACKEND_STORE_URI": settings.database("mlflow"),

@@ -127,3 +127,9 @@ def test_mlflow_addresses_are_in_no_command_line_and_its_file_is_private(user: S
     parser.read(path)
     assert parser["mlflow"]["database_uri"] == user.database("mlflow_auth")
     assert variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:8333", None])
+def test_mlflow_is_told_where_s3_is(user: Settings, endpoint: str | None) -> None:
+    variables = mlflow_config.mlflow_environment(user.model_copy(update={"s3_endpoint": endpoint}), Credentials())
+    assert variables.get("MLFLOW_S3_ENDPOINT_URL") == endpoint
