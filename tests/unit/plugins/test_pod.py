@@ -12,11 +12,12 @@ import jinja2
 import pytest
 import yaml
 
+from documented import blocks
 from evergreen.contract import ConfigurationError, RunIdentity
-from evergreen.settings import Settings, get_settings
+from evergreen.settings import PROJECT_ROOT, Settings, get_settings
 from evergreen_airflow import pod as pods
 from evergreen_airflow.operator import StepOperator
-from evergreen_airflow.placement import PROFILES, get_placement
+from evergreen_airflow.placement import PROFILES, Placement, get_placement
 from operator_kit import Kit, task_context
 from pod_policy import restricted_violations, schema_errors, unbounded
 
@@ -219,6 +220,13 @@ def test_a_wrong_file_is_named(kit: Kit, monkeypatch: pytest.MonkeyPatch, text: 
     place(kit, monkeypatch, text)
     with pytest.raises(ConfigurationError, match=said):
         get_placement()
+
+
+def test_the_documented_file_is_right_and_has_every_key() -> None:
+    ((text, _),) = blocks((PROJECT_ROOT / "docs/troubleshooting.md").read_text(), "yaml")
+    found = yaml.safe_load(text)
+    assert Placement.model_validate(found)
+    assert set(found) == set(Placement.model_fields)
 
 
 def test_a_missing_file_is_named(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
