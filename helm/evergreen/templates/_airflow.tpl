@@ -40,6 +40,8 @@ AIRFLOW__WORKERS__EXECUTION_API_RETRIES: "12"  # tasks ride out a restart of the
 AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX: "5"
 AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS: "30"
 AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL: "1"  # the default, 5 s, holds a finished task's slot that long
+# told, not found out: the triggerer's hook looks for nothing but a kubeconfig, and no pod has one
+AIRFLOW_CONN_KUBERNETES_DEFAULT: '{"conn_type": "kubernetes", "extra": {"in_cluster": true}}'
 EVERGREEN_POD_FILE: /etc/evergreen/pods/pods.yaml
 {{- if .Values.tls.secret }}
 AIRFLOW__API__SSL_CA_FILE: /etc/evergreen/ca/ca.crt
