@@ -28,6 +28,7 @@ BASE_VARIABLES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV",
 """What a process needs of the machine it runs on; everything else comes from the pod, as it would in a cluster."""
 
 MLFLOW_USER = "admin"
+_MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -53,9 +54,16 @@ def step_secrets(settings: Settings, database_url: str, credentials: Credentials
     return {
         **{name: value for name, value in os.environ.items() if on_s3 and name.startswith("AWS_")},
         "EVERGREEN_DATABASE_URL": database_url,
-        "MLFLOW_TRACKING_USERNAME": MLFLOW_USER,
-        "MLFLOW_TRACKING_PASSWORD": credentials.mlflow_admin,
+        **_mlflow_login(settings, credentials),
     }
+
+
+def _mlflow_login(settings: Settings, credentials: Credentials) -> dict[str, str]:
+    """Return the embedded MLflow's user and password; another server is never shown them, it gets this shell's."""
+    address = urlsplit(settings.mlflow_tracking_uri)
+    if address.hostname in _LOOPBACK and address.port == settings.mlflow_port:
+        return {"MLFLOW_TRACKING_USERNAME": MLFLOW_USER, "MLFLOW_TRACKING_PASSWORD": credentials.mlflow_admin}
+    return {name: os.environ[name] for name in _MLFLOW_LOGIN if name in os.environ}
 
 
 def write_step_environment(settings: Settings, config: Mapping[str, str], secrets: Mapping[str, str]) -> None:

@@ -60,6 +60,22 @@ def test_steps_get_the_keys_to_s3_only_where_something_lies_there(
     assert (secrets.get("AWS_SECRET_ACCESS_KEY") == "s3cret") is told
 
 
+@pytest.mark.parametrize(
+    ("uri", "embedded"),
+    [("http://127.0.0.1:5000", True), ("http://localhost:5000", True), ("https://mlflow.example.com", False)],
+)
+def test_only_the_embedded_mlflow_is_shown_its_password(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str, embedded: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "mine")
+    credentials = Credentials()
+    own = Settings(state_dir=tmp_path, mlflow_tracking_uri=uri, mlflow_port=5000)
+    secrets = environment.step_secrets(own, URL, credentials)
+    expected = (environment.MLFLOW_USER, credentials.mlflow_admin) if embedded else ("me", "mine")
+    assert (secrets["MLFLOW_TRACKING_USERNAME"], secrets["MLFLOW_TRACKING_PASSWORD"]) == expected
+
+
 def test_the_warm_service_is_given_what_a_step_is_given_but_no_secret(tmp_path: Path) -> None:
     service = {"PATH": "/bin", "HOME": "/home/me", "MLFLOW_TRACKING_PASSWORD": "s3cret", "AIRFLOW_HOME": "/airflow"}
     given = environment.step_environment(service, {"DO_NOT_TRACK": "1"}, tmp_path)
