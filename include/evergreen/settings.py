@@ -127,7 +127,13 @@ class Settings(BaseSettings):
                 "EVERGREEN_DATABASE_URL is not set and no services are running.",
                 "Start them with: evergreen up (or make up).",
             )
-        parts = urlsplit(self.database_url.get_secret_value())
+        try:
+            parts = urlsplit(self.database_url.get_secret_value())
+        except ValueError:  # its message may hold the password
+            raise ConfigurationError(
+                "EVERGREEN_DATABASE_URL is no address: a bracket, or a character that only looks like another.",
+                "Write such characters in user and password as %XX.",
+            ) from None
         if parts.scheme.partition("+")[0] not in {"postgresql", "postgres"}:
             raise ConfigurationError(
                 f"EVERGREEN_DATABASE_URL: {parts.scheme!r} is not PostgreSQL.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,13 @@ def test_databases_need_a_server_a_known_name_and_postgresql(monkeypatch: pytest
     get_settings.cache_clear()
     with pytest.raises(ConfigurationError, match="'mysql' is not PostgreSQL"):
         get_settings().database("lake")
+
+
+@pytest.mark.parametrize("password", ["s3cret[", "s3cret\N{FULLWIDTH COMMERCIAL AT}"])
+def test_a_database_address_that_cannot_be_read_is_not_shown(password: str) -> None:
+    with pytest.raises(ConfigurationError, match="EVERGREEN_DATABASE_URL is no address") as caught:
+        Settings(database_url=f"postgresql://me:{password}@db").database("lake")  # type: ignore[arg-type]
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_service_secrets_reach_libraries_but_never_replace_the_user_s(
