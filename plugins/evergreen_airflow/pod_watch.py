@@ -133,6 +133,8 @@ class PodWatch:
                 log.warning("Kubernetes watch: %s %s", error.status, error.reason)
             except _TROUBLE as error:
                 log.warning("Kubernetes watch: %r", error)
+            except Exception:  # everyone would wait for a watch that has ended, until their deadlines
+                log.exception("Kubernetes watch")
             await asyncio.sleep(pause)
             pause = min(2 * pause, _BACK_OFF[1])
 
