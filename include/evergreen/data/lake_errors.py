@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from evergreen.contract import ConfigurationError, TemporaryError
 
@@ -15,8 +15,12 @@ def retrying(seconds: float) -> Retrying:
     from pyiceberg.exceptions import CommitFailedException, ValidationException
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+    def lost(error: BaseException) -> bool:
+        races = (CommitFailedException, ValidationException, IntegrityError, ProgrammingError)
+        return isinstance(error, races) and not _refused(str(error))
+
     return Retrying(
-        retry=retry_if_exception_type((CommitFailedException, ValidationException, IntegrityError, ProgrammingError)),
+        retry=retry_if_exception(lost),
         wait=wait_random_exponential(multiplier=0.05, max=2),
         stop=stop_after_delay(seconds),
         reraise=True,
@@ -35,10 +39,9 @@ def lake_errors(what: str) -> Iterator[None]:
         raise TemporaryError(f"{what}: other writers kept committing first: {error}.") from error
     except DBAPIError as error:
         message = f"{what}: the lake's database: {error.orig}."
-        if "authentication failed" in message or 'database "lake" does not exist' in message:
-            raise ConfigurationError(
-                message, "Check EVERGREEN_DATABASE_URL; evergreen up creates the databases."
-            ) from error
+        if _refused(message):
+            hint = "Check EVERGREEN_DATABASE_URL and the role's rights; evergreen up creates the databases."
+            raise ConfigurationError(message, hint) from error
         raise TemporaryError(message, "Is the database up? evergreen status tells.") from error
     except PermissionError as error:
         raise ConfigurationError(f"{what}: {error}.", "Check EVERGREEN_LAKE_ROOT and the rights on it.") from error
@@ -49,5 +52,11 @@ def lake_errors(what: str) -> Iterator[None]:
         raise TemporaryError(f"{what}: {error}.", hint) from error
 
 
+def _refused(message: str) -> bool:
+    """Tell whether the database will go on refusing."""
+    return any(words in message for words in _DATABASE_REFUSALS)
+
+
+_DATABASE_REFUSALS = ("authentication failed", 'database "lake" does not exist', "permission denied")
 _S3_REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "NO_SUCH_BUCKET")
 """What PyArrow writes into its errors when S3 will go on refusing."""
