@@ -137,11 +137,12 @@ def get_placement() -> Placement:
 def _load(path: Path, _modified: int) -> Placement:
     try:
         return Placement.model_validate(yaml.safe_load(path.read_text()) or {})
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not YAML: {error}", "See docs/troubleshooting.md for its keys.") from error
     except ValidationError as error:
         lines = [
-            f"{path}: {'.'.join(str(part) for part in item['loc'])}: {item['msg']} (found {item['input']!r})."
+            f"{path}: {'.'.join(str(part) for part in item['loc']) or 'all of it'}: {item['msg']} "
+            f"(found {item['input']!r})."
             for item in error.errors()
         ]
         raise ConfigurationError(" ".join(lines), "See docs/troubleshooting.md for its keys.") from error

@@ -55,7 +55,7 @@ _CONTAINER = {
 }
 _REFUSED = ("not found", "manifest unknown", "denied", "unauthorized", "forbidden", "authorization failed")
 _BUSY = ("too many requests", "toomanyrequests", "rate limit", "qps exceeded")
-_PLACE = ("untolerated taint", "didn't match pod's node affinity/selector", "didn't match pod's node affinity")
+_PLACE = ("untolerated taint", "didn't match pod's node affinity")
 _MOMENTARY = ("insufficient", "too many pods", "unschedulable", "node.kubernetes.io/", "volume", "topology")
 _IMAGE_HINT = "Check EVERGREEN_STEP_IMAGE, and imagePullSecrets in EVERGREEN_POD_FILE."
 _PLACE_HINT = "Check nodeSelector and tolerations in EVERGREEN_POD_FILE, and the labels and taints of the nodes."

@@ -95,7 +95,7 @@ class StepPodTrigger(KubernetesPodTrigger):
         limits = [(time.monotonic() + left, _overdue())]
         if not pod:
             return limits[0]
-        if (pod["metadata"]).get("deletionTimestamp"):
+        if pod["metadata"].get("deletionTimestamp"):
             lost = Ending(None, "its pod was deleted, and its node does not answer", FailureClass.TEMPORARY)
             grace = GRACE_SECONDS if self.termination_grace_period is None else self.termination_grace_period
             limits.append((self._first("deleted") + grace + _NODE_LOST_SECONDS, lost))

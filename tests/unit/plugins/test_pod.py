@@ -214,6 +214,7 @@ def test_without_a_file_a_pod_goes_anywhere(kit: Kit) -> None:
         ("profiles: {small: {requests: {cpu: lots, memory: 1Gi}, limits: {}}}", "requests.cpu: .*lots"),
         ("imagePullSecret: [x]", "imagePullSecret: Extra inputs"),
         ("{", "not YAML"),
+        ("- spot", r"pods.yaml: all of it: .*\(found \['spot'\]\)"),
     ],
 )
 def test_a_wrong_file_is_named(kit: Kit, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
