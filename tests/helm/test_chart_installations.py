@@ -142,6 +142,27 @@ def test_in_a_trial_nothing_is_a_hook_and_everything_waits() -> None:
         assert set(waits) & {"wait-for-migrations", "wait-for-bootstrap"}, name
 
 
+def test_in_a_trial_airflow_waits_for_the_server_before_it_asks_for_its_tables() -> None:
+    # without a server `airflow db check-migrations` ends at once, and the kubelet waits longer before each next start
+    for case, waits in (("trial", True), ("production", False)):
+        (container,) = [
+            one
+            for one in pick(objects(case), "Deployment", "evergreen-scheduler")["spec"]["template"]["spec"][
+                "initContainers"
+            ]
+            if one["name"] == "wait-for-migrations"
+        ]
+        command = " ".join(container["command"])
+        assert command.endswith("airflow db check-migrations --migration-wait-timeout=600")
+        assert ("airflow db check --retry=" in command) == waits
+
+
+def test_a_trial_s_server_that_could_not_start_is_replaced_by_a_corrected_one() -> None:
+    # with OrderedReady a StatefulSet waits for the broken pod before it updates it
+    for one in of_kind(objects("trial"), "StatefulSet"):
+        assert one["spec"]["podManagementPolicy"] == "Parallel"
+
+
 def test_a_digest_wins_over_the_tag_and_reaches_the_steps() -> None:
     image = f"evergreen/step@sha256:{'0' * 64}"
     found = objects("everything")

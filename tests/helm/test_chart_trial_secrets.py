@@ -104,3 +104,11 @@ def test_without_them_new_ones_are_made(cluster: Cluster) -> None:
     first, second = (_secrets(_upgrade(cluster))["evergreen-platform"] for _ in range(2))
     assert first.keys() == second.keys()
     assert not set(first.values()) & set(second.values())
+
+
+def test_an_uninstall_leaves_the_passwords_with_the_volumes() -> None:
+    kept = [one for one in parse(render(TRIAL)) if "helm.sh/resource-policy" in one["metadata"].get("annotations", {})]
+    assert {(one["kind"], one["metadata"]["name"]) for one in kept} == {
+        ("Namespace", "evergreen-steps"),
+        ("Secret", "evergreen-platform"),  # all others of a trial are made from it
+    }

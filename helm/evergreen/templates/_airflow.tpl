@@ -128,7 +128,12 @@ AIRFLOW__METRICS__STATSD_PORT: {{ .Values.metrics.port | quote }}
 {{/* Nothing starts before the tables have the form that this version expects. */}}
 {{- define "evergreen.airflow.waitForMigrations" -}}
 - {{- include "evergreen.container" (dict "root" .root "name" "wait-for-migrations" "image" "airflow" "resources" .resources) | nindent 2 }}
+  {{- if include "evergreen.bootstrapIsHook" .root }}
   command: [airflow, db, check-migrations, --migration-wait-timeout=600]
+  {{- else }}
+  # check-migrations alone fails, and is started again ever later, until there are a server, a role and a database
+  command: [sh, -c, airflow db check --retry=200 --retry-delay=3 && exec airflow db check-migrations --migration-wait-timeout=600]
+  {{- end }}
   env:
     {{- include "evergreen.airflow.plainEnv" .root | nindent 4 }}
     {{- include "evergreen.airflow.databaseEnv" .root | nindent 4 }}
