@@ -6,7 +6,7 @@ import re
 
 import pytest
 import yaml
-from chart_rendering import AUTHORITY, CHART, Object, objects, of_kind, parse, render
+from chart_rendering import AUTHORITY, CHART, TRIAL, Object, containers, objects, of_kind, parse, pods, render
 
 from documented import blocks
 
@@ -47,6 +47,26 @@ def missing(page: str) -> list[str]:
 def test_the_commands_name_what_there_is() -> None:
     assert missing(PAGE) == []
     assert missing("kubectl logs deploy/evergreen-shedular") == ["deploy/evergreen-shedular"]
+
+
+def test_nobody_follows_a_log_before_there_is_one() -> None:
+    # kubectl waits for a pod, not for its container: "is waiting to start: ContainerCreating"
+    notes = next(text for path, text in render(TRIAL).items() if path.endswith("NOTES.txt"))
+    for text in (PAGE, notes):
+        lines = [line for line in text.splitlines() if "kubectl" in line and "job/season" in line]
+        followed = next(number for number, line in enumerate(lines) if "logs --follow" in line)
+        assert "wait job/season --for=jsonpath='{.status.ready}'=1" in lines[followed - 1]
+
+
+def test_images_without_a_registry_have_the_name_that_the_commands_load() -> None:
+    (prefix,) = re.findall(r'IMAGES="--registry (localhost/\S+)"', PAGE)
+    names = re.findall(r"for image in (.+?); do", PAGE)[0].split()
+    keys = ("airflow", "step", "trialPostgres", "trialSeaweedfs")
+    images = {key: {"repository": f"{prefix}/{name}"} for key, name in zip(keys, names, strict=True)}
+    found = parse(render({**TRIAL, "images": images}))
+    used = {container["image"] for pod in pods(found) for container in containers(pod)}
+    assert used == {f"{prefix}/{name}:0.1.0" for name in names}
+    assert {container["imagePullPolicy"] for pod in pods(found) for container in containers(pod)} == {"IfNotPresent"}
 
 
 def test_the_commands_make_every_key_of_every_secret() -> None:
