@@ -216,7 +216,16 @@ def check_schedule(spec: ModelSpec) -> None:
 
 def _explain(path: Path, error: ValidationError) -> str:
     """Return a line for every problem: file, field, what is wrong, value."""
-    return "\n".join(f"{path}: {line}." for item in error.errors() for line in _problem_lines(item))
+    found = error.errors()
+    return "\n".join(f"{path}: {line}." for item in found if not _follows(item, found) for line in _problem_lines(item))
+
+
+def _follows(item: ErrorDetails, found: list[ErrorDetails]) -> bool:
+    """Tell whether a list is called too short only because items of it are wrong: Pydantic counts the right ones."""
+    place = item["loc"]
+    return item["type"] == "too_short" and any(
+        other["loc"][: len(place)] == place and len(other["loc"]) > len(place) for other in found
+    )
 
 
 def _problem_lines(item: ErrorDetails) -> list[str]:

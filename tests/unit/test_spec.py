@@ -45,6 +45,14 @@ def refusal(content: dict[str, Any], settings: Settings) -> str:
     return raised.value.message
 
 
+def test_a_list_is_not_called_too_short_for_its_wrong_items(settings: Settings) -> None:
+    content = changed("sources.0.columns.carrier", "text")
+    content["sources"] = content["sources"][:1]
+    said = refusal(content, settings)
+    assert "sources.0.columns.carrier: Input should be 'string'" in said
+    assert "at least 1 item" not in said
+
+
 def test_the_first_model_is_right() -> None:
     assert ModelSpec.model_validate(FLIGHTS).name == "flight_delay"
 
