@@ -52,12 +52,6 @@ def places() -> dict[str, str]:
     }
 
 
-def mlflow_address() -> str:
-    """Return the address of MLflow; its user and password are in the environment afterwards."""
-    export_service_environment()
-    return get_settings().mlflow_tracking_uri
-
-
 def load_airflow_settings() -> declared.Declared:
     """Load airflow_settings.yaml into the running Airflow; returns what it declares."""
     user = user_settings()

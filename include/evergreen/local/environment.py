@@ -92,10 +92,5 @@ def without_proxy(environment: Mapping[str, str]) -> str:
     return ",".join([*hosts, *(host for host in _LOOPBACK if host not in hosts)])
 
 
-def is_embedded(url: str) -> bool:
-    """Return whether an address points at this machine."""
-    return urlsplit(url).hostname in _LOOPBACK
-
-
 def _secret(value: object) -> bool:
     return value is None or isinstance(value, SecretStr)
