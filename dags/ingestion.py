@@ -9,7 +9,7 @@ Every downstream pipeline of the model follows from that event.
 
 #### Triage notes
 
-- *Skipped, "no rows"*: the source has nothing for that day yet. Run the partition again once it has.
+- *Skipped, "The sources have nothing"*: not for that day, or not yet. Run the partition again once they have.
 - *validate fails (data)*: the Great Expectations report named in the log says which expectation failed on which
   column. Fix the source, or the suite in `include/models/<model>/expectations`, then clear `ingest` and downstream.
 - *Rows in quarantine*: the run is green; the rows and their reasons are in the table `<source>_quarantine`.
