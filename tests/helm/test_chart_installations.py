@@ -19,6 +19,7 @@ from chart_rendering import (
     containers,
     objects,
     of_kind,
+    parse,
     pick,
     pods,
     render,
@@ -161,6 +162,35 @@ def test_a_trial_s_server_that_could_not_start_is_replaced_by_a_corrected_one() 
     # with OrderedReady a StatefulSet waits for the broken pod before it updates it
     for one in of_kind(objects("trial"), "StatefulSet"):
         assert one["spec"]["podManagementPolicy"] == "Parallel"
+
+
+def test_what_reads_the_settings_at_its_start_starts_anew_when_they_change() -> None:
+    def reading(values: Object) -> dict[str, Object]:
+        return {
+            pod["metadata"]["name"]: pod["metadata"].get("annotations", {})
+            for pod in pods(parse(render(values)))
+            if any("envFrom" in container for container in containers(pod))
+        }
+
+    values = {**TRIAL, "feastOnline": {"enabled": True}}
+    before, same = reading(values), reading(values)
+    after = reading({**values, "settings": {"EVERGREEN_LEASE_SECONDS": "90"}})
+    assert set(before) == {"evergreen-ray-head", "evergreen-ray-worker", "evergreen-feast-online"}
+    assert before == same
+    assert all(before[name]["checksum/settings"] != after[name]["checksum/settings"] for name in before)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_is_named_twice_in_a_pod(case: str) -> None:
+    # a server-side apply, which is what Helm 4 does, refuses two entries with one key
+    for pod in pods(objects(case)):
+        spec = pod["spec"]
+        keys = [[one["name"] for one in spec.get("volumes", ())], [one["name"] for one in containers(pod)]]
+        for container in containers(pod):
+            keys.append([one["name"] for one in container.get("env", ())])
+            keys.append([one["mountPath"] for one in container.get("volumeMounts", ())])
+            keys.append([one["containerPort"] for one in container.get("ports", ())])
+        assert all(len(found) == len(set(found)) for found in keys), pod["metadata"]["name"]
 
 
 def test_a_digest_wins_over_the_tag_and_reaches_the_steps() -> None:

@@ -249,6 +249,11 @@ SCARF_ANALYTICS: "false"
 {{- end }}
 {{- end }}
 
+{{/* A pod that reads the settings when it starts is started anew when they change. */}}
+{{- define "evergreen.settingsChecksum" -}}
+checksum/settings: {{ include "evergreen.settings" . | sha256sum }}
+{{- end }}
+
 {{/* What every step pod gets of this cluster: read by the StepOperator from EVERGREEN_POD_FILE. */}}
 {{- define "evergreen.stepPods" -}}
 {{- with .Values.images.pullSecrets }}
