@@ -12,7 +12,8 @@ evidence in the artifact store under `decisions/<model>/`.
 #### Triage notes
 
 - *gate green, register and promote skipped*: "not justified" is a result. The gate's XCom says why.
-- *assemble fails (data)*: too few labelled rows in a window; publish the missing partitions or change `windows`.
+- *assemble skipped*: too few labelled rows in a window, as early in a model's life; its reason counts them. Publish the
+  missing partitions, or change `windows`.
 - *train fails (out of memory)*: it is tried once more on the next larger profile; then raise `resources.training`.
 - *approve waits*: a person must approve under *Required actions*; no answer in time is a rejection. *promote skipped*
   after it: rejected; its reason and `evergreen history` say by whom.
