@@ -7,8 +7,8 @@
 #### Triage notes
 
 - *build_features skipped*: nothing is published for the partition. Ingest it: that starts this pipeline again.
-- *build_features fails (data)*: what is published does not fit the SQL in `include/models/<model>/features`; the message
-  names the file. Correct the source or the SQL, then clear.
+- *build_features fails (data)*: what is published does not fit the SQL in `include/models/<model>/features`; the
+  message names the file. Correct the source or the SQL, then clear.
 - *materialize fails (temporary)*: the online store did not answer; it retries by itself.
 - Running a partition again replaces its rows and never moves the online store back to older values.
 """
