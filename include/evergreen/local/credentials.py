@@ -13,6 +13,8 @@ from evergreen.contract import ConfigurationError, Frozen
 from evergreen.local.files import make_folder, write_private
 from evergreen.settings import Settings
 
+_HINT = "Correct the file, or remove it: new passwords are made."
+
 
 def new_password() -> str:
     """Return a password that needs no quoting anywhere."""
@@ -62,10 +64,11 @@ def read_credentials(settings: Settings) -> Credentials:
         return Credentials.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path}: no such file.", "Start the services with: evergreen up") from error
-    except (OSError, ValidationError) as error:
-        raise ConfigurationError(
-            f"{path}: {error}", "Correct the file, or remove it: new passwords are made."
-        ) from error
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}.", _HINT) from error
+    except ValidationError as error:  # its own text quotes the file
+        wrong = [(".".join(map(str, item["loc"])) or "all of it", item["msg"]) for item in error.errors()]
+        raise ConfigurationError(f"{path}: {'; '.join(f'{field}: {what}' for field, what in wrong)}.", _HINT) from None
 
 
 def ensure_credentials(settings: Settings) -> Credentials:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import traceback
 from pathlib import Path
 
 import pytest
@@ -114,9 +115,14 @@ def test_damaged_or_missing_credentials_say_what_to_do(user: Settings) -> None:
     with pytest.raises(ConfigurationError, match="evergreen up"):
         read_credentials(user)
     credentials_file(user).parent.mkdir()
-    credentials_file(user).write_text("{")
-    with pytest.raises(ConfigurationError, match="remove it"):
-        ensure_credentials(user)
+    for damaged, said in (
+        ('{"airflow_admin": "s3cret"', "all of it: Invalid JSON"),
+        ('{"mlflow_admin": ["s3cret"]}', "mlflow"),
+    ):
+        credentials_file(user).write_text(damaged)
+        with pytest.raises(ConfigurationError, match=rf"{said}.* remove it") as caught:
+            ensure_credentials(user)
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_airflow_reads_back_what_was_meant(user: Settings) -> None:
