@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 import pytest
 import yaml
-from chart_rendering import AUTHORITY, CHART, TRIAL, Object, containers, objects, of_kind, parse, pods, render
+from chart_rendering import (
+    AUTHORITY,
+    CHART,
+    EXTERNAL,
+    TRIAL,
+    Object,
+    containers,
+    objects,
+    of_kind,
+    parse,
+    pick,
+    pods,
+    render,
+)
+from kubernetes.utils.quantity import parse_quantity
 
 from documented import blocks
+from evergreen_airflow.placement import PROFILES
 
 PAGE = (CHART.parents[1] / "docs" / "kubernetes.md").read_text()
 VALUES = [text for text, _ in blocks(PAGE, "yaml") if "kind:" not in text or "store:" in text]
@@ -67,6 +83,57 @@ def test_images_without_a_registry_have_the_name_that_the_commands_load() -> Non
     used = {container["image"] for pod in pods(found) for container in containers(pod)}
     assert used == {f"{prefix}/{name}:0.1.0" for name in names}
     assert {container["imagePullPolicy"] for pod in pods(found) for container in containers(pod)} == {"IfNotPresent"}
+
+
+SIZES: dict[str, Object] = {
+    "trial": TRIAL,
+    "trial, one Ray worker": {**TRIAL, "ray": {"workers": {"replicas": 1}}},
+    "trial, `ray.enabled=false`": {**TRIAL, "ray": {"enabled": False}},
+    "production": EXTERNAL,
+}
+
+
+def requested(values: Object) -> tuple[int, float, float]:
+    """Return pods, cores and GiB of what runs all the time."""
+    found = [one for one in parse(render(values)) if one["kind"] in {"Deployment", "StatefulSet"}]
+    least = {
+        one["spec"]["scaleTargetRef"]["name"]: one["spec"]["minReplicas"]
+        for one in parse(render(values))
+        if one["kind"] == "HorizontalPodAutoscaler"
+    }
+    count, cores, memory = 0, Decimal(0), Decimal(0)
+    for one in found:
+        replicas = one["spec"].get("replicas") or least[one["metadata"]["name"]]
+        count += replicas
+        for container in one["spec"]["template"]["spec"]["containers"]:
+            requests = container["resources"]["requests"]
+            cores += replicas * parse_quantity(requests["cpu"])
+            memory += replicas * parse_quantity(requests["memory"]) / 2**30
+    return count, float(cores), float(memory)
+
+
+@pytest.mark.parametrize("row", SIZES)
+def test_the_sizes_are_those_of_the_requests(row: str) -> None:
+    (said,) = re.findall(rf"^\| {re.escape(row)} \| (\d+) \| ([\d.]+) \| ([\d.]+) GiB \|$", PAGE, flags=re.M)
+    count, cores, memory = requested(SIZES[row])
+    assert (int(said[0]), float(said[1]), float(said[2])) == (
+        count,
+        pytest.approx(cores, abs=0.06),
+        pytest.approx(memory, abs=0.06),
+    )
+
+
+def test_the_smallest_trial_has_the_size_that_is_said() -> None:
+    (said,) = re.findall(r"then (\d+) cores and (\d+) GiB are enough", PAGE)
+    _, cores, memory = requested(SIZES["trial, `ray.enabled=false`"])
+    (loop,) = pick(objects("trial"), "CronJob", "evergreen-loop")["spec"]["jobTemplate"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    for one in (PROFILES["medium"].requests, loop["resources"]["requests"]):
+        cores += float(parse_quantity(one["cpu"]))
+        memory += float(parse_quantity(one["memory"])) / 2**30
+    assert int(said[0]) - 0.2 < cores <= int(said[0])
+    assert int(said[1]) - 1 < memory <= int(said[1])
 
 
 def test_the_commands_make_every_key_of_every_secret() -> None:
