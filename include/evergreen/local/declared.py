@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import httpx
 import yaml
 from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from evergreen.contract import ConfigurationError, Frozen, TemporaryError
 from evergreen.settings import PROJECT_ROOT
@@ -117,6 +118,9 @@ class _File(Frozen):
     airflow: Declared = Declared()
 
 
+_SECRET = frozenset({"conn_password", "conn_uri", "conn_extra", "variable_value"})
+
+
 def read(path: Path = SETTINGS_FILE) -> Declared:
     """Return what the file declares; nothing if there is no file.
 
@@ -132,13 +136,16 @@ def read(path: Path = SETTINGS_FILE) -> Declared:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']} (is: {item['input']!r})."
-            for item in error.errors()
-        ]
         raise ConfigurationError(
-            f"{path}: {' '.join(lines)}", "The schema is that of Astro's airflow_settings.yaml."
-        ) from error
+            f"{path}: {' '.join(map(_explain, error.errors()))}", "The schema is that of Astro's airflow_settings.yaml."
+        ) from None
+
+
+def _explain(item: ErrorDetails) -> str:
+    """Say which field is wrong, and its value: not that of a whole entry or of a field that may hold a password."""
+    secret = isinstance(item["input"], dict | list) or not _SECRET.isdisjoint(item["loc"])
+    value = "" if secret else f" (is: {item['input']!r})"
+    return f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}{value}."
 
 
 def load(url: str, password: str, declared: Declared | None = None) -> None:

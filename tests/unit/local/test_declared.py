@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import traceback
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,22 @@ airflow:
     assert _read(tmp_path, template) == declared.Declared()
     with pytest.raises(ConfigurationError, match=r"connections\.0\.conn_id"):
         _read(tmp_path, template.replace("conn_type:", "conn_type: http"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{conn_id: x, conn_password: s3cret}", "connections.0: Value error, give either"),
+        ("{conn_type: http, conn_password: s3cret}", "connections.0.conn_id: Field required"),
+        ("{conn_id: x, conn_type: http, conn_password: [s3cret]}", "connections.0.conn_password: Input should be"),
+        ("{conn_id: x, conn_type: http, conn_password: 73577357}", "connections.0.conn_password: Input should be"),
+    ],
+)
+def test_a_password_is_in_no_message(tmp_path: Path, entry: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        _read(tmp_path, f"airflow: {{connections: [{entry}]}}")
+    told = "".join(traceback.format_exception(caught.value))
+    assert not {"s3cret", "73577357"} & set(re.findall(r"\w+", told))
 
 
 def test_no_file_declares_nothing(tmp_path: Path) -> None:
