@@ -292,6 +292,10 @@ def test_a_training_that_followed_from_this_report_does_not_speak_against_it(mod
     own = f"drift__report-{PARTITION}"
     write_decision(get_store(), decision(model, PARTITION, own, PARTITION))
     assert monitor(model, "guard").status is Status.OK
+
+
+def test_a_training_by_hand_of_the_same_day_speaks_against_it(model):
+    drifted(model, PARTITION)
     write_decision(get_store(), decision(model, PARTITION, "by hand", PARTITION))
     assert "cool-down: 0 days" in monitor(model, "guard").reason
 
