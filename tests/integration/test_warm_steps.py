@@ -255,7 +255,7 @@ def test_manifest_is_that_of_a_process_of_its_own(tmp_path: Path, lake_settings:
         ("os._exit(75)", "exit code 75"),
         ("os.kill(os.getpid(), 15)", "temporary: stopped by SIGTERM"),
         ("os.kill(os.getpid(), 9)", "exit code 137"),
-        ('raise RuntimeError("x")', r"bug: .*RuntimeError: x\. Correct the reader"),
+        ('raise RuntimeError("x")', r"configuration: .*RuntimeError: x\. Correct the reader"),
         ('print("error: it says", flush=True); os._exit(65)', r"exit code 65 \(error: it says\)"),
         ("import atexit; atexit.register(os._exit, 11)", "stored its result, then ended"),
         ("import atexit, threading; threading.Thread(target=time.sleep, args=[0.2]).start()", "nothing for"),
