@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from dotenv import dotenv_values
 
 from evergreen.contract import Manifest, Status
 from evergreen.data.lake import get_lake
@@ -60,14 +61,16 @@ def registry() -> Any:
 
 @pytest.fixture
 def inside(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
-    """This process sees the installation as its steps do."""
-    from evergreen.settings import export_service_environment
-
+    """This process sees the installation as its steps do, and the next test's as that one's."""
     for name, value in installation.environment.items():
         if name.startswith("EVERGREEN_"):
             monkeypatch.setenv(name, value)
     forget_settings()
-    export_service_environment()
+    settings = get_settings()
+    for file in (settings.config_file, settings.secrets_file):
+        for name, told in dotenv_values(file, interpolate=False).items():
+            monkeypatch.setenv(name, told or "")
+    forget_settings()
     yield installation
     forget_settings()
 
@@ -153,14 +156,14 @@ def test_two_weeks_through_the_scheduler(inside: Installation) -> None:
     check_registry(found)
     check_manifests()
     assert sum(row.rows_in for row in found.rows) >= len(flights)
-    for expected in ("first_champion", "Airflow", "MLflow", "summary.json"):
+    for expected in ("first champion", "Airflow", "MLflow", "summary.json"):
         assert expected in done.stdout
 
     before = {manifest.run.key: manifest for manifest in manifests()}
     again = inside.run(*TWO_WEEKS, timeout=120)
     assert {manifest.run.key: manifest for manifest in manifests()} == before, "a second loop changed something"
     assert summary(inside) == found
-    assert "first_champion" in again.stdout
+    assert "first champion" in again.stdout
     assert json.loads((inside.state / "loop" / "summary.json").read_text())["model"] == MODEL
 
 
