@@ -1,0 +1,151 @@
+"""The same two weeks as processes and as containers end the same, up to times and random identifiers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dotenv import dotenv_values
+from podman_kubelet import PodmanKubelet
+
+from evergreen.contract import Manifest
+from evergreen.data.lake import get_lake
+from evergreen.local.summary import Summary
+from evergreen.settings import Settings, get_settings
+from evergreen.store import get_store
+from installation import TWO_WEEKS, Installation, installed
+from isolation import forget_settings
+from kubernetes_kit import running_cluster
+from object_store_kit import BUCKET, ObjectStore, object_store
+from small_model import scaled_models
+
+pytestmark = [pytest.mark.images, pytest.mark.timeout(2400)]
+
+MODEL = "flight_delay"
+RANDOM = {"snapshot", "run_id", "report_uri", "version", "uri"}
+"""Fields that are made anew by every run: snapshot and run ids, and addresses that contain them."""
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The step image with the small model in it, made as a team bakes its own models in."""
+    folder = tmp_path_factory.mktemp("image")
+    scaled_models(folder)
+    base = f"localhost/{Settings.model_fields['step_image'].default}"
+    (folder / "Dockerfile").write_text(f"FROM {base}\nCOPY models /opt/evergreen/include/models\n")
+    name = "localhost/evergreen/step-with-small-model:test"
+    subprocess.run(["podman", "build", "--quiet", f"--tag={name}", str(folder)], check=True)
+    inspect = ["podman", "image", "inspect", "--format={{.Digest}}", name]
+    digest = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.strip()
+    return f"{name.rpartition(':')[0]}@{digest}"
+
+
+def without_random(value: Any) -> Any:
+    """Return a JSON value without what differs from run to run; numbers to 6 digits: threads add up in any order."""
+    if isinstance(value, dict):
+        return {name: without_random(one) for name, one in value.items() if name not in RANDOM}
+    if isinstance(value, list):
+        return [without_random(one) for one in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def comparable(manifest: Manifest) -> tuple[str, dict[str, Any]]:
+    """Return what names a step's manifest in either installation, and what must be equal in both."""
+    key = f"{manifest.run.dag_id} {manifest.window} {manifest.run.task_id}"
+    fields = {"status", "reason", "params", "metrics", "facts", "outputs", "inputs", "config_digest"}
+    return key, without_random(manifest.model_dump(mode="json", include=fields))
+
+
+@contextmanager
+def inside(environment: dict[str, str]) -> Iterator[Settings]:
+    """See an installation as its steps do."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            if name.startswith(("EVERGREEN_", "AWS_")):
+                patch.setenv(name, value)
+        forget_settings()
+        yield get_settings()
+    forget_settings()
+
+
+def what_is_left(installation: Installation) -> dict[str, Any]:
+    """Return tables, manifests and the summary of a finished loop."""
+    with inside(installation.environment):
+        store, lake = get_store(), get_lake()
+        keys = [key for key in store.keys("runs/") if key.endswith("/result.json")]
+        manifests = [Manifest.model_validate_json(store.read(key) or b"") for key in keys]
+        tables = {}
+        for _, name in lake.catalog.list_tables(MODEL):
+            table = lake.read(MODEL, name)
+            rows = table.sort_by([(column, "ascending") for column in table.column_names])
+            tables[name] = rows.to_pylist()
+        summary = Summary.model_validate_json((installation.state / "loop" / "summary.json").read_text())
+        rows = [row.model_dump(mode="json", exclude={"runs", "report_uri"}) for row in summary.rows]
+        return {
+            "tables": tables,
+            "manifests": dict(comparable(manifest) for manifest in manifests),
+            "images": {manifest.image for manifest in manifests},
+            "rows": without_random(rows),
+        }
+
+
+@contextmanager
+def on_s3(s3: ObjectStore, prefix: str, **more: str) -> Iterator[Installation]:
+    """Make an installation whose artifacts and lake are in the bucket, as a cluster's are."""
+    own = {
+        **s3.environment,
+        "EVERGREEN_ARTIFACT_ROOT": f"s3://{BUCKET}/{prefix}/artifacts",
+        "EVERGREEN_LAKE_ROOT": f"s3://{BUCKET}/{prefix}/lake",
+        **more,
+    }
+    with installed(scaled_models, own) as made:
+        yield made
+
+
+def as_processes(s3: ObjectStore) -> dict[str, Any]:
+    with on_s3(s3, "processes") as installation:
+        installation.run(*TWO_WEEKS, timeout=1200)
+        return what_is_left(installation)
+
+
+def as_containers(s3: ObjectStore, image: str, folder: Path) -> tuple[dict[str, Any], PodmanKubelet]:
+    with running_cluster() as (cluster, _):
+        connection = {
+            "conn_type": "kubernetes",
+            "extra": {"kube_config_path": str(cluster.kubeconfig(folder / "kube"))},
+        }
+        more = {
+            "EVERGREEN_RUNTIME": "kubernetes",
+            "EVERGREEN_STEP_IMAGE": image,
+            "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection),
+        }
+        with on_s3(s3, "containers", **more) as installation:
+            with inside(installation.environment) as settings:
+                config = {name: value or "" for name, value in dotenv_values(settings.config_file).items()}
+                secrets = {name: value or "" for name, value in dotenv_values(settings.secrets_file).items()}
+            # where things lie in the image, as the chart's config map says it
+            for name in ("STATE_DIR", "MODELS_DIR", "FEATURE_REPO"):
+                config.pop(f"EVERGREEN_{name}", None)
+            config["EVERGREEN_STATE_DIR"] = "/tmp/evergreen"
+            keys = {name: value for name, value in s3.environment.items() if name.startswith("AWS_")}
+            kubelet = PodmanKubelet(cluster, folder, config, {**secrets, **keys})
+            with kubelet.working():
+                installation.run(*TWO_WEEKS, timeout=1800)
+            return what_is_left(installation), kubelet
+
+
+def test_two_weeks_end_the_same_in_both_runtimes(image: str, tmp_path: Path) -> None:
+    (tmp_path / "s3").mkdir()
+    with object_store(tmp_path / "s3") as s3:
+        containers, kubelet = as_containers(s3, image, tmp_path)
+        processes = as_processes(s3)
+    assert containers["images"] == {image}
+    assert len(kubelet.specifications) == len(containers["manifests"])
+    assert containers["rows"] == processes["rows"]
+    assert containers["tables"] == processes["tables"]
+    assert containers["manifests"] == processes["manifests"]
