@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 from evergreen import guardian
 from installation import free_ports
@@ -35,6 +40,24 @@ class ObjectStore:
             "EVERGREEN_S3_ENDPOINT": self.endpoint,
         }
 
+    def client(self) -> Any:
+        """Return a boto3 client of its account."""
+        account = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
+        return boto3.client("s3", endpoint_url=self.endpoint, **account)
+
+    def wait(self) -> None:
+        """Wait until it can be written to: it answers before it has its bucket, with AccessDenied."""
+        client, deadline = self.client(), time.monotonic() + 60
+        while True:
+            try:
+                client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
+                break
+            except (BotoCoreError, ClientError):
+                assert self.process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        client.delete_object(Bucket=BUCKET, Key="ready")
+
 
 @contextmanager
 def object_store(folder: Path) -> Iterator[ObjectStore]:
@@ -58,7 +81,9 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
             cwd=folder,
         )
         try:
-            yield ObjectStore(f"http://127.0.0.1:{ports[PORTS.index('s3')]}", process)
+            store = ObjectStore(f"http://127.0.0.1:{ports[PORTS.index('s3')]}", process)
+            store.wait()
+            yield store
         finally:
             assert process.stdin is not None
             process.stdin.close()

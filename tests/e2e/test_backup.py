@@ -100,23 +100,11 @@ class Place:
         found: dict[str, Any] = json.loads(self.run("-c", LOOK).splitlines()[-1])
         return found
 
-    def client(self) -> Any:
-        """Return a client of the bucket."""
-        import boto3
-
-        return boto3.client(
-            "s3",
-            endpoint_url=self.store.endpoint,
-            aws_access_key_id=KEY,
-            aws_secret_access_key=SECRET,
-            region_name="us-east-1",
-        )
-
     def objects(self) -> dict[str, bytes]:
-        """Return the bucket: `aws s3 sync` into nothing."""
-        client = self.client()
+        """Return the bucket: `aws s3 sync` into nothing, which leaves out the marks of folders."""
+        client = self.store.client()
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-        keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
+        keys = [found["Key"] for page in pages for found in page.get("Contents", ()) if found["Key"][-1] != "/"]
         return {key: client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
 
 
@@ -130,7 +118,7 @@ def place(tmp_path: Path) -> Iterator[tuple[Installation, Place]]:
     with object_store(tmp_path / "s3") as store:
         variables = {**store.environment, **ROOTS, **LOGS, "AWS_ENDPOINT_URL_S3": store.endpoint, "HOME": str(home)}
         with installed(scaled_models, variables) as made:
-            secrets = dotenv_values(made.state / "config" / ".." / "secrets" / "evergreen-secrets.env")
+            secrets = dotenv_values(made.state / "secrets" / "evergreen-secrets.env")
             yield made, Place(str(secrets["EVERGREEN_DATABASE_URL"]), store, tmp_path)
 
 
@@ -175,7 +163,7 @@ def _restore(dumps: Path, objects: dict[str, bytes], here: Place) -> None:
     for name in DATABASES:
         address = f"{here.database.partition('?')[0]}/{name}?{here.database.partition('?')[2]}"
         _pg("pg_restore", "--no-owner", "--exit-on-error", f"--dbname={address}", str(dumps / f"{name}.dump"))
-    client = here.client()
+    client = here.store.client()
     for key, body in objects.items():
         client.put_object(Bucket=BUCKET, Key=key, Body=body)
 

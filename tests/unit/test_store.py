@@ -26,6 +26,7 @@ from evergreen.contract import (
 )
 from evergreen.settings import Settings
 from evergreen.store import LocalStore, get_store, read_manifest, write_manifest
+from store_kit import assert_one_creates, assert_one_replaces
 
 RUN = RunIdentity(dag_id="demo.ingest", run_id="one", task_id="ingest")
 
@@ -146,12 +147,7 @@ def test_concurrent_writers_leave_one_of_their_values_whole(store: LocalStore) -
 
 
 def test_of_many_that_create_a_key_one_does_and_its_content_stays_whole(store: LocalStore) -> None:
-    values = [bytes([letter]) * 500_000 for letter in range(65, 73)]
-    with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda value: store.create("a/k", value), values))
-    assert made.count(True) == 1
-    assert store.read("a/k") == values[made.index(True)]
-    assert not store.create("a/k", b"x")
+    assert_one_creates(store, "a/k")
     assert store.create("a/other", b"")
     assert list(store.keys("")) == ["a/k", "a/other"]
     with pytest.raises(ConfigurationError):
@@ -159,15 +155,7 @@ def test_of_many_that_create_a_key_one_does_and_its_content_stays_whole(store: L
 
 
 def test_of_many_that_replace_a_version_one_does(store: LocalStore) -> None:
-    store.write("k", b"old")
-    values = [bytes([letter]) for letter in range(65, 73)]
-    with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda value: store.replace("k", b"old", value), values))
-    assert made.count(True) == 1
-    content, age = store.look("k") or (b"", -1.0)
-    assert content == values[made.index(True)]
-    assert 0 <= age < 60
-    assert (store.replace("none", b"", b"x"), store.look("none")) == (False, None)
+    assert_one_replaces(store)
 
 
 def test_a_full_disk_is_temporary_and_leaves_nothing(store: LocalStore) -> None:

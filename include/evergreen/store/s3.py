@@ -89,7 +89,9 @@ class S3Store:
         arguments = {"Bucket": self.bucket, "Prefix": self._key(prefix, prefix=True)}
         with s3_errors(f"{self.root}/{prefix}"):
             for page in self._client.get_paginator("list_objects_v2").paginate(**arguments):
-                yield from (item["Key"][skip:] for item in page.get("Contents", []))
+                found = (item["Key"][skip:] for item in page.get("Contents", []))
+                # Ray and S3 consoles mark folders by empty objects, which are no artifacts
+                yield from (key for key in found if not key.endswith("/"))
 
     def upload(self, folder: Path, key: str) -> str:
         """Store every file of a local folder under a key (in parts when large); returns the address."""
