@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from dotenv import dotenv_values
 
 from evergreen.settings import Settings, get_settings
 
@@ -48,6 +49,23 @@ def own_settings(folder: Path, database_url: str | None = None) -> Iterator[Sett
             _empty_databases(get_settings())
         yield get_settings()
         forget_settings()
+
+
+@contextmanager
+def inside(environment: Mapping[str, str]) -> Iterator[Settings]:
+    """This process sees an installation as its steps do."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            if name.startswith(("EVERGREEN_", "AWS_")):
+                patch.setenv(name, value)
+        forget_settings()
+        settings = get_settings()
+        for file in (settings.config_file, settings.secrets_file):
+            for name, told in dotenv_values(file, interpolate=False).items():
+                patch.setenv(name, told or "")
+        forget_settings()
+        yield get_settings()
+    forget_settings()
 
 
 def _empty_databases(settings: Settings) -> None:

@@ -117,8 +117,8 @@ class Cluster:
             assert time.monotonic() < deadline, "nobody watches the pods"
             time.sleep(0.02)
 
-    def kubeconfig(self, path: Path) -> Path:
-        """Write a kubeconfig for it."""
+    def connection(self, path: Path) -> str:
+        """Write a kubeconfig for it; returns the Airflow connection that names the file, as JSON."""
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -128,7 +128,7 @@ class Cluster:
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
         }
         path.write_text(yaml.safe_dump(config))
-        return path
+        return json.dumps({"conn_type": "kubernetes", "extra": {"kube_config_path": str(path)}})
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 import textwrap
+import threading
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -17,6 +21,7 @@ os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 os.environ.setdefault("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{os.environ['AIRFLOW_HOME']}/airflow.db")
 
+from airflow.sdk.exceptions import AirflowException
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from evergreen.catalog import load_model
@@ -24,6 +29,8 @@ from evergreen.contract import Manifest, RunIdentity
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store, read_manifest
 from evergreen_airflow.operator import StepOperator
+from evergreen_airflow.pod import COMMAND
+from process_kit import alive, eventually, pids
 
 MODEL_YAML = """
 name: tiny
@@ -56,6 +63,34 @@ runner.load_step = lambda name: run
 from evergreen.cli import main
 
 main()
+"""
+DAEMON = """
+import subprocess
+daemon = subprocess.Popen(["sleep", "600"], start_new_session=True)
+(here / "daemon").write_text(str(daemon.pid))
+(here / "scratch").write_text(os.environ["TMPDIR"])
+(here / "step").write_text(str(os.getpid()))
+"""
+"""Code of a step that leaves a process in a session of its own."""
+STAY = "time.sleep(600)\n"
+TASK = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from operator_kit import task_context
+from evergreen.catalog import load_model
+from evergreen_airflow.operator import StepOperator
+from pathlib import Path
+
+def task():
+    Path({folder!r}, "task").write_text(str(os.getpid()))
+    spec = load_model("tiny", Path({folder!r}, "models"))
+    StepOperator(step="ingest", spec=spec, cmds={command!r}).execute(task_context())
+
+if os.fork() == 0:  # as Airflow's supervisor forks a task
+    task()
+else:
+    Path({folder!r}, "supervisor").write_text(str(os.getpid()))
+    os.wait()
 """
 
 
@@ -90,6 +125,50 @@ class Kit:
     def manifest(self, context: Mapping[str, Any]) -> Manifest | None:
         ti = context["ti"]
         return read_manifest(get_store(), RunIdentity(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id))
+
+    def assert_a_killed_task_leaves_nothing(self, victim: str, command: list[str] | None = None) -> None:
+        """Kill a running task whose step is DAEMON + STAY, or its supervisor, the hard way."""
+        tests = str(Path(__file__).parent)
+        code = TASK.format(tests=tests, folder=str(self.folder), command=command or list(COMMAND))
+        environment = {**os.environ, "EVERGREEN_STATE_DIR": str(self.state_dir)}
+        supervisor = subprocess.Popen([sys.executable, "-c", code], env=environment)
+        family = pids(self.folder, "task", "step", "daemon")
+        scratch = Path((self.folder / "scratch").read_text())
+        assert scratch.is_dir()
+        os.kill(family[0] if victim == "task" else supervisor.pid, signal.SIGKILL)
+        assert eventually(lambda: not any(map(alive, family)))
+        supervisor.wait(60)
+        assert eventually(lambda: not scratch.exists())
+
+    def assert_on_kill_ends_the_whole_tree(self, operator: StepOperator) -> None:
+        """Mark a running step whose code is DAEMON + STAY as failed."""
+        raised: list[BaseException] = []
+
+        def execute() -> None:
+            try:
+                operator.execute(task_context())
+            except AirflowException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=execute)
+        thread.start()
+        family = pids(self.folder, "step", "daemon")
+        operator.on_kill()
+        thread.join(60)
+        assert not any(map(alive, family))
+        assert "stopped by SIGTERM" in str(raised[0])
+
+
+class Lines:
+    """A log that keeps its messages."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, message: str, *args: object) -> None:
+        self.lines.append(message % args)
+
+    debug = info
 
 
 def task_context(

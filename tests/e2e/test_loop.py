@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from dotenv import dotenv_values
 
 from evergreen.contract import Manifest, Status
 from evergreen.data.lake import get_lake
@@ -24,7 +23,7 @@ from evergreen.local.summary import Summary
 from evergreen.settings import get_settings
 from evergreen.store import get_store
 from installation import TWO_WEEKS, Installation
-from isolation import forget_settings
+from isolation import inside
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -59,20 +58,11 @@ def registry() -> Any:
     return MlflowClient(settings.mlflow_tracking_uri)
 
 
-@pytest.fixture
-def inside(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
-    """This process sees the installation as its steps do, and the next test's as that one's."""
-    for name, value in installation.environment.items():
-        if name.startswith("EVERGREEN_"):
-            monkeypatch.setenv(name, value)
-    forget_settings()
-    settings = get_settings()
-    for file in (settings.config_file, settings.secrets_file):
-        for name, told in dotenv_values(file, interpolate=False).items():
-            monkeypatch.setenv(name, told or "")
-    forget_settings()
-    yield installation
-    forget_settings()
+@pytest.fixture(name="inside")
+def seen_from_inside(installation: Installation) -> Iterator[Installation]:
+    """This process sees the installation as its steps do."""
+    with inside(installation.environment):
+        yield installation
 
 
 def check_tables(flights: pd.DataFrame) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +14,12 @@ from podman_kubelet import PodmanKubelet
 
 from evergreen.contract import Manifest
 from evergreen.data.lake import get_lake
+from evergreen.judgement.decisions import list_decisions
 from evergreen.local.summary import Summary
-from evergreen.settings import Settings, get_settings
+from evergreen.settings import Settings
 from evergreen.store import get_store
 from installation import TWO_WEEKS, Installation, installed
-from isolation import forget_settings
+from isolation import inside
 from kubernetes_kit import running_cluster
 from object_store_kit import BUCKET, ObjectStore, object_store
 from small_model import scaled_models
@@ -27,8 +27,8 @@ from small_model import scaled_models
 pytestmark = [pytest.mark.images, pytest.mark.timeout(2400)]
 
 MODEL = "flight_delay"
-RANDOM = {"snapshot", "run_id", "report_uri", "version", "uri"}
-"""Fields that are made anew by every run: snapshot and run ids, and addresses that contain them."""
+RANDOM = {"snapshot", "run_id", "report_uri", "version", "uri", "decided_at", "promoted_at"}
+"""Fields that are made anew by every run: snapshot and run ids, addresses that contain them, and times."""
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +57,12 @@ def without_random(value: Any) -> Any:
 def comparable(manifest: Manifest) -> tuple[str, dict[str, Any]]:
     """Return what names a step's manifest in either installation, and what must be equal in both."""
     key = f"{manifest.run.dag_id} {manifest.window} {manifest.run.task_id}"
-    fields = {"status", "reason", "params", "metrics", "facts", "outputs", "inputs", "config_digest"}
-    return key, without_random(manifest.model_dump(mode="json", include=fields))
-
-
-@contextmanager
-def inside(environment: dict[str, str]) -> Iterator[Settings]:
-    """See an installation as its steps do."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            if name.startswith(("EVERGREEN_", "AWS_")):
-                patch.setenv(name, value)
-        forget_settings()
-        yield get_settings()
-    forget_settings()
+    times = {"attempt", "started", "finished", "image"}
+    return key, without_random(manifest.model_dump(mode="json", exclude=times))
 
 
 def what_is_left(installation: Installation) -> dict[str, Any]:
-    """Return tables, manifests and the summary of a finished loop."""
+    """Return tables, manifests, decisions and the summary of a finished loop."""
     with inside(installation.environment):
         store, lake = get_store(), get_lake()
         keys = [key for key in store.keys("runs/") if key.endswith("/result.json")]
@@ -90,6 +78,7 @@ def what_is_left(installation: Installation) -> dict[str, Any]:
             "tables": tables,
             "manifests": dict(comparable(manifest) for manifest in manifests),
             "images": {manifest.image for manifest in manifests},
+            "decisions": [without_random(one.model_dump(mode="json")) for one in list_decisions(store, MODEL)],
             "rows": without_random(rows),
         }
 
@@ -115,19 +104,19 @@ def as_processes(s3: ObjectStore) -> dict[str, Any]:
 
 def as_containers(s3: ObjectStore, image: str, folder: Path) -> tuple[dict[str, Any], PodmanKubelet]:
     with running_cluster() as (cluster, _):
-        connection = {
-            "conn_type": "kubernetes",
-            "extra": {"kube_config_path": str(cluster.kubeconfig(folder / "kube"))},
-        }
         more = {
             "EVERGREEN_RUNTIME": "kubernetes",
             "EVERGREEN_STEP_IMAGE": image,
-            "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection),
+            "AIRFLOW_CONN_KUBERNETES_DEFAULT": cluster.connection(folder / "kube"),
         }
         with on_s3(s3, "containers", **more) as installation:
             with inside(installation.environment) as settings:
-                config = {name: value or "" for name, value in dotenv_values(settings.config_file).items()}
-                secrets = {name: value or "" for name, value in dotenv_values(settings.secrets_file).items()}
+                config = {
+                    name: value or "" for name, value in dotenv_values(settings.config_file, interpolate=False).items()
+                }
+                secrets = {
+                    name: value or "" for name, value in dotenv_values(settings.secrets_file, interpolate=False).items()
+                }
             # where things lie in the image, as the chart's config map says it
             for name in ("STATE_DIR", "MODELS_DIR", "FEATURE_REPO"):
                 config.pop(f"EVERGREEN_{name}", None)
@@ -147,5 +136,6 @@ def test_two_weeks_end_the_same_in_both_runtimes(image: str, tmp_path: Path) -> 
     assert containers["images"] == {image}
     assert len(kubelet.specifications) == len(containers["manifests"])
     assert containers["rows"] == processes["rows"]
+    assert containers["decisions"] == processes["decisions"]
     assert containers["tables"] == processes["tables"]
     assert containers["manifests"] == processes["manifests"]

@@ -6,7 +6,6 @@ A trigger is serialized and made anew, and a task re-enters in a new operator, a
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,9 +31,7 @@ Context = dict[str, Any]
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cluster, Api]]:
     with running_cluster() as (cluster, api):
-        kubeconfig = str(cluster.kubeconfig(tmp_path / "kubeconfig"))
-        connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": kubeconfig}}
-        monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
+        monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", cluster.connection(tmp_path / "kubeconfig"))
         monkeypatch.delenv("KUBECONFIG", raising=False)
         yield cluster, api
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,9 +24,7 @@ States = dict[str, dict[str, str | None]]
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cluster, Api]]:
     with running_cluster() as (cluster, api):
-        kubeconfig = str(cluster.kubeconfig(tmp_path / "kubeconfig"))
-        connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": kubeconfig}}
-        monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
+        monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", cluster.connection(tmp_path / "kubeconfig"))
         monkeypatch.setenv("EVERGREEN_RUNTIME", "kubernetes")
         yield cluster, api
 

@@ -27,7 +27,7 @@ from evergreen.local.warm import NotWarmError, connect
 from evergreen.settings import Settings
 from evergreen_airflow.operator import StepOperator
 from evergreen_airflow.process_runtime import PodProcess
-from operator_kit import Kit, task_context
+from operator_kit import DAEMON, STAY, Kit, Lines, task_context
 from process_kit import alive, eventually, pids
 
 pytestmark = [
@@ -47,17 +47,6 @@ def read(day):
     things = pd.DataFrame({{"id": [1, 2, 3]}})
 {body}
 """
-DAEMON = """
-daemon = subprocess.Popen(["sleep", "600"], start_new_session=True)
-(here / "daemon").write_text(str(daemon.pid))
-(here / "scratch").write_text(os.environ["TMPDIR"])
-(here / "step").write_text(str(os.getpid()))
-"""
-STAY = "time.sleep(600)\n"
-NOTHING = "return None"
-"""For that day: the step ends as skipped, and needs no lake."""
-
-
 LIGHT = """
 from pathlib import Path
 from sys import argv
@@ -268,18 +257,6 @@ def test_ending(kit: Kit, service: Warm, body: str, message: str) -> None:
     assert "warm_server" in (kit.folder / "parent").read_text()
 
 
-class Lines:
-    """A log that keeps its messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, message: str, *args: object) -> None:
-        self.lines.append(message % args)
-
-    debug = info
-
-
 def test_memory_limit(kit: Kit, service: Warm) -> None:
     service.serve(kit.state_dir)
     body = "held = bytearray(os.urandom(1)) * (2000 << 20); time.sleep(60)"
@@ -292,60 +269,15 @@ def test_memory_limit(kit: Kit, service: Warm) -> None:
 
 def test_kill_ends_the_whole_tree(kit: Kit, service: Warm) -> None:
     service.serve(kit.state_dir)
-    step = operator(kit, DAEMON + STAY)
-    raised: list[BaseException] = []
-
-    def execute() -> None:
-        try:
-            step.execute(task_context())
-        except AirflowException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=execute)
-    thread.start()
-    family = pids(kit.folder, "step", "daemon")
-    step.on_kill()
-    thread.join(60)
-    assert not any(map(alive, family))
-    assert "stopped by SIGTERM" in str(raised[0])
+    kit.assert_on_kill_ends_the_whole_tree(operator(kit, DAEMON + STAY))
     assert alive(service.pid)
-
-
-TASK = """
-import os, sys
-sys.path.insert(0, {tests!r})
-from operator_kit import task_context
-from evergreen.catalog import load_model
-from evergreen_airflow.operator import StepOperator
-from pathlib import Path
-
-def task():
-    Path({folder!r}, "task").write_text(str(os.getpid()))
-    spec = load_model("tiny", Path({folder!r}, "models"))
-    StepOperator(step="ingest", spec=spec).execute(task_context())
-
-if os.fork() == 0:  # as Airflow's supervisor forks a task
-    task()
-else:
-    Path({folder!r}, "supervisor").write_text(str(os.getpid()))
-    os.wait()
-"""
 
 
 @pytest.mark.parametrize("victim", ["task", "supervisor"])
 def test_nothing_is_left_of_a_killed_task(kit: Kit, service: Warm, victim: str) -> None:
     service.serve(kit.state_dir)
     operator(kit, DAEMON + STAY)
-    code = TASK.format(tests=str(Path(__file__).parents[1]), folder=str(kit.folder))
-    environment = {**os.environ, "EVERGREEN_STATE_DIR": str(kit.state_dir)}
-    supervisor = subprocess.Popen([sys.executable, "-c", code], env=environment)
-    family = pids(kit.folder, "task", "step", "daemon")
-    scratch = Path((kit.folder / "scratch").read_text())
-    assert scratch.is_dir()
-    os.kill(family[0] if victim == "task" else supervisor.pid, signal.SIGKILL)
-    assert eventually(lambda: not any(map(alive, family)))
-    supervisor.wait(60)
-    assert eventually(lambda: not scratch.exists())
+    kit.assert_a_killed_task_leaves_nothing(victim)
     assert alive(service.pid)
 
 
