@@ -157,6 +157,7 @@ class StepOperator(ClusterPodOperator):
             k8s.V1EnvVar(name=ATTEMPT, value=attempt),
             k8s.V1EnvVar(name="EVERGREEN_IMAGE", value=pods.escape(self.image)),
             k8s.V1EnvVar(name="PYTHONUNBUFFERED", value="1"),  # lines are logged as they are written
+            pods.THREADS,
         ]
 
     def _arguments(self, context: Context, run: RunIdentity) -> list[str]:

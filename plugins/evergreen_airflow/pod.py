@@ -22,6 +22,11 @@ DEADLINE = "evergreen/deadline"
 """Annotations: whose pod it is, and until when, whatever becomes of the task."""
 SETTINGS, SECRETS = "evergreen-settings", "evergreen-secrets"
 """The config map and the secret that every step reads its environment from."""
+THREADS = k8s.V1EnvVar(
+    name="OMP_NUM_THREADS",
+    value_from=k8s.V1EnvVarSource(resource_field_ref=k8s.V1ResourceFieldSelector(resource="limits.cpu")),
+)
+"""Numeric libraries start a thread for each of the node's cores unless they are told how many the pod may use."""
 GRACE_SECONDS = 30
 USER = 50000
 """Numeric, so that the kubelet can tell it is not root; the user of the Airflow images."""

@@ -75,7 +75,7 @@ POD: dict[str, Any] = {
                 ("image", "imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy"), CLUSTER
             ),
             **dict.fromkeys(("name", "command", "args"), HONOURED),
-            "env": {"name": HONOURED, "value": HONOURED},
+            "env": {"name": HONOURED, "value": HONOURED, "valueFrom": {"resourceFieldRef": {"resource": HONOURED}}},
             "envFrom": {"configMapRef": _NAME, "secretRef": _NAME},
             "resources": {"limits": _RESOURCES, "requests": _RESOURCES},
             "securityContext": _CONFINEMENT,
@@ -86,6 +86,8 @@ POD: dict[str, Any] = {
 """Every pod field this runtime knows; a field that is not here is refused."""
 
 _MOUNTS = {"/tmp": "tmp", "/dev/shm": "shm"}  # noqa: S108
+_CPU_LIMIT = {"resourceFieldRef": {"resource": "limits.cpu"}}
+"""Where a variable's value may come from: a process has no such limit, and is not given the variable."""
 _LINE = 1 << 16
 _WATCH_SECONDS = 0.5
 
@@ -232,7 +234,8 @@ class PodProcess:
         for source in self.container.get("envFrom", ()):
             variables |= _variables(source)
         for variable in self.container.get("env", ()):
-            variables[variable["name"]] = expand(variable.get("value", ""), variables)
+            if "valueFrom" not in variable:
+                variables[variable["name"]] = expand(variable.get("value", ""), variables)
         return variables
 
 
@@ -272,6 +275,11 @@ def _check_values(spec: dict[str, Any]) -> None:
         **{
             f"spec.containers[0].volumeMounts: {mount['mountPath']}": mount["mountPath"] not in _MOUNTS
             for mount in container.get("volumeMounts", ())
+        },
+        **{
+            f"spec.containers[0].env: {variable['name']}, from {variable['valueFrom']}": variable["valueFrom"] != _CPU_LIMIT
+            for variable in container.get("env", ())
+            if "valueFrom" in variable
         },
         f"nvidia.com/gpu: {gpus} (this machine has {present})": gpus > present,
     }

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -23,34 +19,15 @@ from evergreen.contract import FailureClass
 from evergreen.settings import Settings, get_settings
 from evergreen_airflow.placement import PROFILES, Resources
 from evergreen_airflow.process_runtime import PodProcess
-from operator_kit import Kit, task_context
+from operator_kit import DAEMON, STAY, Kit, Lines, task_context
 from process_kit import alive, eventually, pids
 
 pytestmark = pytest.mark.integration
-
-DAEMON = """
-import subprocess
-daemon = subprocess.Popen(["sleep", "600"], start_new_session=True)
-(here / "daemon").write_text(str(daemon.pid))
-(here / "scratch").write_text(os.environ["TMPDIR"])
-(here / "step").write_text(str(os.getpid()))
-"""
-STAY = "time.sleep(600)\n"
 
 
 @pytest.fixture
 def kit(tmp_path: Path, settings: Settings) -> Kit:
     return Kit(tmp_path, settings.state_dir)
-
-
-class Lines:
-    """A log that keeps its messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, message: str, *args: object) -> None:
-        self.lines.append(message % args)
 
 
 def test_success(kit: Kit) -> None:
@@ -251,58 +228,12 @@ def test_airflows_own_timeout_ends_the_whole_tree(kit: Kit) -> None:
 
 
 def test_kill_ends_the_whole_tree(kit: Kit) -> None:
-    operator = kit.operator(DAEMON + STAY)
-    raised: list[BaseException] = []
-
-    def execute() -> None:
-        try:
-            operator.execute(task_context())
-        except AirflowException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=execute)
-    thread.start()
-    family = pids(kit.folder, "step", "daemon")
-    operator.on_kill()
-    thread.join(60)
-    assert not any(map(alive, family))
-    assert "stopped by SIGTERM" in str(raised[0])
-
-
-TASK = """
-import os, sys
-sys.path.insert(0, {tests!r})
-from operator_kit import task_context
-from evergreen.catalog import load_model
-from evergreen_airflow.operator import StepOperator
-from pathlib import Path
-
-def task():
-    Path({folder!r}, "task").write_text(str(os.getpid()))
-    spec = load_model("tiny", Path({folder!r}, "models"))
-    StepOperator(step="ingest", spec=spec, cmds={command!r}).execute(task_context())
-
-if os.fork() == 0:  # as Airflow's supervisor forks a task
-    task()
-else:
-    Path({folder!r}, "supervisor").write_text(str(os.getpid()))
-    os.wait()
-"""
+    kit.assert_on_kill_ends_the_whole_tree(kit.operator(DAEMON + STAY))
 
 
 @pytest.mark.parametrize("victim", ["task", "supervisor"])
 def test_nothing_is_left_of_a_killed_task(kit: Kit, victim: str) -> None:
-    command = kit.command(DAEMON + STAY)
-    code = TASK.format(tests=str(Path(__file__).parents[1]), folder=str(kit.folder), command=command)
-    environment = {**os.environ, "EVERGREEN_STATE_DIR": str(kit.state_dir)}
-    supervisor = subprocess.Popen([sys.executable, "-c", code], env=environment)
-    family = pids(kit.folder, "task", "step", "daemon")
-    scratch = Path((kit.folder / "scratch").read_text())
-    assert scratch.is_dir()
-    os.kill(family[0] if victim == "task" else supervisor.pid, signal.SIGKILL)
-    assert eventually(lambda: not any(map(alive, family)))
-    supervisor.wait(60)
-    assert eventually(lambda: not scratch.exists())
+    kit.assert_a_killed_task_leaves_nothing(victim, kit.command(DAEMON + STAY))
 
 
 def _full(**spec: Any) -> k8s.V1Pod:
@@ -344,6 +275,21 @@ CLAIM = k8s.V1PersistentVolumeClaimVolumeSource(claim_name="data")
         ({"full_pod_spec": _container(working_dir="/data")}, "spec.containers[0].workingDir"),
         ({"profile": "gpu"}, "nvidia.com/gpu: 1 (this machine has 0)"),
         ({"cmds": []}, "spec.containers[0].command"),
+        (
+            {
+                "full_pod_spec": _container(
+                    env=[
+                        k8s.V1EnvVar(
+                            name="MEMORY",
+                            value_from=k8s.V1EnvVarSource(
+                                resource_field_ref=k8s.V1ResourceFieldSelector(resource="limits.memory")
+                            ),
+                        )
+                    ]
+                )
+            },
+            "spec.containers[0].env: MEMORY, from {'resourceFieldRef': {'resource': 'limits.memory'}}",
+        ),
     ],
 )
 def test_field_that_a_process_cannot_honour_is_refused(kit: Kit, options: dict[str, Any], field: str) -> None:

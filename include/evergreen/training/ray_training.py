@@ -120,7 +120,6 @@ def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | N
             "function": function,
             "schema": data.encoder.schema,
             "data": shared,
-            "threads": max(1, (os.cpu_count() or 1) // workers),
         },
         torch_config=torch_config(private) if private else None,
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
@@ -172,10 +171,11 @@ def _train_loop(config: Mapping[str, Any]) -> None:
     import ray.train
     import ray.train.torch
     import torch
+    from joblib import cpu_count  # the cores this container may use, not the node's
 
-    torch.set_num_threads(config["threads"])
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     rank, world = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(max(1, cpu_count() // context.get_local_world_size()))
     arrays = ray.get(list(config["data"]))
     rows = len(arrays[2])
     batch = max(1, config["batch_size"] // world)

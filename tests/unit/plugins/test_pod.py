@@ -125,6 +125,8 @@ def test_pod_says_what_to_run_and_where_its_settings_are(kit: Kit) -> None:
         {"configMapRef": {"name": "evergreen-settings"}},
         {"secretRef": {"name": "evergreen-secrets"}},
     ]
+    of_the_pod = {"resourceFieldRef": {"resource": "limits.cpu"}}
+    assert {"name": "OMP_NUM_THREADS", "valueFrom": of_the_pod} in container["env"]
     assert pod["spec"]["activeDeadlineSeconds"] == 300
     assert pod["metadata"]["namespace"] == "evergreen-steps"
     labels = {"evergreen/model": "tiny", "evergreen/step": "evaluate", "dag_id": "tiny.ingest", "task_id": "judge"}
@@ -208,19 +210,25 @@ def test_without_a_file_a_pod_goes_anywhere(kit: Kit) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("tolerations: [{effect: Never}]", r"pods.yaml: tolerations.0.effect: .*\(found 'Never'\)"),
+        ("tolerations: [{effect: Never}]", r"pods.yaml: tolerations.0.effect: .*\(value: 'Never'\)"),
         ("profiles: {huge: {}}", "profiles.huge"),
-        ("profiles: {small: {requests: {cpu: '1'}, limits: {cpu: '1', memory: 1Gi}}}", "requests lacks memory"),
-        ("profiles: {small: {requests: {cpu: lots, memory: 1Gi}, limits: {}}}", "requests.cpu: .*lots"),
-        ("imagePullSecret: [x]", "imagePullSecret: Extra inputs"),
-        ("{", "not YAML"),
-        ("- spot", r"pods.yaml: all of it: .*\(found \['spot'\]\)"),
+        ("profiles: {small: {requests: {cpu: '1'}, limits: {cpu: '1', memory: 1Gi}}}", "profiles.small.requests: it lacks memory"),
+        ("profiles: {small: {requests: {cpu: lots, memory: 1Gi}, limits: {}}}", r"profiles.small.requests.cpu: .*\(value: 'lots'\)"),
+        ("imagePullSecret: [x]", "imagePullSecret: there is no such field"),
+        ("{", "not valid YAML"),
+        ("nodeSelector: {}\nnodeSelector: {}", "line 2, column 1: .* given twice"),
+        ("- spot", "pods.yaml: expected a mapping of fields, found list. See docs/troubleshooting.md"),
     ],
 )
 def test_a_wrong_file_is_named(kit: Kit, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
     place(kit, monkeypatch, text)
     with pytest.raises(ConfigurationError, match=said):
         get_placement()
+
+
+def test_an_empty_file_places_nothing(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    place(kit, monkeypatch, "# as the chart writes it where nothing is set\n")
+    assert get_placement() == Placement()
 
 
 def test_the_documented_file_is_right_and_has_every_key() -> None:
