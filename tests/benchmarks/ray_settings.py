@@ -17,7 +17,6 @@ WITHOUT = (
     "RAY_prestart_worker_first_driver",
     "RAY_TRAIN_METRICS_ENABLED",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
     "lean trainer",
 )

@@ -27,7 +27,6 @@ _SETTINGS = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
 }
 """What those that are there for speed save is measured by tests/benchmarks/ray_settings.py."""
