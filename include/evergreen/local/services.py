@@ -86,12 +86,12 @@ def build_services(user: Settings) -> list[Service]:
         url = user.database_url.get_secret_value()
         user.database("airflow")  # a wrong address is an error now, before anything starts
         create_databases(url)
-    config = step_config(user)
-    write_step_environment(user, config, step_secrets(user, url, credentials))
+    config, secrets = step_config(user), step_secrets(user, url, credentials)
+    write_step_environment(user, config, secrets)
     get_settings.cache_clear()
     settings = get_settings()
     write_airflow_config(settings, credentials)
-    environment = {**service_environment(config), **step_secrets(user, url, credentials)}
+    environment = {**service_environment(config), **secrets}
     needs = tuple(service.name for service in services)
     return [
         *services,
