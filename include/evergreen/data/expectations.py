@@ -109,16 +109,15 @@ def judge(suite: list[Expectation], frame: pd.DataFrame) -> tuple[list[Verdict],
         by its position, the reasons.
     """
     by_row = [expectation for expectation in suite if _is_about_rows(expectation)]
+    by_day = [expectation for expectation in suite if not _is_about_rows(expectation)]
+    judged = [
+        (expectation, *_verdict_by_row(expectation, result, frame))
+        for expectation, result in zip(by_row, _validate(by_row, frame), strict=True)
+    ]
+    judged += _judge_days(by_day, frame)
     verdicts: dict[int, Verdict] = {}
     marked: dict[int, list[str]] = {}
-    for expectation, result in zip(by_row, _validate(by_row, frame), strict=True):
-        verdict, positions = _verdict_by_row(expectation, result, frame)
-        verdicts[id(expectation)] = verdict
-        if verdict.severity == "warning":
-            for position in positions:
-                marked.setdefault(position, []).append(f"{verdict.expectation}({verdict.target})")
-    by_day = [expectation for expectation in suite if not _is_about_rows(expectation)]
-    for expectation, verdict, positions in _judge_days(by_day, frame):
+    for expectation, verdict, positions in judged:
         verdicts[id(expectation)] = verdict
         if verdict.severity == "warning":
             for position in positions:
