@@ -90,16 +90,11 @@ def build_all(arguments: argparse.Namespace) -> list[Built]:
     carried = carried_settings(pip)
     if "step" in names and not (arguments.torch_index or carried.keys() & {"index-url", "extra-index-url"}):
         check_torch_is_at_hand(wheels)
-    options = {
-        "BASE": arguments.base,
-        "VERSION": code_version(),
-        "TORCH": arguments.torch,
-        "TORCH_INDEX": arguments.torch_index,
-    }
+    options = {"BASE": arguments.base, "VERSION": code_version(), "TORCH": arguments.torch}
     with tempfile.TemporaryDirectory() as folder:
         common = [
             *(f"--build-arg={name}={value}" for name, value in options.items() if value),
-            *secrets(carried, pip.get("cert", ""), Path(folder)),
+            *secrets(carried, pip.get("cert", ""), arguments.torch_index, Path(folder)),
             *([f"--build-context=wheels={wheels}"] if wheels else []),
         ]
         built = []
@@ -172,13 +167,20 @@ def carried_settings(pip: dict[str, str]) -> dict[str, str]:
     return {name: " ".join(kept) for name, kept in there.items() if kept}
 
 
-def secrets(carried: dict[str, str], certificates: str, folder: Path) -> list[str]:
-    """Write what pip needs to reach the package index; return the options that hand it to a build."""
-    config = folder / "pip.conf"
-    config.touch(mode=0o600)
-    config.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in carried.items()))
+def secrets(carried: dict[str, str], certificates: str, torch_index: str, folder: Path) -> list[str]:
+    """Write what pip needs to reach the package indexes; return the options that hand it to a build."""
+    contents = {
+        "pip": "[global]\n" + "".join(f"{name} = {value}\n" for name, value in carried.items()),
+        "torch-index": torch_index,
+    }
+    options = []
+    for name, content in contents.items():
+        if content:
+            (folder / name).touch(mode=0o600)
+            (folder / name).write_text(content)
+            options.append(f"--secret=id={name},src={folder / name}")
     certificates = certificates or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or ""
-    return [f"--secret=id=pip,src={config}", *([f"--secret=id=ca,src={certificates}"] if certificates else [])]
+    return [*options, *([f"--secret=id=ca,src={certificates}"] if certificates else [])]
 
 
 def version() -> str:
@@ -250,15 +252,16 @@ def call(*command: str) -> None:
 
 
 def report(built: list[Built], output: Path) -> None:
-    """Print a line for each image, and write the values for the chart."""
-    lines = ["images:"]
+    """Print a line for each image, and write the values for the chart: those of images built before stay."""
+    path = output / "values.yaml"
+    values = dict(re.findall(r"^  (\w+): (.*)$", path.read_text(), re.MULTILINE)) if path.exists() else {}
     for one in built:
         repository, _, tag = one.reference.rpartition(":")
         digest = one.digest if one.pushed else ""
-        lines.append(f'  {TARGETS[one.name][2]}: {{repository: {repository}, tag: "{tag}", digest: "{digest}"}}')
+        values[TARGETS[one.name][2]] = f'{{repository: {repository}, tag: "{tag}", digest: "{digest}"}}'
         say(f"{one.reference}  {one.size / 1e6:,.0f} MB  {one.components} components  {one.digest}")
-    (output / "values.yaml").write_text("\n".join(lines) + "\n")
-    say(f"for the chart: --values {os.path.relpath(output / 'values.yaml')}")
+    path.write_text("".join(["images:\n", *(f"  {key}: {value}\n" for key, value in values.items())]))
+    say(f"for the chart: --values {os.path.relpath(path)}")
 
 
 def say(message: str) -> None:

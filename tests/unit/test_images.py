@@ -53,6 +53,8 @@ def problems(recipe: str) -> list[str]:
                 found.append("an image does not run as user 50000")
             if "pip install" in stage:
                 found.append("an image is put together, not installed into")
+    for argument in re.findall(r"^ARG (\w*(?:INDEX|URL|TOKEN|PASSWORD|SECRET)\w*)", recipe, re.MULTILINE):
+        found.append(f"{argument} may hold a password, and build arguments stay in the history of an image")
     return found
 
 
@@ -82,6 +84,7 @@ def test_the_rules_accept_a_good_recipe() -> None:
         ("USER 50000:50000\n", "", "user 50000"),
         ("USER 50000:50000\n", "USER 50000:50000\nUSER root\n", "user 50000"),
         ("COPY a /a\n", "COPY a /a\nRUN pip install x\n", "not installed into"),
+        ("RUN pip", "ARG TORCH_INDEX=\nRUN pip", "TORCH_INDEX may hold a password"),
     ],
 )
 def test_the_rules_find_a_bad_recipe(old: str, new: str, problem: str) -> None:
@@ -205,11 +208,34 @@ def test_pip_s_configuration_goes_into_a_build_as_a_secret_without_this_machine_
     }
     carried = tool.carried_settings(pip | {"find-links": "/wheels"})
     assert carried == {"index-url": pip["index-url"], "extra-index-url": "https://there.example"}
-    options = tool.secrets(carried, pip["cert"], tmp_path)
-    assert options == [f"--secret=id=pip,src={tmp_path}/pip.conf", "--secret=id=ca,src=/ca"]
-    assert stat.S_IMODE((tmp_path / "pip.conf").stat().st_mode) == 0o600
-    assert "user:word" not in "".join(options)
-    assert "index-url = https://user:word@index.example/simple\n" in (tmp_path / "pip.conf").read_text()
+    options = tool.secrets(carried, pip["cert"], "", tmp_path)
+    assert options == [f"--secret=id=pip,src={tmp_path}/pip", "--secret=id=ca,src=/ca"]
+    assert stat.S_IMODE((tmp_path / "pip").stat().st_mode) == 0o600
+    assert "index-url = https://user:word@index.example/simple\n" in (tmp_path / "pip").read_text()
+
+
+def test_the_address_of_torch_s_index_goes_into_a_build_as_a_secret(tmp_path: Path) -> None:
+    address = "https://user:word@torch.example/cpu"
+    options = tool.secrets({}, "/ca", address, tmp_path)
+    assert f"--secret=id=torch-index,src={tmp_path}/torch-index" in options
+    assert stat.S_IMODE((tmp_path / "torch-index").stat().st_mode) == 0o600
+    assert (tmp_path / "torch-index").read_text() == address
+    used = (ROOT / "docker/step/Dockerfile").read_text() + (ROOT / "docker/install.sh").read_text()
+    assert "--mount=type=secret,id=torch-index" in used
+    assert "$(cat /run/secrets/torch-index)" in used
+
+
+def test_an_image_that_is_built_alone_leaves_the_chart_s_values_of_the_others(tmp_path: Path) -> None:
+    def built(name: str, tag: str) -> tool.Built:
+        return tool.Built(name, f"registry.example.com/ml/{name}:{tag}", 1, f"sha256:{name}", True, 1)
+
+    tool.report([built(name, "1") for name in tool.TARGETS], tmp_path)
+    before = yaml.safe_load((tmp_path / "values.yaml").read_text())["images"]
+    assert list(before) == [key for _, _, key in tool.TARGETS.values()]
+    tool.report([built("step", "2")], tmp_path)
+    after = yaml.safe_load((tmp_path / "values.yaml").read_text())["images"]
+    step = {"repository": "registry.example.com/ml/step", "tag": "2", "digest": "sha256:step"}
+    assert after == before | {"step": step}
 
 
 def test_a_folder_of_wheels_is_found_where_pip_looks(tmp_path: Path) -> None:
