@@ -44,6 +44,26 @@ def test_they_cover_what_a_change_must_pass() -> None:
         assert command in text
 
 
+def unwatched(paths: list[str], patterns: list[str]) -> list[str]:
+    """Return the paths that none of a workflow's patterns matches: a change of them would not start it."""
+    expressions = [re.escape(one).replace(r"\*\*", ".*").replace(r"\*", "[^/]*") for one in patterns]
+    return [path for path in paths if not any(re.fullmatch(one, path) for one in expressions)]
+
+
+def test_a_change_of_what_the_images_are_made_of_builds_and_tests_them() -> None:
+    text = (PROJECT_ROOT / ".github" / "workflows" / "images.yml").read_text()
+    patterns = yaml.safe_load(text)[True]["pull_request"]["paths"]  # YAML 1.1 reads the key `on` as a truth value
+    content = [one[1:] for one in (PROJECT_ROOT / ".dockerignore").read_text().splitlines() if one.startswith("!")]
+    made_of = [f"{one}/x/y.py" if (PROJECT_ROOT / one).is_dir() else one for one in content]
+    makers = [".dockerignore", "Makefile", "pyproject.toml", "tools/build_images.py", "tools/sbom.py"]
+    testers = ["helm/x/y.yaml", "tests/images/x.py", "tests/installation.py"]
+    assert unwatched([*made_of, *makers, *testers], patterns) == []
+
+
+def test_the_check_finds_a_path_that_nobody_watches() -> None:
+    assert unwatched(["a/b/c.py", "a.py", "b/a.py"], ["a/**", "*.txt", "b/*.py"]) == ["a.py"]
+
+
 @pytest.mark.parametrize("line", ["uses: actions/checkout@v4", "run: make no-such-target"])
 def test_the_check_finds_its_defect(line: str) -> None:
     assert problems(f"jobs:\n  one:\n    steps:\n      - {line}\n")
