@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import os
 import subprocess
 import threading
 import time
@@ -19,14 +20,6 @@ import yaml
 from evergreen_airflow.pod import SECRETS, SETTINGS
 from kubernetes_kit import Cluster
 
-CONTAINERS_CONF = """
-[engine]
-runtime = "runc"
-cgroup_manager = "cgroupfs"
-[containers]
-default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
-"""
-
 
 class PodmanKubelet:
     """Runs each pending pod once, and reports its phase, its exit code and its log to the API server.
@@ -36,7 +29,7 @@ class PodmanKubelet:
     cluster
         The API server.
     folder
-        Where specifications and Podman's configuration are written.
+        Where specifications are written.
     config, secrets
         What the config map and the secret of the steps hold.
     """
@@ -47,20 +40,16 @@ class PodmanKubelet:
         self.logs: dict[str, str] = {}
         self.specifications: dict[str, dict[str, Any]] = {}
         self._stop = threading.Event()
-        (folder / "containers.conf").write_text(CONTAINERS_CONF)
         encoded = {name: base64.b64encode(value.encode()).decode() for name, value in secrets.items()}
         # Podman reads a secret of this form where a pod names a Kubernetes secret; it never becomes a file of ours
         self._podman("secret", "rm", SECRETS, check=False)
         self._podman("secret", "create", SECRETS, "-", input=json.dumps(encoded))
 
     def _podman(self, *arguments: str, input: str | None = None, check: bool = True) -> str:
+        # Podman would hand the machine's proxies to its containers
+        kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         done = subprocess.run(
-            ["podman", *arguments],
-            env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "CONTAINERS_CONF": str(self.folder / "containers.conf")},
-            input=input,
-            capture_output=True,
-            text=True,
-            check=False,
+            ["podman", *arguments], env=kept, input=input, capture_output=True, text=True, check=False
         )
         assert not check or done.returncode == 0, f"podman {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
