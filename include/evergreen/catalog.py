@@ -12,77 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import yaml
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
 from evergreen.contract import NAME_PATTERN, ConfigurationError, StepError
+from evergreen.documents import checked, read_text
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 
 SPEC_FILE = "model.yaml"
-_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast
-_LONGEST_VALUE = 80
-
-
-class _Loader(_BASE):  # type: ignore[misc]
-    """YAML's safe loader, but a key given twice is an error: YAML itself silently keeps the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping after checking its keys."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} is given twice", key.start_mark
-                )
-            seen.add(str(key.value))
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file of a model.
-
-    Raises
-    ------
-    ConfigurationError
-        If the file is missing, unreadable, empty, not UTF-8, not YAML, or gives a key twice; the message names the
-        file and, where there is one, the line.
-    """
-    return _parse(path, _read_text(path))
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{path}: there is no such file.", "Create it, or correct its name.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: not UTF-8: byte {error.start} is wrong.", "Save it as UTF-8.") from error
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.", "Check its rights.") from error
-
-
-def _parse(path: Path, text: str) -> Any:
-    try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506  # a safe loader
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}{_yaml_problem(error)}.", "Correct that line.") from error
-    except ValueError as error:  # a date such as 2013-02-30
-        raise ConfigurationError(f"{path}: not valid YAML: {error}.", "Correct that value.") from error
-    if content is None:
-        raise ConfigurationError(f"{path}: the file is empty.", "docs/models.md shows what belongs there.")
-    return content
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    mark: yaml.Mark | None = getattr(error, "problem_mark", None)
-    problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
-    where = f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    if "cannot start any token" in problem:
-        problem = "a character that cannot start anything here; indent with spaces, not tabs, and quote @ ` and %"
-    return f"{where}: not valid YAML: {problem}"
 
 
 def model_names(models_dir: Path | None = None) -> list[str]:
@@ -160,7 +95,7 @@ def load_model(name: str, models_dir: Path | None = None) -> ModelSpec:
     path = root / name / SPEC_FILE
     if not re.fullmatch(NAME_PATTERN, name) or not path.is_file():
         raise _no_model(root, name)
-    spec = _validated(path, _read_text(path))
+    spec = _validated(path, read_text(path))
     if spec.name != name:
         raise ConfigurationError(f"{path}: name: {spec.name!r} differs from its folder {name!r}.", "Make them equal.")
     return spec
@@ -184,13 +119,7 @@ def _no_model(root: Path, name: str) -> ConfigurationError:
 @lru_cache(maxsize=4096)
 def _validated(path: Path, text: str) -> ModelSpec:
     """Check a model.yaml once for each content of it: reading it costs 1 % of what parsing it does."""
-    content = _parse(path, text)
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: expected a mapping of fields, found {type(content).__name__}.")
-    try:
-        spec = ModelSpec.model_validate(content)
-    except ValidationError as error:
-        raise ConfigurationError(_explain(path, error), "Correct the fields; docs/models.md lists them all.") from error
+    spec = checked(path, text, ModelSpec, "Correct the fields; docs/models.md lists them all.")
     spec._folder = path.parent
     return spec
 
@@ -212,35 +141,6 @@ def check_schedule(spec: ModelSpec) -> None:
             f"{spec.folder / SPEC_FILE}: schedule.cron: {spec.schedule.cron!r} is not a cron expression.",
             "Five fields: minute, hour, day of month, month, day of week; every day at six is 0 6 * * *",
         )
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    """Return a line for every problem: file, field, what is wrong, value."""
-    found = error.errors()
-    return "\n".join(f"{path}: {line}." for item in found if not _follows(item, found) for line in _problem_lines(item))
-
-
-def _follows(item: ErrorDetails, found: list[ErrorDetails]) -> bool:
-    """Tell whether a list is called too short only because items of it are wrong: Pydantic counts the right ones."""
-    place = item["loc"]
-    return item["type"] == "too_short" and any(
-        other["loc"][: len(place)] == place and len(other["loc"]) > len(place) for other in found
-    )
-
-
-def _problem_lines(item: ErrorDetails) -> list[str]:
-    field = ".".join(str(part) for part in item["loc"])
-    value = item["input"]
-    if item["type"] == "value_error" and isinstance(value, dict):
-        # a check over several fields of a section: it names the field itself, a line for each problem
-        return [f"{field}.{line}" if field else line for line in str(item["ctx"]["error"]).splitlines()]
-    text = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
-    if item["type"] == "missing":
-        return [f"{field}: the field is missing"]
-    if item["type"] == "extra_forbidden":
-        text = "there is no such field"
-    shown = repr(value)
-    return [f"{field}: {text} (value: {shown if len(shown) <= _LONGEST_VALUE else shown[:_LONGEST_VALUE] + '…'})"]
 
 
 def config_digest(spec: ModelSpec) -> str:

@@ -13,10 +13,12 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+from evergreen.fields import matching
+
+NAME_PATTERN = "[a-z][a-z0-9_]{0,62}"
+Name = Annotated[str, matching(NAME_PATTERN, "at most 63 lower-case letters, digits and underscores, a letter first")]
 """A model, step, source or feature view name: lower case, digits and underscores."""
 
 

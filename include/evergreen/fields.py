@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, StringConstraints
+
+
+def matching(pattern: str, words: str) -> AfterValidator:
+    """Return a check that text matches a pattern; who wrote something else is told in words what is allowed."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(words)
+        return value
+
+    return AfterValidator(check)
 
 
 def _no_switch(value: Any) -> Any:
@@ -44,12 +56,26 @@ Day = Annotated[date, BeforeValidator(_no_number)]
 Days = Annotated[Count, Field(le=3660)]
 """A number of daily partitions; ten years at most."""
 TimeZone = Annotated[str, AfterValidator(_known_zone)]
-Cron = Annotated[str, StringConstraints(pattern=r"^[\d*/,-]+( +[\w*/,#?-]+){4}$")]
-"""Five fields: minute, hour, day of month, month, day of week."""
+Cron = Annotated[
+    str,
+    matching(
+        r"[\d*/,-]+( +[\w*/,#?-]+){4}",
+        "five fields: minute, hour, day of month, month, day of week; every day at six is 0 6 * * *",
+    ),
+]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-ColumnName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+ColumnName = Annotated[str, matching("[a-z][a-z0-9_]*", "lower-case letters, digits and underscores, a letter first")]
 Columns = Annotated[tuple[ColumnName, ...], AfterValidator(_no_repeats)]
-RelativePath = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$")]
-"""A file inside the model's folder."""
-FunctionPath = Annotated[str, StringConstraints(pattern=r"^\w+(/\w+)*\.py:[A-Za-z_]\w*$")]
-"""``file.py:function`` inside the model's folder."""
+RelativePath = Annotated[
+    str,
+    matching(
+        r"[\w-][\w.-]*(/[\w-][\w.-]*)*",
+        "a file of the model's folder, written as features/examples.sql: letters, digits, _, - and dots",
+    ),
+]
+FunctionPath = Annotated[
+    str,
+    matching(
+        r"\w+(/\w+)*\.py:[A-Za-z_]\w*", "a function in a file of the model's folder, written as source.py:read_events"
+    ),
+]

@@ -6,12 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from kubernetes.client import models as k8s
 from kubernetes.utils.quantity import parse_quantity
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from evergreen.contract import ConfigurationError, Frozen
+from evergreen.documents import checked, read_text
 from evergreen.settings import get_settings
 from evergreen.spec import Profile
 from evergreen_airflow.pod import hardened
@@ -50,7 +50,7 @@ class Resources(Frozen):
     def _bounded(self) -> Self:
         for kind, have in (("requests", self.requests), ("limits", self.limits)):
             if missing := {"cpu", "memory"} - set(have):
-                raise ValueError(f"{kind} lacks {', '.join(sorted(missing))}")
+                raise ValueError(f"{kind}: it lacks {', '.join(sorted(missing))}")
         return self
 
 
@@ -135,14 +135,4 @@ def get_placement() -> Placement:
 
 @lru_cache(maxsize=1)
 def _load(path: Path, _modified: int) -> Placement:
-    try:
-        return Placement.model_validate(yaml.safe_load(path.read_text()) or {})
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not YAML: {error}", "See docs/troubleshooting.md for its keys.") from error
-    except ValidationError as error:
-        lines = [
-            f"{path}: {'.'.join(str(part) for part in item['loc']) or 'all of it'}: {item['msg']} "
-            f"(found {item['input']!r})."
-            for item in error.errors()
-        ]
-        raise ConfigurationError(" ".join(lines), "See docs/troubleshooting.md for its keys.") from error
+    return checked(path, read_text(path), Placement, "See docs/troubleshooting.md for its keys.")

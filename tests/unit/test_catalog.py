@@ -15,7 +15,6 @@ from evergreen.catalog import (
     load_models,
     model_folders,
     model_names,
-    read_yaml,
     survey,
 )
 from evergreen.contract import ConfigurationError, DataError
@@ -109,46 +108,6 @@ def test_a_model_is_called_like_its_folder(models_dir: Path) -> None:
     (models_dir / "flight_delay").rename(models_dir / "other")
     with pytest.raises(ConfigurationError, match="name: 'flight_delay' differs from its folder 'other'"):
         load_model("other", models_dir)
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"", "the file is empty"),
-        (b"# only a comment\n", "the file is empty"),
-        (b"name: a\nowner: x\nname: b\n", "line 3, column 1: not valid YAML: the key 'name' is given twice"),
-        (b"gate:\n  metric: auc\n  metric: brier\n", "line 3, column 3: not valid YAML: the key 'metric' is given"),
-        (b"gate: {auc: 1, auc: 2}\n", "the key 'auc' is given twice"),
-        (b"gate:\n\tmetric: auc\n", "line 2, column 1: not valid YAML: a character that cannot start anything here"),
-        (b"name: caf\xe9\n", "not UTF-8: byte 9 is wrong"),
-        (b"name: [a\n", "not valid YAML"),
-        (b"name: Flights: late\n", "line 1, column 14: not valid YAML: mapping values are not allowed"),
-        (b"start: 2013-02-30\n", "not valid YAML: day is out of range for month"),
-        (b"run: !!python/object/apply:os.system [id]\n", "could not determine a constructor for the tag"),
-        (b"text: \x00\n", "not valid YAML"),
-    ],
-)
-def test_what_is_no_yaml_is_named_with_its_line(tmp_path: Path, content: bytes, expected: str) -> None:
-    path = tmp_path / "model.yaml"
-    path.write_bytes(content)
-    with pytest.raises(ConfigurationError) as raised:
-        read_yaml(path)
-    assert raised.value.message.startswith(f"{path}: ")
-    assert expected in raised.value.message
-    assert raised.value.hint
-
-
-def test_right_yaml_is_read_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "x.yaml"
-    path.write_bytes(b"\xef\xbb\xbfa: &base {x: 1}\nb: {<<: *base, y: 2}\nc: [{x: 1}, {x: 2}]\n")
-    assert read_yaml(path) == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": [{"x": 1}, {"x": 2}]}
-
-
-def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"nope.yaml: there is no such file"):
-        read_yaml(tmp_path / "nope.yaml")
-    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
-        read_yaml(tmp_path)
 
 
 def test_a_list_is_no_model(models_dir: Path) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from evergreen.catalog import read_yaml
 from evergreen.contract import ConfigurationError, Frozen
 from evergreen.data.lake import PARTITION
+from evergreen.documents import read_yaml
 from evergreen.spec import ModelSpec, Source
 
 if TYPE_CHECKING:

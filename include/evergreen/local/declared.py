@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
-import yaml
-from pydantic import Field, JsonValue, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, JsonValue, model_validator
 
 from evergreen.contract import ConfigurationError, Frozen, TemporaryError
+from evergreen.documents import checked, read_text
+from evergreen.fields import matching
 from evergreen.settings import PROJECT_ROOT
 
 SETTINGS_FILE = PROJECT_ROOT / "airflow_settings.yaml"
@@ -30,7 +30,7 @@ class Entry(Protocol):
 class DeclaredConnection(Frozen):
     """A connection; either ``conn_uri`` or the single fields."""
 
-    conn_id: str = Field(pattern=r"^[\w.-]+$", max_length=200)
+    conn_id: Annotated[str, matching(r"[\w.-]{1,200}", "at most 200 letters, digits, underscores, dots and hyphens")]
     conn_type: str | None = None
     conn_host: str | None = None
     conn_schema: str | None = None
@@ -43,7 +43,7 @@ class DeclaredConnection(Frozen):
     @model_validator(mode="after")
     def _typed(self) -> DeclaredConnection:
         if (self.conn_type is None) == (self.conn_uri is None):
-            raise ValueError("give either conn_type or conn_uri")
+            raise ValueError("conn_type: give either conn_type or conn_uri")
         return self
 
     def body(self) -> dict[str, Any]:
@@ -129,23 +129,10 @@ def read(path: Path = SETTINGS_FILE) -> Declared:
     ConfigurationError
         If it is not valid; the message names file, field and value.
     """
-    try:
-        return _File.model_validate(yaml.safe_load(path.read_text()) or {}).airflow
-    except FileNotFoundError:
+    if not path.exists():
         return Declared()
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: not YAML: {error}") from error
-    except ValidationError as error:
-        raise ConfigurationError(
-            f"{path}: {' '.join(map(_explain, error.errors()))}", "The schema is that of Astro's airflow_settings.yaml."
-        ) from None
-
-
-def _explain(item: ErrorDetails) -> str:
-    """Say which field is wrong, and its value: not that of a whole entry or of a field that may hold a password."""
-    secret = isinstance(item["input"], dict | list) or not _SECRET.isdisjoint(item["loc"])
-    value = "" if secret else f" (is: {item['input']!r})"
-    return f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}{value}."
+    hint = "The schema is that of Astro's airflow_settings.yaml."
+    return checked(path, read_text(path), _File, hint, _SECRET).airflow
 
 
 def load(url: str, password: str, declared: Declared | None = None) -> None:

@@ -56,8 +56,8 @@ airflow:
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ("{conn_id: x, conn_password: s3cret}", "connections.0: Value error, give either"),
-        ("{conn_type: http, conn_password: s3cret}", "connections.0.conn_id: Field required"),
+        ("{conn_id: x, conn_password: s3cret}", "connections.0.conn_type: give either"),
+        ("{conn_type: http, conn_password: s3cret}", "connections.0.conn_id: the field is missing"),
         ("{conn_id: x, conn_type: http, conn_password: [s3cret]}", "connections.0.conn_password: Input should be"),
         ("{conn_id: x, conn_type: http, conn_password: 73577357}", "connections.0.conn_password: Input should be"),
     ],
@@ -67,6 +67,15 @@ def test_a_password_is_in_no_message(tmp_path: Path, entry: str, said: str) -> N
         _read(tmp_path, f"airflow: {{connections: [{entry}]}}")
     told = "".join(traceback.format_exception(caught.value))
     assert not {"s3cret", "73577357"} & set(re.findall(r"\w+", told))
+
+
+@pytest.mark.parametrize("text", ["{conn_id: [, conn_password: s3cret}", "{conn_id: x, conn_password: s3cret: }"])
+def test_a_line_that_is_no_yaml_is_not_quoted(tmp_path: Path, text: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"airflow_settings\.yaml: line 2, column \d+: not valid YAML"
+    ) as caught:
+        _read(tmp_path, f"airflow:\n  connections: [{text}]\n")
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_no_file_declares_nothing(tmp_path: Path) -> None:
@@ -110,12 +119,17 @@ def test_a_connection_by_uri(tmp_path: Path) -> None:
         ("airflow: {connections: [{conn_id: c}]}", "either conn_type or conn_uri"),
         ("airflow: {connections: [{conn_id: c, conn_type: t, conn_uri: 't://'}]}", "either conn_type or conn_uri"),
         ("airflow: {connections: [{conn_id: 'a b', conn_type: t}]}", r"conn_id: .*'a b'"),
-        ("airflow: [", "not YAML"),
+        ("airflow: [", "not valid YAML"),
     ],
 )
 def test_a_mistake_names_file_field_and_value(tmp_path: Path, text: str, names: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"(?s)airflow_settings\.yaml: .*{names}"):
         _read(tmp_path, text)
+
+
+def test_a_setting_given_twice_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"line 3, column 3: .*the key 'pools' is given twice"):
+        _read(tmp_path, "airflow:\n  pools: []\n  pools: []\n")
 
 
 def test_an_airflow_that_is_not_there_is_temporary() -> None:

@@ -212,8 +212,14 @@ def test_without_a_file_a_pod_goes_anywhere(kit: Kit) -> None:
     [
         ("tolerations: [{effect: Never}]", r"pods.yaml: tolerations.0.effect: .*\(value: 'Never'\)"),
         ("profiles: {huge: {}}", "profiles.huge"),
-        ("profiles: {small: {requests: {cpu: '1'}, limits: {cpu: '1', memory: 1Gi}}}", "profiles.small.requests: it lacks memory"),
-        ("profiles: {small: {requests: {cpu: lots, memory: 1Gi}, limits: {}}}", r"profiles.small.requests.cpu: .*\(value: 'lots'\)"),
+        (
+            "profiles: {small: {requests: {cpu: '1'}, limits: {cpu: '1', memory: 1Gi}}}",
+            "profiles.small.requests: it lacks memory",
+        ),
+        (
+            "profiles: {small: {requests: {cpu: lots, memory: 1Gi}, limits: {}}}",
+            r"profiles.small.requests.cpu: .*\(value: 'lots'\)",
+        ),
         ("imagePullSecret: [x]", "imagePullSecret: there is no such field"),
         ("{", "not valid YAML"),
         ("nodeSelector: {}\nnodeSelector: {}", "line 2, column 1: .* given twice"),
