@@ -20,6 +20,10 @@ app.add_typer(models_app, name="models")
 
 def main() -> None:
     """Run the command; an error a user can cause ends in one clear sentence and the exit code of its class."""
+    from evergreen.settings import misspelt
+
+    for warning in misspelt():
+        sys.stderr.write(f"warning: {warning}\n")
     try:
         app()
     except StepError as error:

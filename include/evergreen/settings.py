@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from dotenv import dotenv_values
@@ -24,6 +27,19 @@ DATABASES = ("airflow", "mlflow", "mlflow_auth", "feast", "online", "lake")
 
 ENV_FILE = PROJECT_ROOT / ".env"
 """What a person sets for this checkout; the environment wins over it."""
+
+PREFIX = "EVERGREEN_"
+NO_SETTINGS = frozenset(
+    (
+        *("ATTEMPT", "IMAGE"),  # told to a step by its operator
+        *("FEAST_REGISTRY", "FEAST_TOKEN"),
+        *(f"ONLINE_{part}" for part in ("DATABASE", "HOST", "PASSWORD", "PORT", "SSLMODE", "USER")),
+    )
+)
+"""Variables of the project, after their prefix, that are no settings of a person's."""
+
+_SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+"""What Kubernetes tells a pod of a Service ``evergreen-…`` in its namespace, unless ``enableServiceLinks`` is false."""
 
 
 def _in_state_dir(name: str) -> Any:
@@ -54,7 +70,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class Settings(BaseSettings):
     """Where everything lives. Field ``x`` is read from ``EVERGREEN_X``; defaults are the laptop's."""
 
-    model_config = SettingsConfigDict(env_prefix="EVERGREEN_", env_file=ENV_FILE, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
 
     state_dir: AbsolutePath = PROJECT_ROOT / ".evergreen"
     """Everything the laptop writes: services' data, logs, artifacts, the lake."""
@@ -80,7 +96,7 @@ class Settings(BaseSettings):
     """User and password come from ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``."""
     ray_address: str = "local"
     """``local`` starts a private Ray in the step's process; otherwise the address of a cluster."""
-    runtime: str = Field(default="process", pattern="^(process|kubernetes)$")
+    runtime: Literal["process", "kubernetes"] = "process"
     """How the StepOperator runs pods. Read when a task executes, never at parse time."""
     warm_steps: bool = True
     """Keep a process with the steps' libraries imported (700 MB), of which local steps are forks (Linux)."""
@@ -171,8 +187,33 @@ def export_service_environment() -> None:
     own = user_settings()
     for file in (own.config_file, own.secrets_file):
         for name, value in dotenv_values(file, interpolate=False).items():
-            if value is not None and not name.startswith("EVERGREEN_"):
+            if value is not None and not name.startswith(PREFIX):
                 os.environ.setdefault(name, value)
+
+
+def misspelt() -> Iterator[str]:
+    """Yield a sentence for every variable that looks like a setting and is none; no value is told.
+
+    It is a warning and no error: another program may call its variables so, and while a cluster is upgraded steps of
+    an older version are told the settings of a newer one.
+    """
+    given = [("in the environment", dict(os.environ))]
+    with suppress(OSError, ValueError):  # whoever reads a setting says what is wrong with the file
+        given.append((f"in {ENV_FILE}", {name: value or "" for name, value in dotenv_values(ENV_FILE).items()}))
+    settings = [field.upper() for field in Settings.model_fields]
+    for where, variables in given:
+        for variable, value in sorted(variables.items()):
+            name = variable.upper().removeprefix(PREFIX)
+            if variable[: len(PREFIX)].upper() != PREFIX or name in settings or _is_of_others(name, value):
+                continue
+            close = difflib.get_close_matches(name, settings, n=1)
+            hint = f"Did you mean {PREFIX}{close[0]}?" if close else "docs/settings.md lists them all."
+            yield f"{variable}, {where}, is no setting and is ignored. {hint}"
+
+
+def _is_of_others(name: str, value: str) -> bool:
+    is_link = _SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and "://" in value)
+    return name in NO_SETTINGS or bool(is_link)
 
 
 def _load(*files: Path) -> Settings:

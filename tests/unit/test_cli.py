@@ -127,6 +127,18 @@ def test_a_failed_step_prints_its_manifest_and_its_error(
     assert err == "error: Three rows are wrong. Correct them.\n"
 
 
+def test_a_misspelt_setting_is_told_by_every_command(
+    evergreen: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_RUNTIM", "kubernetes")
+    code, out, err = evergreen("models", "list")
+    assert code == 0
+    assert out.startswith("flight_delay\t")
+    assert err == (
+        "warning: EVERGREEN_RUNTIM, in the environment, is no setting and is ignored. Did you mean EVERGREEN_RUNTIME?\n"
+    )
+
+
 def test_models_are_listed(evergreen: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = evergreen("models", "list")
     assert code == 0

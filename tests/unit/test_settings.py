@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,15 @@ import pytest
 from pydantic import ValidationError
 
 from evergreen.contract import ConfigurationError
-from evergreen.settings import Settings, export_service_environment, get_settings, user_settings
+from evergreen.settings import (
+    NO_SETTINGS,
+    PROJECT_ROOT,
+    Settings,
+    export_service_environment,
+    get_settings,
+    misspelt,
+    user_settings,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -163,3 +172,56 @@ def test_what_services_add_is_not_what_a_person_has_set(tmp_path: Path) -> None:
 )
 def test_a_database_s_address_keeps_everything_but_the_name(url: str, expected: str) -> None:
     assert Settings(database_url=url).database("lake") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("EVERGREEN_ARTEFACT_ROOT", "Did you mean EVERGREEN_ARTIFACT_ROOT?"),
+        ("evergreen_Databse_url", "Did you mean EVERGREEN_DATABASE_URL?"),
+        ("EVERGREEN_AIRFLOW_PROT", "Did you mean EVERGREEN_AIRFLOW_PORT?"),
+        ("EVERGREEN_QQQ", "docs/settings.md lists them all."),
+        ("EVERGREEN_", "docs/settings.md lists them all."),
+    ],
+)
+def test_a_misspelt_setting_is_told_without_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
+    monkeypatch.setenv(name, "hunter2")
+    (tmp_path / ".env").write_text(f"{name}=hunter2\n")
+    in_environment, in_file = misspelt()
+    assert in_environment.startswith(f"{name}, in the environment, is no setting and is ignored. {hint}")
+    assert in_file.startswith(f"{name}, in {tmp_path / '.env'}, is no setting and is ignored. {hint}")
+    assert "hunter2" not in in_environment + in_file
+
+
+def test_what_is_no_mistake_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings, the project's own variables, what Kubernetes adds for a Service evergreen-mlflow, and others'."""
+    for name in ("EVERGREEN_RUNTIME", "evergreen_namespace", *(f"EVERGREEN_{name}" for name in NO_SETTINGS)):
+        monkeypatch.setenv(name, "x")
+    address = "10.0.0.7"
+    links = {
+        "SERVICE_HOST": address,
+        "SERVICE_PORT": "5000",
+        "SERVICE_PORT_HTTP": "5000",
+        "PORT": f"tcp://{address}:5000",
+        "PORT_5000_TCP": f"tcp://{address}:5000",
+        "PORT_5000_TCP_PROTO": "tcp",
+        "PORT_5000_TCP_PORT": "5000",
+        "PORT_5000_TCP_ADDR": address,
+        "PORT_53_UDP_ADDR": address,
+    }
+    for name, value in links.items():
+        monkeypatch.setenv(f"EVERGREEN_FEAST_ONLINE_{name}", value)
+    (tmp_path / ".env").write_text("AWS_REGION=x\nEVERGREENS=1\nEVERGREEN_LAKE_ROOT=/x\n")
+    assert list(misspelt()) == []
+
+
+def test_every_variable_that_the_code_names_is_known() -> None:
+    code = [
+        path for room in ("include", "plugins", "dags", "feature_repo") for path in (PROJECT_ROOT / room).rglob("*.*")
+    ]
+    text = "".join(path.read_text() for path in code if path.suffix in {".py", ".yaml", ".tmpl"})
+    named = {name for name in re.findall(r"EVERGREEN_([A-Z0-9_]*[A-Z0-9])\b", text) if name != "X"}  # X: any
+    assert named
+    assert named <= NO_SETTINGS | {field.upper() for field in Settings.model_fields}
