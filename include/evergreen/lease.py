@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -10,8 +9,10 @@ import socket
 import threading
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
+
+from pydantic import BaseModel, Field
 
 from evergreen.contract import ConfigurationError, RunIdentity, StepError, TemporaryError
 from evergreen.store import ArtifactStore
@@ -19,6 +20,20 @@ from evergreen.store import ArtifactStore
 log = logging.getLogger(__name__)
 
 LEASE = "lease.json"
+
+
+class Entry(BaseModel):
+    """What a lease says; one written by another version may say more, or less."""
+
+    holder: str = ""
+    attempt: str = "?"
+    host: str = "?"
+    pid: int = 0
+    seconds: float = Field(default=60, ge=0)
+    """How long it lives unless it is renewed."""
+    released: bool = False
+    version: str = ""
+    """No two are alike: a lease that has changed was renewed, given back or taken over."""
 
 
 class Lease:
@@ -45,13 +60,9 @@ class Lease:
         self.store = store
         self.key = f"{run.key}/{LEASE}"
         self.seconds = seconds
-        self._holder = {
-            "holder": uuid4().hex,
-            "attempt": attempt,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "seconds": seconds,
-        }
+        self._entry = Entry(
+            holder=uuid4().hex, attempt=attempt, host=socket.gethostname(), pid=os.getpid(), seconds=seconds
+        )
         self._held = b""
         """What the lease says as long as it is ours."""
         self._lost = False
@@ -114,9 +125,9 @@ class Lease:
         if found is None or found[0] == own:  # a tie that nobody won; or S3 stored it and the answer was lost
             taken = found is not None or self.store.create(self.key, own)
         else:
-            entry = _entry(found[0])
-            ended = entry.get("released") or found[1] > entry.get("seconds", self.seconds)
-            taken = bool(ended) and self.store.replace(self.key, found[0], own)
+            entry = _read(self.store, self.key, found[0])
+            ended = entry.released or found[1] > entry.seconds
+            taken = ended and self.store.replace(self.key, found[0], own)
         if not taken:
             raise _taken(self.store, self.key)
 
@@ -145,36 +156,47 @@ class Lease:
         self._renewed = time.monotonic() if began is None else began
 
     def _content(self, *, released: bool = False) -> bytes:
-        # no two are alike: a lease that has changed was renewed, given back or taken over
-        return json.dumps({**self._holder, "released": released, "version": uuid4().hex}).encode()
+        return _written(self._entry, released=released)
 
 
 def free(store: ArtifactStore, run: RunIdentity, attempt: str) -> None:
-    """Give the lease of an attempt back that is known to have ended, e.g. because it was killed for its memory."""
+    """Give the lease of an attempt back that is known to have ended, e.g. because it was killed for its memory.
+
+    If that fails, the log says so and no more: the lease ends by itself, and how the attempt ended matters more.
+    """
     key = f"{run.key}/{LEASE}"
-    content = store.read(key)
-    if content is None:
-        return
-    entry = _entry(content)
-    if entry.get("attempt") == attempt and not entry.get("released"):
-        store.replace(key, content, json.dumps({**entry, "released": True}).encode())
-
-
-def _entry(content: bytes) -> dict[str, Any]:
     try:
-        entry: dict[str, Any] = json.loads(content)
+        content = store.read(key)
+        if content is None:
+            return
+        entry = _read(store, key, content)
+        if entry.attempt == attempt and not entry.released:
+            store.replace(key, content, _written(entry, released=True))
+    except StepError as failed:
+        log.warning("the lease of a step that has ended was not given back: %s", failed)
+
+
+def _written(entry: Entry, *, released: bool) -> bytes:
+    return entry.model_copy(update={"released": released, "version": uuid4().hex}).model_dump_json().encode()
+
+
+def _read(store: ArtifactStore, key: str, content: bytes) -> Entry:
+    try:
+        return Entry.model_validate_json(content)
     except ValueError as error:
-        raise ConfigurationError(f"{LEASE} is no lease: {error}.", "Remove it, then run the step again.") from error
-    return entry
+        raise ConfigurationError(
+            f"{store.uri(key)}: not a lease: {'; '.join(str(error).splitlines()[1:3])}.",
+            "Remove it, unless the step is running, then run the step again.",
+        ) from error
 
 
 def _taken(store: ArtifactStore, key: str) -> TemporaryError:
     content, age = store.look(key) or (b"{}", 0.0)
-    entry = _entry(content)
+    entry = _read(store, key, content)
     return TemporaryError(
-        f"{store.uri(key)}: this step is running already: attempt {entry.get('attempt')} on {entry.get('host')} "
-        f"(process {entry.get('pid')}) was last heard of {age:.0f} s ago.",
-        f"Wait until it ends, or stop it. Should it have died, its lease ends {entry.get('seconds')} s after that.",
+        f"{store.uri(key)}: this step is running already: attempt {entry.attempt} on {entry.host} "
+        f"(process {entry.pid}) was last heard of {age:.0f} s ago.",
+        f"Wait until it ends, or stop it. Should it have died, its lease ends {entry.seconds:g} s after that.",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -122,10 +123,25 @@ def test_a_killed_attempt_s_lease_is_freed_by_who_saw_it_end(store: LocalStore) 
     free(store, RunIdentity(dag_id="d", run_id="r", task_id="never ran"), "1-a")
 
 
-def test_a_file_that_is_no_lease_is_named(store: LocalStore) -> None:
-    store.write(KEY, b"{")
-    with pytest.raises(ConfigurationError, match=r"lease\.json is no lease"):
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'"held"', b'{"seconds": "long"}', b'{"seconds": -1}', b'{"pid": {}}', b"\xff"]
+)
+def test_a_file_that_is_no_lease_is_named(store: LocalStore, content: bytes) -> None:
+    store.write(KEY, content)
+    with pytest.raises(ConfigurationError, match=re.escape(f"{store.uri(KEY)}: not a lease: ")) as caught:
         lease(store).__enter__()
+    assert "\n" not in str(caught.value)
+    free(store, RUN, "1-a")  # who only clears up behind a step has something else to report
+    assert store.read(KEY) == content
+
+
+def test_a_lease_of_another_version_counts(store: LocalStore) -> None:
+    store.write(KEY, b'{"holder": "x", "attempt": "1-a", "colour": "green"}')
+    with pytest.raises(TemporaryError, match="running already: attempt 1-a on"):
+        lease(store, "2-b").__enter__()
+    grow_old(store, 61)
+    with lease(store, "2-b"):
+        pass
 
 
 def test_two_processes_of_one_task_do_not_run_at_once(tmp_path: Path) -> None:
