@@ -12,6 +12,7 @@ import tempfile
 import textwrap
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from evergreen import guardian
 from evergreen.contract import Manifest
 from evergreen.local.environment import step_environment
 from evergreen.local.processes import child_of
-from evergreen.local.warm import NotWarmError, connect
+from evergreen.local.warm import NotWarmError, Request, connect
 from evergreen.settings import Settings
 from evergreen_airflow.operator import StepOperator
 from evergreen_airflow.process_runtime import PodProcess
@@ -325,6 +326,38 @@ def test_step_with_another_environment_is_a_process_of_its_own(kit: Kit, service
     models = str(kit.folder / "models")
     kit.write_variables("config/evergreen-settings.env", EVERGREEN_MODELS_DIR=models, OMP_NUM_THREADS="1")
     assert "guardian.py" in look(kit, "other")["parent"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"x",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"arguments": [], "environment": {}, "code": "", "python": "", "more": 1}',
+        b'{"arguments": 1, "environment": {"SECRET": "s3cret"}, "code": "", "python": ""}',
+        b'{"arguments": [], "environment": {"SECRET": 5}, "code": "", "python": ""}',
+        b'{"arguments": [], "environment": ["s3cret"], "code": "", "python": ""}',
+    ],
+)
+def test_what_is_no_request_is_answered_and_the_service_lives_on(kit: Kit, own_service: Warm, message: bytes) -> None:
+    pid = own_service.pid
+    with connect(own_service.socket) as connection:
+        connection.send(message)
+        assert connection.recv(1000) == b"the warm service does not understand the request"
+    own_service.serve(kit.state_dir)
+    assert "warm_server" in look(kit, "after")["parent"]
+    assert own_service.pid == pid
+    assert "s3cret" not in own_service.log.read_text()
+
+
+def test_a_request_without_its_pipes_is_answered(own_service: Warm) -> None:
+    request = Request(["--", "true"], {}, str(guardian.__file__), sys.executable)
+    with connect(own_service.socket) as connection:
+        connection.send(json.dumps(asdict(request)).encode())
+        assert connection.recv(1000) == b"the warm service was given 0 open files, not lifeline and output"
+    assert own_service.answers()
 
 
 def test_service_that_is_gone_is_done_without(kit: Kit, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -25,6 +26,42 @@ READY, STARTED = b"ready", b"started"
 _READY_SECONDS = 5.0
 _STARTED_SECONDS = 30.0
 _LARGEST_ANSWER = 4096
+
+
+@dataclass(frozen=True)
+class Request:
+    """A step that is to be started; its lifeline and its output are sent beside it.
+
+    Parameters
+    ----------
+    arguments
+        The guardian's.
+    environment
+        All of the step's environment.
+    code, python
+        The caller's lifecycle code and interpreter.
+    """
+
+    arguments: list[str]
+    environment: dict[str, str]
+    code: str
+    python: str
+
+    @classmethod
+    def read(cls, message: bytes) -> Request:
+        """Return the request that a message is.
+
+        Raises
+        ------
+        NotWarmError
+            If it is none; nothing of it is told, for its environment has secrets.
+        """
+        with suppress(AttributeError, TypeError, ValueError):
+            request = cls(**json.loads(message))
+            texts: list[object] = [*request.arguments, *request.environment.values(), request.code, request.python]
+            if all(isinstance(text, str) for text in texts):
+                return request
+        raise NotWarmError("the warm service does not understand the request")
 
 
 class NotWarmError(Exception):
@@ -144,15 +181,10 @@ def start(path: Path, options: Sequence[str], command: Sequence[str], environmen
         If the service took the step but does not say whether it runs.
     """
     connection = connect(path)
-    request = {
-        "arguments": [*options, "--", *command],
-        "environment": dict(environment),
-        "code": guardian.__file__,
-        "python": sys.executable,
-    }
+    request = Request([*options, "--", *command], dict(environment), guardian.__file__, sys.executable)
     (lifeline, held), (seen, output) = os.pipe(), os.pipe()
     try:
-        socket.send_fds(connection, [json.dumps(request).encode()], [lifeline, output])
+        socket.send_fds(connection, [json.dumps(asdict(request)).encode()], [lifeline, output])
         connection.settimeout(_STARTED_SECONDS)
         answer = connection.recv(_LARGEST_ANSWER)
         if answer != STARTED:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
-import json
 import logging
 import os
 import runpy
@@ -22,13 +21,12 @@ import sysconfig
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from evergreen import guardian
-from evergreen.local.warm import READY, STARTED, address_of, is_own
+from evergreen.local.warm import READY, STARTED, NotWarmError, Request, address_of, is_own
 from evergreen.logs import configure
 from evergreen.runner import STEPS
 
@@ -141,35 +139,38 @@ class Server:
             if not message:  # somebody only looked whether it is well
                 connection.close()
                 return
-            request = json.loads(message)
-            if reason := self._refusal(request):
-                connection.send(reason.encode())
-                connection.close()
-                return
+            request = self._accepted(message, descriptors)
             connection.settimeout(None)
             self._steps[self._fork(request, descriptors)] = connection
             connection.send(STARTED)
-        except (OSError, ValueError) as error:
+        except NotWarmError as refusal:
+            with suppress(OSError):
+                connection.send(str(refusal).encode())
+            connection.close()
+        except OSError as error:
             log.warning("a request was dropped: %s", error)
             connection.close()
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _refusal(self, request: Mapping[str, Any]) -> str:
-        """Return why a fork of this process would not be what the request asks for, or nothing."""
-        if (request["code"], request["python"]) != (guardian.__file__, sys.executable):
-            return "the warm service belongs to another installation"
+    def _accepted(self, message: bytes, descriptors: Sequence[int]) -> Request:
+        """Return the request, unless a fork of this process would not be what it asks for."""
+        request = Request.read(message)
+        if len(descriptors) != 2:
+            raise NotWarmError(f"the warm service was given {len(descriptors)} open files, not lifeline and output")
+        if (request.code, request.python) != (guardian.__file__, sys.executable):
+            raise NotWarmError("the warm service belongs to another installation")
         self._stale = self._stale or self.code != code_stamp()  # asked by a step only: an editor saves often
         if self._stale:
-            return "the code has changed since the warm service started"
-        ours, asked = self.started_with, request["environment"]
+            raise NotWarmError("the code has changed since the warm service started")
+        ours, asked = self.started_with, request.environment
         differ = {name for name in ours.keys() | asked.keys() if ours.get(name) != asked.get(name)}
         if wrong := sorted(name for name in differ if not name.startswith(MAY_DIFFER)):
-            return f"the warm service has other values of {', '.join(wrong)}"
-        return ""
+            raise NotWarmError(f"the warm service has other values of {', '.join(wrong)}")
+        return request
 
-    def _fork(self, request: Mapping[str, Any], descriptors: list[int]) -> int:
+    def _fork(self, request: Request, descriptors: list[int]) -> int:
         pid = os.fork()
         if pid:
             return pid
@@ -181,7 +182,7 @@ class Server:
         finally:
             os._exit(code)
 
-    def _guard(self, request: Mapping[str, Any], descriptors: list[int]) -> int:
+    def _guard(self, request: Request, descriptors: list[int]) -> int:
         """Be the guardian of a step; returns its exit code."""
         signal.set_wakeup_fd(-1)
         lifeline, output = descriptors
@@ -192,8 +193,8 @@ class Server:
         for connection in (self._listener, *self._steps.values()):
             connection.close()
         os.environ.clear()
-        os.environ.update({**self.imports_set, **request["environment"]})
-        limit, grace, scratch, command = guardian.parse(request["arguments"])
+        os.environ.update({**self.imports_set, **request.environment})
+        limit, grace, scratch, command = guardian.parse(request.arguments)
         os.chdir(scratch)
         code = _Guardian(command, limit, grace).run()
         guardian.remove(scratch)
