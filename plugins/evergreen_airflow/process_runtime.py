@@ -277,9 +277,9 @@ def _check_values(spec: dict[str, Any]) -> None:
             for mount in container.get("volumeMounts", ())
         },
         **{
-            f"spec.containers[0].env: {variable['name']}, from {variable['valueFrom']}": variable["valueFrom"] != _CPU_LIMIT
+            f"spec.containers[0].env: {variable['name']}, from {variable['valueFrom']}": True
             for variable in container.get("env", ())
-            if "valueFrom" in variable
+            if variable.get("valueFrom", _CPU_LIMIT) != _CPU_LIMIT
         },
         f"nvidia.com/gpu: {gpus} (this machine has {present})": gpus > present,
     }

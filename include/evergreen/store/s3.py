@@ -91,7 +91,7 @@ class S3Store:
             for page in self._client.get_paginator("list_objects_v2").paginate(**arguments):
                 found = (item["Key"][skip:] for item in page.get("Contents", []))
                 # Ray and S3 consoles mark folders by empty objects, which are no artifacts
-                yield from (key for key in found if not key.endswith("/"))
+                yield from (key for key in found if key and not key.endswith("/"))
 
     def upload(self, folder: Path, key: str) -> str:
         """Store every file of a local folder under a key (in parts when large); returns the address."""
