@@ -139,6 +139,24 @@ def test_a_misspelt_setting_is_told_by_every_command(
     )
 
 
+@pytest.mark.parametrize("arguments", [("feast", "--help"), ("feast", "apply", "--help"), ("feast",)])
+def test_feast_s_help_needs_no_database(
+    evergreen: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(".")  # Feast's command line goes to its repository
+    _, out, err = evergreen(*arguments)
+    assert "Usage: evergreen feast" in out + err
+
+
+def test_feast_s_commands_need_one(
+    evergreen: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(".")
+    code, _, err = evergreen("feast", "entities", "list")
+    assert code == 78
+    assert "EVERGREEN_DATABASE_URL is not set" in err
+
+
 def test_models_are_listed(evergreen: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = evergreen("models", "list")
     assert code == 0

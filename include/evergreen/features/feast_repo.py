@@ -64,7 +64,8 @@ def get_feature_store() -> FeatureStore:
 def run_feast(arguments: list[str]) -> None:
     """Run Feast's command line in the feature repository, connected to the configured databases."""
     settings = get_settings()
-    os.environ.update(feast_environment(settings))
+    if arguments and "--help" not in arguments:  # help needs no database
+        os.environ.update(feast_environment(settings))
     os.chdir(settings.feature_repo)
     import_feast()
     from feast.cli.cli import cli

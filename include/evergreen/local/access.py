@@ -64,6 +64,7 @@ def run_airflow(arguments: list[str]) -> None:
     """Become Airflow's own command line, set up for the embedded Airflow: ``airflow dags list``."""
     export_service_environment()
     user = user_settings()
-    read_credentials(user)
+    if arguments and not {"-h", "--help"} & set(arguments):  # help needs no Airflow
+        read_credentials(user)
     environment = {**service_environment({"NO_PROXY": without_proxy(os.environ)}), **airflow_environment(user)}
     os.execve(sys.executable, [sys.executable, "-m", "airflow", *arguments], environment)  # noqa: S606

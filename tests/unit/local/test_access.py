@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +58,13 @@ def test_else_this_machine_s_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert (account["user"], account["password"]) == ("admin", made.airflow_admin)
     assert account["url"].startswith("http://127.0.0.1:")
     assert access.places()["Passwords"].startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["dags", "--help"], 0), (["dags", "list"], 78)])
+def test_only_airflow_s_help_needs_no_airflow(tmp_path: Path, arguments: list[str], code: int) -> None:
+    command = [sys.executable, "-m", "evergreen", "airflow", *arguments]
+    environment = {**os.environ, "EVERGREEN_STATE_DIR": str(tmp_path / "state")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert done.returncode == code, done.stderr
+    assert ("Usage: airflow dags" in done.stdout) is (code == 0)
+    assert ("evergreen up" in done.stderr) is (code != 0)
