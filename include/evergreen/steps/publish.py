@@ -54,7 +54,13 @@ def _report(request: Request, spec: ModelSpec) -> ValidationReport:
         raise DataError(
             f"{store.uri(key)}: {request.window} was not validated.", "Run the step validate for this window first."
         )
-    report = ValidationReport.model_validate_json(content)
+    try:
+        report = ValidationReport.model_validate_json(content)
+    except ValueError as error:
+        raise DataError(
+            f"{store.uri(key)}: not a validation report: {str(error).splitlines()[0]}.",
+            "Run the step validate for this window again: it replaces the file.",
+        ) from error
     absent = [source.name for source in spec.sources if source.name not in report.sources]
     if absent:
         raise DataError(
