@@ -15,6 +15,7 @@ from podman_kubelet import PodmanKubelet
 from evergreen.contract import Manifest
 from evergreen.data.lake import get_lake
 from evergreen.judgement.decisions import list_decisions
+from evergreen.judgement.decisions import list_decisions
 from evergreen.local.summary import Summary
 from evergreen.settings import Settings
 from evergreen.store import get_store
@@ -24,7 +25,7 @@ from kubernetes_kit import running_cluster
 from object_store_kit import BUCKET, ObjectStore, object_store
 from small_model import scaled_models
 
-pytestmark = [pytest.mark.images, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.images, pytest.mark.timeout(7200)]
 
 MODEL = "flight_delay"
 RANDOM = {"snapshot", "run_id", "report_uri", "version", "uri", "decided_at", "promoted_at"}
@@ -79,6 +80,7 @@ def what_is_left(installation: Installation) -> dict[str, Any]:
             "manifests": dict(comparable(manifest) for manifest in manifests),
             "images": {manifest.image for manifest in manifests},
             "decisions": [without_random(one.model_dump(mode="json")) for one in list_decisions(store, MODEL)],
+            "decisions": [without_random(one.model_dump(mode="json")) for one in list_decisions(store, MODEL)],
             "rows": without_random(rows),
         }
 
@@ -98,7 +100,7 @@ def on_s3(s3: ObjectStore, prefix: str, **more: str) -> Iterator[Installation]:
 
 def as_processes(s3: ObjectStore) -> dict[str, Any]:
     with on_s3(s3, "processes") as installation:
-        installation.run(*TWO_WEEKS, timeout=1200)
+        installation.run(*TWO_WEEKS, timeout=3000)
         return what_is_left(installation)
 
 
@@ -124,7 +126,7 @@ def as_containers(s3: ObjectStore, image: str, folder: Path) -> tuple[dict[str, 
             keys = {name: value for name, value in s3.environment.items() if name.startswith("AWS_")}
             kubelet = PodmanKubelet(cluster, folder, config, {**secrets, **keys})
             with kubelet.working():
-                installation.run(*TWO_WEEKS, timeout=1800)
+                installation.run(*TWO_WEEKS, timeout=3600)
             return what_is_left(installation), kubelet
 
 
@@ -136,6 +138,7 @@ def test_two_weeks_end_the_same_in_both_runtimes(image: str, tmp_path: Path) -> 
     assert containers["images"] == {image}
     assert len(kubelet.specifications) == len(containers["manifests"])
     assert containers["rows"] == processes["rows"]
+    assert containers["decisions"] == processes["decisions"]
     assert containers["decisions"] == processes["decisions"]
     assert containers["tables"] == processes["tables"]
     assert containers["manifests"] == processes["manifests"]
