@@ -15,7 +15,6 @@ from podman_kubelet import PodmanKubelet
 from evergreen.contract import Manifest
 from evergreen.data.lake import get_lake
 from evergreen.judgement.decisions import list_decisions
-from evergreen.judgement.decisions import list_decisions
 from evergreen.local.summary import Summary
 from evergreen.settings import Settings
 from evergreen.store import get_store
@@ -80,7 +79,6 @@ def what_is_left(installation: Installation) -> dict[str, Any]:
             "manifests": dict(comparable(manifest) for manifest in manifests),
             "images": {manifest.image for manifest in manifests},
             "decisions": [without_random(one.model_dump(mode="json")) for one in list_decisions(store, MODEL)],
-            "decisions": [without_random(one.model_dump(mode="json")) for one in list_decisions(store, MODEL)],
             "rows": without_random(rows),
         }
 
@@ -138,7 +136,6 @@ def test_two_weeks_end_the_same_in_both_runtimes(image: str, tmp_path: Path) -> 
     assert containers["images"] == {image}
     assert len(kubelet.specifications) == len(containers["manifests"])
     assert containers["rows"] == processes["rows"]
-    assert containers["decisions"] == processes["decisions"]
     assert containers["decisions"] == processes["decisions"]
     assert containers["tables"] == processes["tables"]
     assert containers["manifests"] == processes["manifests"]
