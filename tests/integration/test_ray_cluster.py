@@ -17,6 +17,9 @@ import psutil
 import pytest
 
 from evergreen import guardian
+from evergreen.local.credentials import Credentials
+from evergreen.local.environment import BASE_VARIABLES, step_config, step_secrets
+from evergreen.settings import Settings
 from installation import free_ports
 from lifecycle_kit import write_model
 
@@ -105,6 +108,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
                 assert process.stdin is not None
                 process.stdin.close()
                 process.wait(60)
+
+
+def test_a_local_step_is_let_in_by_the_token_of_the_shell(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, cluster.environment[name])
+    user = Settings(state_dir=tmp_path, ray_address=cluster.environment["EVERGREEN_RAY_ADDRESS"])
+    told = {**step_config(user), **step_secrets(user, "postgresql://h", Credentials())}
+    machine = {name: os.environ[name] for name in BASE_VARIABLES if name in os.environ}
+    assert RayCluster(cluster.process, {**machine, **told}).free()["CPU"] == 2
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:

@@ -168,6 +168,23 @@ seen = {
 }
 (here / "seen.json").write_text(json.dumps(seen))
 """
+WHO_READS = """
+import os
+
+read = set()
+original = type(os.environ).__getitem__
+
+def __getitem__(self, name):
+    read.add(str(name))
+    return original(self, name)
+
+for name in [name for name in os.environ if name.startswith(("AWS_", "RAY_"))]:
+    del os.environ[name]  # tqdm reads all there are
+type(os.environ).__getitem__ = __getitem__
+from evergreen.local import warm_server
+warm_server.warm_up()
+print("read:", *sorted(name for name in read if name.startswith(("AWS_", "RAY_", "HOME"))))
+"""
 SET_BY_IMPORTS = ("PROMETHEUS_MULTIPROC", "MLFLOW_", "KMP_", "TORCH")
 """Variables that a process of its own would have too, once it has imported as much."""
 
@@ -358,6 +375,21 @@ def test_a_request_without_its_pipes_is_answered(own_service: Warm) -> None:
         connection.send(json.dumps(asdict(request)).encode())
         assert connection.recv(1000) == b"the warm service was given 0 open files, not lifeline and output"
     assert own_service.answers()
+
+
+def test_step_on_s3_and_a_ray_cluster_is_a_fork_too(kit: Kit, own_service: Warm) -> None:
+    """Their libraries read these variables when they connect, not when they are imported."""
+    own_service.serve(kit.state_dir)
+    logins = {"AWS_SECRET_ACCESS_KEY": "s3cret", "RAY_AUTH_TOKEN": "t0ken"}
+    kit.write_variables("secrets/evergreen-secrets.env", **logins)
+    seen = look(kit, "logins")
+    assert "warm_server" in seen["parent"]
+    assert logins.items() <= seen["variables"].items()
+
+
+def test_no_library_reads_the_logins_when_it_is_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", WHO_READS], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout == "read: HOME\n"
 
 
 def test_service_that_is_gone_is_done_without(kit: Kit, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,6 +29,15 @@ BASE_VARIABLES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV",
 
 MLFLOW_USER = "admin"
 _MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+_RAY_LOGIN = (
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN_PATH",
+    "RAY_TLS_CA_CERT",
+    "RAY_TLS_SERVER_CERT",
+    "RAY_TLS_SERVER_KEY",
+    "RAY_USE_TLS",
+)
+"""How a Ray cluster is logged in to: files and switches. The token itself is a secret."""
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -44,15 +53,17 @@ def step_config(settings: Settings) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
         "NO_PROXY": without_proxy(os.environ),
         "RAY_TRAIN_V2_ENABLED": "1",
+        **_of_this_shell(_RAY_LOGIN, settings.ray_address != "local"),
         **public,
     }
 
 
 def step_secrets(settings: Settings, database_url: str, credentials: Credentials) -> dict[str, str]:
-    """Return the secret half; with it the keys to S3, where something of the project lies there."""
+    """Return the secret half; with it the keys to S3 and to a Ray cluster, where the project uses these."""
     on_s3 = any(root.startswith("s3://") for root in (settings.artifact_root, settings.lake_root))
     return {
         **{name: value for name, value in os.environ.items() if on_s3 and name.startswith("AWS_")},
+        **_of_this_shell(["RAY_AUTH_TOKEN"], settings.ray_address != "local"),
         "EVERGREEN_DATABASE_URL": database_url,
         **_mlflow_login(settings, credentials),
     }
@@ -63,7 +74,11 @@ def _mlflow_login(settings: Settings, credentials: Credentials) -> dict[str, str
     address = urlsplit(settings.mlflow_tracking_uri)
     if address.hostname in _LOOPBACK and address.port == settings.mlflow_port:
         return {"MLFLOW_TRACKING_USERNAME": MLFLOW_USER, "MLFLOW_TRACKING_PASSWORD": credentials.mlflow_admin}
-    return {name: os.environ[name] for name in _MLFLOW_LOGIN if name in os.environ}
+    return _of_this_shell(_MLFLOW_LOGIN)
+
+
+def _of_this_shell(names: Iterable[str], wanted: bool = True) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if wanted and name in os.environ}
 
 
 def write_step_environment(settings: Settings, config: Mapping[str, str], secrets: Mapping[str, str]) -> None:

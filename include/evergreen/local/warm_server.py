@@ -51,7 +51,7 @@ LIBRARIES = (
 
 Not Ray: it reads its settings when it is imported, and a step's own Ray has others than a cluster's.
 """
-MAY_DIFFER = ("EVERGREEN_", "MLFLOW_TRACKING_", "TMPDIR")
+MAY_DIFFER = ("AWS_", "EVERGREEN_", "MLFLOW_TRACKING_", "RAY_", "TMPDIR")
 """How variables begin that no library reads when it is imported; in all others a step must agree with the service."""
 CODE = Path(guardian.__file__).parent
 _REQUEST_BYTES = 1 << 20

@@ -61,6 +61,20 @@ def test_steps_get_the_keys_to_s3_only_where_something_lies_there(
     assert (secrets.get("AWS_SECRET_ACCESS_KEY") == "s3cret") is told
 
 
+@pytest.mark.parametrize(("address", "told"), [("ray://ray.example.com:10001", True), ("local", False)])
+def test_steps_are_let_in_to_a_ray_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str, told: bool
+) -> None:
+    public = {"RAY_AUTH_MODE": "token", "RAY_USE_TLS": "1", "RAY_TLS_CA_CERT": "/etc/ca.pem"}
+    for name, value in {**public, "RAY_AUTH_TOKEN": "s3cret", "RAY_ADDRESS": "ray://another:10001"}.items():
+        monkeypatch.setenv(name, value)
+    own = Settings(state_dir=tmp_path, ray_address=address)
+    config, secrets = environment.step_config(own), environment.step_secrets(own, URL, Credentials())
+    assert secrets.get("RAY_AUTH_TOKEN") == ("s3cret" if told else None)
+    assert (public.items() <= config.items()) is told
+    assert not {"RAY_AUTH_TOKEN", "RAY_ADDRESS"} & config.keys()
+
+
 @pytest.mark.parametrize(
     ("uri", "embedded"),
     [("http://127.0.0.1:5000", True), ("http://localhost:5000", True), ("https://mlflow.example.com", False)],
