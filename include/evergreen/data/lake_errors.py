@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from evergreen.contract import ConfigurationError, TemporaryError
 
+if TYPE_CHECKING:
+    from sqlalchemy.exc import DBAPIError
+
 
 def retrying(seconds: float) -> Retrying:
     """Return a retrier for lost races: another process committed, or created the catalog's tables, first."""
     from pyiceberg.exceptions import CommitFailedException, ValidationException
-    from sqlalchemy.exc import IntegrityError, ProgrammingError
+    from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
     def lost(error: BaseException) -> bool:
         races = (CommitFailedException, ValidationException, IntegrityError, ProgrammingError)
-        return isinstance(error, races) and not _refused(str(error))
+        return isinstance(error, races) and not (isinstance(error, DBAPIError) and _refused(error))
 
     return Retrying(
         retry=retry_if_exception(lost),
@@ -39,7 +43,7 @@ def lake_errors(what: str) -> Iterator[None]:
         raise TemporaryError(f"{what}: other writers kept committing first: {error}.") from error
     except DBAPIError as error:
         message = f"{what}: the lake's database: {error.orig}."
-        if _refused(message):
+        if _refused(error):
             hint = "Check EVERGREEN_DATABASE_URL and the role's rights; evergreen up creates the databases."
             raise ConfigurationError(message, hint) from error
         raise TemporaryError(message, "Is the database up? evergreen status tells.") from error
@@ -52,11 +56,18 @@ def lake_errors(what: str) -> Iterator[None]:
         raise TemporaryError(f"{what}: {error}.", hint) from error
 
 
-def _refused(message: str) -> bool:
+def _refused(error: DBAPIError) -> bool:
     """Tell whether the database will go on refusing."""
-    return any(words in message for words in _DATABASE_REFUSALS)
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return state == _NO_RIGHT or state.startswith(_NO_ENTRY)
+    return any(words in str(error.orig) for words in _ENTRY_REFUSALS)
 
 
-_DATABASE_REFUSALS = ("authentication failed", 'database "lake" does not exist', "permission denied")
+_NO_RIGHT = "42501"
+_NO_ENTRY = ("28", "3D")
+"""SQLSTATE, and classes of it: insufficient privilege; wrong user or password, no such database."""
+_ENTRY_REFUSALS = ("authentication failed", "permission denied", "no pg_hba.conf entry", '" does not exist')
+"""What PostgreSQL says to who may not connect: libpq does not pass on its SQLSTATE."""
 _S3_REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "NO_SUCH_BUCKET")
-"""What PyArrow writes into its errors when S3 will go on refusing."""
+"""The AWS SDK's names of what S3 will go on refusing; PyArrow passes them on in its messages only."""

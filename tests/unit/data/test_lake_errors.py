@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from psycopg import errors
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from evergreen.contract import ConfigurationError, StepError, TemporaryError
@@ -10,29 +11,43 @@ from evergreen.data.lake_errors import lake_errors, retrying
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("original", "expected"),
     [
-        ('password authentication failed for user "steps"', ConfigurationError),
-        ('database "lake" does not exist', ConfigurationError),
-        ("permission denied for table iceberg_tables", ConfigurationError),
-        ("the database system is shutting down", TemporaryError),
+        (
+            errors.InsufficientPrivilege("keine Berechtigung f\N{LATIN SMALL LETTER U WITH DIAERESIS}r Tabelle"),
+            ConfigurationError,
+        ),
+        (errors.InvalidPassword("mot de passe"), ConfigurationError),
+        (errors.UndefinedTable('relation "permission denied" does not exist'), TemporaryError),
+        (errors.AdminShutdown("the database system is shutting down"), TemporaryError),
+        (
+            errors.OperationalError('connection failed: FATAL:  password authentication failed for user "s"'),
+            ConfigurationError,
+        ),
+        (errors.OperationalError("connection failed: FATAL:  no pg_hba.conf entry for host"), ConfigurationError),
+        (errors.OperationalError("connection failed: FATAL:  the database system is starting up"), TemporaryError),
     ],
 )
-def test_what_a_database_says_has_a_class(said: str, expected: type[StepError]) -> None:
+def test_the_state_counts_and_not_the_server_s_language(original: Exception, expected: type[StepError]) -> None:
     with pytest.raises(expected, match="the lake's database"), lake_errors("the table m.t"):
-        raise OperationalError("SELECT", {}, Exception(said))
+        raise OperationalError("SELECT", {}, original)
 
 
 @pytest.mark.parametrize(
-    ("said", "attempts"), [("relation iceberg_tables does not exist", 2), ("permission denied for table x", 1)]
+    ("original", "attempts"),
+    [
+        (errors.UndefinedTable("relation iceberg_tables does not exist"), 2),
+        (errors.DuplicateTable("relation iceberg_tables already exists"), 2),
+        (errors.InsufficientPrivilege("keine Berechtigung"), 1),
+    ],
 )
-def test_a_lost_race_is_tried_again_and_a_refusal_is_not(said: str, attempts: int) -> None:
+def test_a_lost_race_is_tried_again_and_a_refusal_is_not(original: Exception, attempts: int) -> None:
     made = []
 
     def create() -> None:
         made.append(1)
         if len(made) < 2:
-            raise ProgrammingError("CREATE", {}, Exception(said))
+            raise ProgrammingError("CREATE", {}, original)
 
     if attempts == 1:
         with pytest.raises(ProgrammingError):
