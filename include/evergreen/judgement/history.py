@@ -1,4 +1,4 @@
-"""The decisions as a person reads them: one line each, newest last."""
+"""The decisions as a person reads them, newest last."""
 
 from __future__ import annotations
 
@@ -14,32 +14,28 @@ _COLOURS = {Decision.FIRST_CHAMPION: "green", Decision.PROMOTE: "green", Decisio
 
 
 def decision_table(records: Sequence[DecisionRecord]) -> Table:
-    """Return a table of decisions."""
-    table = Table("model", "partition", "metric", "champion", "challenger", "improvement", "decision", "why", "who")
+    """Return the decisions, each with its scores, its reason, and who asked for it: readable at 80 columns."""
+    table = Table.grid(padding=(0, 2))
+    several = len({record.model for record in records}) > 1
     for record in records:
-        found, colour = record.evaluation, _COLOURS[record.decision]
-        champion = found.champion.metrics.get(found.metric) if found.champion else None
-        table.add_row(
-            record.model,
-            str(record.partition),
-            found.metric,
-            _number(champion),
-            _number(found.challenger.metrics.get(found.metric)),
-            escape(_interval(record)),
-            f"[{colour}]{_outcome(record)}[/{colour}]",
-            escape(record.why),
-            escape(_who(record)),
-        )
+        model = f"{record.model}: " if several else ""
+        lines = (_scores(record), record.why, f"by {_who(record)}", "")
+        headline = f"[{_COLOURS[record.decision]}]{model}{_outcome(record)}[/]"
+        table.add_row(str(record.partition), "\n".join([headline, *map(escape, lines)]))
     return table
+
+
+def _scores(record: DecisionRecord) -> str:
+    found = record.evaluation
+    scores = {"champion": found.champion, "challenger": found.challenger}
+    words = [f"{title} {_number(one.metrics.get(found.metric))}" for title, one in scores.items() if one]
+    if found.interval:
+        words.append("{:+.4f} [{:+.4f}, {:+.4f}]".format(*found.interval))
+    return f"{found.metric}: {', '.join(words)}"
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _interval(record: DecisionRecord) -> str:
-    interval = record.evaluation.interval
-    return f"{interval[0]:+.4f} [{interval[1]:+.4f}, {interval[2]:+.4f}]" if interval else "-"
 
 
 def _outcome(record: DecisionRecord) -> str:

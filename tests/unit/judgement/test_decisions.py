@@ -123,15 +123,33 @@ def test_history_shows_every_decision(settings):
     store = get_store()
     amend_decision(store, write_decision(store, record(30, "a")), promotion=PROMOTION)
     write_decision(store, record(31, "b", decision=Decision.NOT_JUSTIFIED))
-    shown = runner.invoke(app, ["history", "flight_delay"], env={"COLUMNS": "250"}).output
-    lines = [line for line in shown.splitlines() if "2013-05" in line]
-    assert "version 2" in lines[0]
-    assert "approved by ada" in lines[0]
-    assert "+0.0500 [+0.0400, +0.0600]" in lines[0]
-    assert "better [by far]" in lines[0]
-    assert "not justified" in lines[1]
+    shown = runner.invoke(app, ["history"], env={"COLUMNS": "80"}).output
+    assert [line.rstrip() for line in shown.splitlines()] == [
+        "2013-05-30  promote: version 2",
+        "            auc: champion 0.7000, challenger 0.7500, +0.0500 [+0.0400, +0.0600]",
+        "            better [by far]",
+        "            by a; approved by ada",
+        "",
+        "2013-05-31  not justified",
+        "            auc: champion 0.7000, challenger 0.7500, +0.0500 [+0.0400, +0.0600]",
+        "            better [by far]",
+        "            by b",
+        "",
+    ]
     rows = runner.invoke(app, ["history", "--json"]).output.splitlines()
     assert [json.loads(row)["partition"] for row in rows] == ["2013-05-30", "2013-05-31"]
+
+
+def test_history_is_readable_at_eighty_columns_and_says_which_model_if_there_are_several(settings):
+    why = "; ".join(f"origin={name}: auc worse by 0.0500 (900 rows), more than the allowed 0.03" for name in "ABC")
+    first = record(30, "drift__flight_delay-2013-05-30-f4caefe4").model_copy(update={"why": why})
+    for one in (first, record(31).model_copy(update={"model": "churn"})):
+        write_decision(get_store(), one)
+    shown = CliRunner().invoke(app, ["history"], env={"COLUMNS": "80"}).output
+    assert why in " ".join(line[12:].rstrip() for line in shown.splitlines())
+    assert "2013-05-30  flight_delay: promote, not promoted" in shown
+    assert "2013-05-31  churn: promote, not promoted" in shown
+    assert "…" not in shown
 
 
 def test_history_of_an_unknown_model_is_an_error(settings):
