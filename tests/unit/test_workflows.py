@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import build_images
 import pytest
 import yaml
 
@@ -62,6 +64,30 @@ def test_a_change_of_what_the_images_are_made_of_builds_and_tests_them() -> None
 
 def test_the_check_finds_a_path_that_nobody_watches() -> None:
     assert unwatched(["a/b/c.py", "a.py", "b/a.py"], ["a/**", "*.txt", "b/*.py"]) == ["a.py"]
+
+
+def test_a_released_chart_names_the_images_of_its_release(tmp_path: Path) -> None:
+    text = (PROJECT_ROOT / ".github" / "workflows" / "release.yml").read_text()
+    (script,) = [
+        step["run"] for step in steps(text) if step.get("name") == "The chart names the images of this release"
+    ]
+    values = tmp_path / "helm" / "evergreen" / "values.yaml"
+    values.parent.mkdir(parents=True)
+    values.write_text((PROJECT_ROOT / "helm" / "evergreen" / "values.yaml").read_text())
+    before = yaml.safe_load(values.read_text())
+    output = tmp_path / ".evergreen" / "images"
+    output.mkdir(parents=True)
+    registry, digest = "ghcr.io/team/evergreen", "sha256:" + "a" * 64
+    build_images.report(
+        [build_images.Built(name, f"{registry}/{name}:1.2.3", 1, digest, True, 1) for name in build_images.TARGETS],
+        output,
+    )
+    subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, check=True)
+    released = {
+        key: {"repository": f"{registry}/{name}", "tag": "1.2.3", "digest": digest}
+        for name, (_, _, key) in build_images.TARGETS.items()
+    }
+    assert yaml.safe_load(values.read_text()) == before | {"images": before["images"] | released}
 
 
 @pytest.mark.parametrize("line", ["uses: actions/checkout@v4", "run: make no-such-target"])
