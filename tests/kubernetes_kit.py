@@ -54,6 +54,7 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
             return self._watch(request)
         version = str(len(self.changes))
         found = await super()._serve_list(request)
+        found["kind"] = f"{request.resource.plural.removesuffix('s').title()}List"
         found["metadata"]["resourceVersion"] = version
         found["items"] = [item for item in found["items"] if _selected(item, request)]
         return found

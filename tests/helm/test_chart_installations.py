@@ -101,8 +101,8 @@ def test_without_keys_no_pod_is_given_any() -> None:
 
 def test_only_who_launches_steps_may_create_pods() -> None:
     for case, launchers in (
-        ("production", {"scheduler", "triggerer"}),
-        ("kubernetes-executor", {"scheduler", "triggerer", "worker"}),
+        ("production", {"scheduler"}),
+        ("kubernetes-executor", {"scheduler", "worker"}),
     ):
         found = objects(case)
         creating = {

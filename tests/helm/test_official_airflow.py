@@ -29,8 +29,9 @@ def test_the_policies_hold(policy: Callable[[list[Object]], list[str]]) -> None:
 
 
 def test_the_rights_are_those_of_our_own_chart() -> None:
-    own = pick(objects("production"), "Role", "evergreen-step-launcher")
-    assert pick(STEPS, "Role", "evergreen-step-launcher")["rules"] == own["rules"]
+    for role in ("evergreen-step-launcher", "evergreen-step-watcher"):
+        own = pick(objects("production"), "Role", role)
+        assert pick(STEPS, "Role", role)["rules"] == own["rules"]
 
 
 def test_the_steps_are_told_what_our_own_chart_tells_them() -> None:

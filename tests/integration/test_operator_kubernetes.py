@@ -5,21 +5,19 @@ A trigger is serialized and made anew, and a task re-enters in a new operator, a
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tenacity
-from airflow.jobs.triggerer_job_runner import TriggerRunner
 from airflow.providers.cncf.kubernetes.utils.pod_manager import PodManager
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from kubernetes.config import kube_config
 
+from deferral_kit import launch, quick, resume, watch
 from evergreen.settings import Settings, get_settings
-from evergreen_airflow.operator import StepOperator
 from kubernetes_kit import Api, Cluster, matches, running_cluster
 from operator_kit import Kit, task_context
 from pod_policy import restricted_violations, schema_errors, unbounded
@@ -47,44 +45,6 @@ def kit(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("EVERGREEN_RUNTIME", "kubernetes")
     get_settings.cache_clear()
     return kit
-
-
-def quick(kit: Kit, body: str = "return Result()", **options: Any) -> StepOperator:
-    return kit.operator(body, poll_interval=0.05, startup_check_interval_seconds=1, **options)
-
-
-def launch(operator: StepOperator, context: Context) -> TaskDeferred:
-    with pytest.raises(TaskDeferred) as caught:
-        operator.execute(context)
-    return caught.value
-
-
-async def _run_trigger(deferred: TaskDeferred, meanwhile: Callable[[], object], kill: bool) -> list[dict[str, Any]]:
-    from airflow.sdk._shared.module_loading import import_string
-
-    path, arguments = deferred.trigger.serialize()
-    trigger = import_string(path)(**arguments)
-    trigger.task_instance = None
-    runner = TriggerRunner()
-    task = asyncio.ensure_future(runner.run_trigger(1, trigger))
-    runner.triggers[1] = {"task": task, "is_watcher": False, "name": "test", "events": 0}
-    await asyncio.to_thread(meanwhile)
-    if kill:
-        runner.to_cancel.append(1)
-        await runner.cancel_triggers()
-    await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 60)
-    return [entry.event.payload for entry in runner.events]
-
-
-def watch(deferred: TaskDeferred, meanwhile: Callable[[], object] = lambda: None, *, kill: bool = False) -> Any:
-    """Run the deferred task's trigger as the triggerer does; return the event's payload, None if there was none."""
-    events = asyncio.run(_run_trigger(deferred, meanwhile, kill))
-    return events[0] if events else None
-
-
-def resume(operator: StepOperator, deferred: TaskDeferred, event: dict[str, Any], context: Context) -> Any:
-    """Re-enter the task in a new operator, as a new process does."""
-    return operator.resume_execution(deferred.method_name, {"event": event}, context)
 
 
 def test_success(kit: Kit, cluster: Cluster) -> None:

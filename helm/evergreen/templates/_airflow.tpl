@@ -49,6 +49,9 @@ AIRFLOW__API__SSL_CA_FILE: /etc/evergreen/ca/ca.crt
 {{- if eq .Values.airflow.executor "KubernetesExecutor" }}
 AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE: {{ .Values.stepNamespace.name }}
 AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE: /opt/evergreen-worker/pod.yaml
+AIRFLOW__KUBERNETES_EXECUTOR__WORKER_PODS_CREATION_BATCH_SIZE: "16"  # the default is one in each of its loops
+AIRFLOW__KUBERNETES_EXECUTOR__TASK_PUBLISH_MAX_RETRIES: "-1"  # the default fails a task at once when the quota is used up
+AIRFLOW__KUBERNETES_EXECUTOR__DELETE_WORKER_PODS_ON_FAILURE: "True"  # nobody else deletes them; their logs are kept
 {{- end }}
 {{- $exporter := include "evergreen.airflow.exporter" . }}
 {{- if eq $exporter "otel" }}
