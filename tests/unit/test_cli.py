@@ -227,6 +227,25 @@ def test_a_stopped_step_ends_at_once_with_a_temporary_failure(
     assert Manifest.model_validate_json(stored.read_text()) == manifest
 
 
+def test_a_step_ends_as_an_interpreter_does_and_says_no_more(waiting_step: dict[str, str], tmp_path: Path) -> None:
+    """What a library holds of DuckDB when the interpreter is taken apart, DuckDB's bindings list on 50 lines."""
+    (tmp_path / "models/flight_delay/source.py").write_text(
+        "import atexit, gc, sys, threading, time\n"
+        "def read_flights(day):\n"
+        "    import duckdb\n"
+        "    gc.freeze()\n"
+        "    atexit.register(lambda: sys.stderr.write('exit handler'))\n"
+        "    threading.Thread(target=lambda: time.sleep(0.5) or print('thread', file=sys.stderr)).start()\n"
+        "    return None\n"
+        "read_weather = lambda day: None\n"
+    )
+    command = [sys.executable, "-m", "evergreen", *RUN_STEP]
+    done = subprocess.run(command, env=waiting_step, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "thread\nexit handler"
+    assert Manifest.model_validate_json(done.stdout).status == "skipped"
+
+
 def test_a_log_line_is_one_event_in_utc(waiting_step: dict[str, str], tmp_path: Path) -> None:
     source = tmp_path / "models/flight_delay/source.py"
     source.write_text(
