@@ -138,6 +138,10 @@ class Cluster:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
+    def create(self, pod: dict[str, Any]) -> None:
+        """Create somebody else's pod."""
+        self._call("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", {"apiVersion": "v1", "kind": "Pod", **pod})
+
     def pods(self) -> list[dict[str, Any]]:
         """Return all pods that there are."""
         items: list[dict[str, Any]] = self._call("GET", f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]

@@ -34,11 +34,13 @@ def restricted_violations(pod: dict[str, Any]) -> list[str]:
 
 
 def unbounded(pod: dict[str, Any]) -> list[str]:
-    """Return what the project demands beyond it: limits, nothing writable, no API token, an image with a version."""
+    """Return what the project demands beyond it: limits, nothing writable, no token, no Services, a versioned image."""
     spec = pod["spec"]
     missing = [] if spec.get("activeDeadlineSeconds") else ["spec.activeDeadlineSeconds"]
     if spec.get("automountServiceAccountToken") is not False:
         missing.append("spec.automountServiceAccountToken")
+    if spec.get("enableServiceLinks") is not False:
+        missing.append("spec.enableServiceLinks")
     if spec.get("restartPolicy") != "Never":
         missing.append("spec.restartPolicy")
     for position, container in enumerate(spec["containers"]):

@@ -13,9 +13,10 @@ from kubernetes.client import models as k8s
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
+from evergreen.contract import ConfigurationError
 from evergreen.settings import get_settings
 from evergreen_airflow.outcome import Ending
-from evergreen_airflow.pod_ending import ending_of, refusal
+from evergreen_airflow.pod_ending import BASE, ending_of, refusal
 from evergreen_airflow.pod_trigger import StepPodTrigger
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class ClusterPodOperator(KubernetesPodOperator):
             self.log.info("Pod %s is there already: watching it.", pod_request_obj.metadata.name)
             pod = self.hook.get_pod(pod_request_obj.metadata.name, pod_request_obj.metadata.namespace)
         # an adopted pod writes its manifest under the attempt of the try that launched it
-        self.trigger_kwargs = {_EVENT_ATTEMPT: variables_of(pod)[ATTEMPT]}
+        self.trigger_kwargs = {_EVENT_ATTEMPT: _attempt_of(pod)}
         return pod
 
     def defer(self, *, trigger: BaseTrigger, **arguments: Any) -> NoReturn:
@@ -101,9 +102,16 @@ class ClusterPodOperator(KubernetesPodOperator):
         return self._value
 
 
-def variables_of(pod: k8s.V1Pod) -> Mapping[str, str]:
-    """Return the variables that the pod's specification sets by value."""
-    return {variable.name: variable.value or "" for variable in pod.spec.containers[0].env or ()}
+def _attempt_of(pod: k8s.V1Pod) -> str:
+    """Return which attempt of a task launched a pod; somebody else's pod is refused."""
+    steps = [container for container in pod.spec.containers if container.name == BASE]
+    variables = {variable.name: variable.value for step in steps for variable in step.env or ()}
+    if attempt := variables.get(ATTEMPT):
+        return str(attempt)
+    raise ConfigurationError(
+        f"Pod {pod.metadata.namespace}/{pod.metadata.name} is not a step's: its container {BASE} has no {ATTEMPT}.",
+        "Delete it, or give the steps a namespace of their own (EVERGREEN_NAMESPACE), then clear the task.",
+    )
 
 
 def _ending(pod: k8s.V1Pod | None, event: Mapping[str, Any], trouble: Exception | None) -> Ending:

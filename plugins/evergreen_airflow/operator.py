@@ -137,7 +137,10 @@ class StepOperator(ClusterPodOperator):
         """Build the pod of the attempt that the context describes; needs no cluster when ``dry_run``."""
         if context is not None:
             self._describe(context)
-        return super().build_pod_request_obj(context, dry_run=dry_run)
+        pod = super().build_pod_request_obj(context, dry_run=dry_run)
+        # else a Service of the namespace that is called evergreen-postgres sets EVERGREEN_POSTGRES_PORT=tcp://...
+        pod.spec.enable_service_links = False
+        return pod
 
     def _describe(self, context: Context) -> None:
         settings = get_settings()

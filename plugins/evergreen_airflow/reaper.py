@@ -85,9 +85,17 @@ def orphaned(pod: k8s.V1Pod, states: States, now: datetime) -> str:
         return "its task does not exist any more"
     if states[task] in _ENDED:
         return f"its task has ended: {states[task]}"
-    if now > datetime.fromisoformat(annotations[DEADLINE]) + _OVERDUE:
-        return f"its deadline was {annotations[DEADLINE]}"
-    return ""
+    deadline = _time(annotations[DEADLINE])
+    return f"its deadline was {annotations[DEADLINE]}" if deadline and now > deadline + _OVERDUE else ""
+
+
+def _time(text: str) -> datetime | None:
+    """Return a point in time; what somebody has written instead is none, and must not keep other pods."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
 
 
 def task_of(pod: k8s.V1Pod) -> Task | None:

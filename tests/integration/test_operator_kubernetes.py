@@ -18,7 +18,7 @@ from kubernetes.config import kube_config
 
 from deferral_kit import launch, quick, resume, watch
 from evergreen.settings import Settings, get_settings
-from kubernetes_kit import Api, Cluster, matches, running_cluster
+from kubernetes_kit import NAMESPACE, Api, Cluster, matches, running_cluster
 from operator_kit import Kit, task_context
 from pod_policy import restricted_violations, schema_errors, unbounded
 
@@ -182,6 +182,21 @@ def test_pod_whose_creation_was_not_answered_is_found_again(
     deferred = launch(again, context)
     assert len(cluster.pods()) == 1
     assert resume(quick(kit), deferred, watch(deferred, cluster.run), context)["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "theirs", [{"name": "base"}, {"name": "other", "env": [{"name": "EVERGREEN_ATTEMPT", "value": "1"}]}]
+)
+def test_somebody_else_s_pod_of_the_same_name_is_refused_and_left_alone(
+    kit: Kit, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(PodManager.create_pod.retry, "wait", tenacity.wait_none())
+    context = task_context()
+    name = quick(kit).build_pod_request_obj(context, dry_run=True).metadata.name
+    cluster.create({"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"containers": [theirs]}})
+    with pytest.raises(AirflowFailException, match=f"Pod {NAMESPACE}/{name} is not a step's"):
+        quick(kit).execute(context)
+    assert cluster.pod()["metadata"]["name"] == name
 
 
 def test_refused_request_is_not_taken_for_a_conflict(kit: Kit, server: tuple[Cluster, Api]) -> None:

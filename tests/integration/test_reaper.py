@@ -92,6 +92,14 @@ def test_a_pod_long_over_its_deadline_is_deleted_whatever_its_task(
     assert bool(cluster.pods()) is not deleted
 
 
+@pytest.mark.parametrize("deadline", ["tomorrow", "", "2013-03-01T00:00:00"])
+def test_a_deadline_that_is_none_keeps_its_pod_and_no_other(cluster: Cluster, deadline: str) -> None:
+    cluster.report(cluster.pod(), metadata={"annotations": {"evergreen/deadline": deadline}})
+    assert reap({RUN: {"ingest": "deferred"}}) == {"pods": 1, "deleted": {}}
+    name = cluster.pod()["metadata"]["name"]
+    assert reap({RUN: {"ingest": "failed"}})["deleted"] == {name: "its task has ended: failed"}
+
+
 def test_pods_of_others_and_pods_on_their_way_out_are_left_alone(cluster: Cluster) -> None:
     leaving = {"deletionTimestamp": datetime.now(UTC).isoformat(), "finalizers": ["a/b"]}
     cluster.report(cluster.pod(), metadata=leaving)

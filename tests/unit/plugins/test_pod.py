@@ -78,6 +78,7 @@ CONTAINER = "spec.containers.0"
         (f"{CONTAINER}.args", ["--param=$(HOME)"], "spec.containers[0].args: --param=$(HOME)"),
         ("spec.activeDeadlineSeconds", None, "spec.activeDeadlineSeconds"),
         ("spec.automountServiceAccountToken", True, "spec.automountServiceAccountToken"),
+        ("spec.enableServiceLinks", True, "spec.enableServiceLinks"),
         ("spec.restartPolicy", "Always", "spec.restartPolicy"),
         (
             "spec.initContainers",
