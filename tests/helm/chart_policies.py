@@ -188,7 +188,7 @@ def _denies(policy: Object) -> bool:
     spec = policy["spec"]
     ports = {port["port"] for rule in spec.get("egress", ()) for port in rule.get("ports", [{"port": None}])}
     both = set(spec["policyTypes"]) == {"Ingress", "Egress"}
-    return both and spec["podSelector"] == {} and not spec.get("ingress") and ports <= {53}
+    return both and spec["podSelector"] == {} and not spec.get("ingress") and ports <= {53, 5353}
 
 
 def dangling(found: list[Object], external: set[tuple[str, str, str]]) -> list[str]:

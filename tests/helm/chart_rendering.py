@@ -75,6 +75,13 @@ CASES: dict[str, Object] = {
         "airflow": {"executor": "KubernetesExecutor"},
         "networkPolicies": {"feastOnlineFrom": [{"namespaceSelector": {"matchLabels": {"team": "scoring"}}}]},
     },
+    "openshift": {
+        **TRIAL,
+        "networkPolicies": {
+            "dnsPeers": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}],
+            "dnsPorts": [53, 5353],
+        },
+    },
     "cloud-identity": {
         **EXTERNAL,
         "caBundle": "",

@@ -131,6 +131,17 @@ def test_with_servers_of_ones_own_the_databases_are_ready_before_anything_starts
     assert {("ExternalSecret", "evergreen-platform"), ("ExternalSecret", "evergreen-database-admin")} <= set(hooks)
 
 
+def test_a_bootstrap_that_cannot_succeed_says_so_before_helm_gives_up() -> None:
+    page = (CHART.parents[1] / "docs" / "kubernetes.md").read_text()
+    (patience,) = re.findall(r"^PATIENCE = ([\d.]+)", (CHART / "files" / "databases.py").read_text(), flags=re.M)
+    spec = pick(objects("everything"), "Job", "evergreen-bootstrap")["spec"]
+    tries = spec["backoffLimit"] + 1
+    pauses = sum(10 * 2**number for number in range(spec["backoffLimit"]))
+    assert tries * float(patience) + pauses < 60 * min(map(int, re.findall(r"--timeout (\d+)m", page)))
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"  # else the job deletes the pod, and its log, at the end
+    assert pick(objects("trial"), "Job", "evergreen-bootstrap-1")["spec"]["ttlSecondsAfterFinished"]
+
+
 def test_in_a_trial_nothing_is_a_hook_and_everything_waits() -> None:
     # `helm install --wait` waits for pods that would wait for a post-install hook
     found = objects("trial")

@@ -179,6 +179,14 @@ def test_everyone_may_ask_for_names(case: str) -> None:
         assert not allowed(case, pod, STRANGER, 53, "UDP")
 
 
+def test_names_may_be_asked_for_where_a_distribution_answers() -> None:
+    there = Peer("openshift-dns", {"dns.operator.openshift.io/daemonset-dns": "default"})
+    assert allowed("openshift", STEP, there, 5353, "UDP")
+    assert allowed("openshift", STEP, DNS, 53, "UDP")
+    assert not allowed("trial", STEP, there, 5353, "UDP")
+    assert not allowed("openshift", STEP, there, 8080)
+
+
 def test_statsd_is_udp() -> None:
     assert allowed("everything", platform("scheduler"), WORLD, 8125, "UDP")
     assert not allowed("everything", platform("scheduler"), WORLD, 8125, "TCP")
