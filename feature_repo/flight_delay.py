@@ -1,7 +1,7 @@
 """Feast definitions of the model flight_delay: what its features are looked up by, and how long they hold.
 
-A view's ttl is how old a row may be when a flight looks it up; the names, entities and features are those of
-``features.views`` in the model's model.yaml, which ``materialize`` compares.
+A view's ttl is how old a row may be when a flight of a training set looks it up; the names, entities and features are
+those of ``features.views`` in the model's model.yaml, which ``materialize`` compares.
 """
 
 from datetime import timedelta

@@ -96,6 +96,19 @@ def test_a_revert_is_not_taken_for_what_is_there(lake: Lake) -> None:
     assert _values(lake) == [1]
 
 
+def test_what_was_written_of_a_window_and_is_not_there_any_more_is_found(lake: Lake) -> None:
+    lake.write("m", "t", _rows({day: [day] for day in range(5)}), _window(0, 4))
+    assert lake.replaced("m", "t", _window(0, 4)) == []
+    first = lake.snapshot("m", "t")
+    lake.write("m", "t", _rows({1: [10], 3: [30]}), _window(1), also=["2013-03-04"])
+    second = lake.snapshot("m", "t")
+    assert lake.replaced("m", "t", _window(0, 4)) == [(first, _window(1, 3))]
+    assert lake.replaced("m", "t", _window(2)) == []
+    lake.write("m", "t", _rows({}), _window(3))
+    assert lake.replaced("m", "t", _window(2, 4))[:2] == [(first, _window(3)), (second, _window(3))]
+    assert _values(lake, _window(3), second) == [30]
+
+
 def test_a_partly_rewritten_window_is_not_taken_for_what_is_there(lake: Lake) -> None:
     lake.write("m", "t", _rows({0: [1], 1: [2]}), _window(0, 1))
     lake.write("m", "t", _rows({1: [5]}), _window(1))

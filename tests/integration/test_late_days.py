@@ -191,3 +191,58 @@ def test_read_only_what_is_needed(gap: Settings) -> None:
     rows = get_lake().read(MODEL, "route_history", columns=["ds"])
     assert pc.max(rows["ds"]).as_py() == "2013-01-26"
     assert manifest.output("route_history").rows < rows.num_rows
+
+
+def rename(window: Window, carriers: dict[str, str]) -> None:
+    """Publish flights of other carriers."""
+    lake = get_lake()
+    rows = lake.read(MODEL, "flights", window)
+    names = pa.array([carriers.get(name, name) for name in rows["carrier"].to_pylist()])
+    lake.write(MODEL, "flights", rows.set_column(rows.column_names.index("carrier"), "carrier", names), window)
+
+
+@pytest.fixture
+def corrected(gap: Settings) -> Window:
+    """The last day first said that HA flew, which had ceased a week before, and XX, which nobody knows."""
+    last, whole = day("2013-01-26"), Window(start=BEFORE.start, end=AFTER.end)
+    rename(whole, {"HA": "AA"})
+    rename(day("2013-01-19"), {"F9": "HA"})  # the only day it flew: it has rows until the 25th
+    run("build_features", whole)
+    rename(last, {"UA": "XX", "B6": "HA"})
+    run("build_features", last)
+    run("materialize", whole)
+    assert online("carrier_history", "XX") is not None
+    rename(last, {"XX": "UA", "HA": "B6"})
+    return last
+
+
+def test_a_key_that_a_corrected_day_has_no_more_is_served_as_it_was_before(corrected: Window) -> None:
+    run("build_features", corrected)
+    assert run("materialize", corrected).status is Status.OK
+    rates = get_lake().read(MODEL, "carrier_history").to_pandas().set_index(["ds", "carrier"])["carrier_late_rate"]
+    assert online("carrier_history", "XX") is None
+    assert ("2013-01-26", "HA") not in rates
+    assert online("carrier_history", "HA") == rates["2013-01-25", "HA"]
+    for name in ("UA", "B6"):
+        assert online("carrier_history", name) == rates["2013-01-26", name]
+
+
+def test_what_is_older_than_the_ttl_is_not_served_again(corrected: Window) -> None:
+    week = Window(start=date(2013, 1, 19), end=corrected.end)
+    rename(day("2013-01-19"), {"HA": "F9"})
+    run("build_features", week)
+    assert run("materialize", week).status is Status.OK
+    assert online("carrier_history", "HA") is None
+
+
+def test_the_keys_of_a_day_that_is_emptied_are_served_as_they_were_before(corrected: Window) -> None:
+    lake = get_lake()
+    for table in ("flights", "weather"):
+        lake.write(MODEL, table, lake.read(MODEL, table, corrected).slice(0, 0), corrected)
+    run("build_features", corrected)
+    assert run("materialize", corrected).status is Status.OK
+    before = lake.read(MODEL, "carrier_history", day("2013-01-25")).to_pandas().set_index("carrier")
+    assert {name: online("carrier_history", name) for name in ("UA", "HA", "XX")} == {
+        **before["carrier_late_rate"][["UA", "HA"]].to_dict(),
+        "XX": None,
+    }

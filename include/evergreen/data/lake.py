@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from datetime import date, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
 
 __all__ = ["NO_SNAPSHOT", "PARTITION", "Lake", "content_digest", "get_lake", "in_window", "scan"]
 
@@ -145,6 +147,18 @@ class Lake:
             return []
         return partitions_of(self.load(model, table), snapshot)
 
+    def replaced(self, model: str, table: str, window: Window) -> list[tuple[str, Window]]:
+        """Return the snapshots that wrote days of a window which have been written anew since, and where these lie."""
+        target = self.load(model, table)
+        current = {day: snapshot for day, _, snapshot in partitions_of(target)}
+        found = []
+        for snapshot in target.snapshots():
+            version = str(snapshot.snapshot_id)
+            days = [day for day in _days_written(snapshot, window) if current.get(str(day)) != version]
+            if days:
+                found.append((version, Window(start=days[0], end=days[-1])))
+        return found
+
     def snapshot(self, model: str, table: str) -> str:
         """Return the current snapshot id of a table, ``"0"`` when it has never held a row."""
         return current_snapshot_of(self.load(model, table))
@@ -220,6 +234,18 @@ def get_lake() -> Lake:
 
 def _named(window: Window, also: Collection[str]) -> str:
     return " and ".join([str(window), *sorted(also)])
+
+
+def _days_written(snapshot: Snapshot, window: Window) -> list[date]:
+    """Return the days of a window that a snapshot wrote, as `_named` says; those that it only deleted do not count."""
+    from pyiceberg.table.snapshots import Operation
+
+    if snapshot.summary is None or snapshot.summary.operation is Operation.DELETE:
+        return []
+    span, *also = snapshot.summary.additional_properties.get(f"{_PREFIX}window", "..").split(" and ")
+    start, _, end = span.partition("..")
+    days = (window.start + timedelta(days=offset) for offset in range(window.days))
+    return [day for day in days if start <= str(day) <= end or str(day) in also]
 
 
 def _already_there(table: Table, window: Window, also: Collection[str], digest: str, rows: int) -> str | None:

@@ -7,6 +7,7 @@ that disagrees with a plain merge.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import DataError, TemporaryError, Window
@@ -27,7 +28,8 @@ def materialize(spec: ModelSpec, window: Window) -> dict[str, int]:
     """Bring the online store up to date with the window's feature rows; returns the keys written, by view.
 
     A key that has newer rows in the lake than the window keeps its newest: filling in an old day never takes the
-    online store back in time.
+    online store back in time. A key that the window had once, and has not any more since a day of it was corrected,
+    gets what it had before, or nulls.
 
     Raises
     ------
@@ -35,18 +37,22 @@ def materialize(spec: ModelSpec, window: Window) -> dict[str, int]:
         If the online store does not return what the lake has.
     """
     store = get_feature_store()
+    from feast.infra.provider import get_provider
+
     written = {}
     with exclusive(f"feast materialize {spec.name}"):
         for view in spec.features.views:
-            latest = _latest(spec, view, window)
-            if latest.empty:
-                written[view.name] = 0
-                continue
-            start, end = latest[EVENT_TIMESTAMP].min(), latest[EVENT_TIMESTAMP].max()
+            registered, latest = store.get_feature_view(feast_name(spec, view)), _latest(spec, view, window)
+            gone = _gone(spec, view, window, latest, registered.ttl)
             with quiet():
-                store.materialize(start.to_pydatetime(), end.to_pydatetime(), [feast_name(spec, view)])
-            _check_online(store, spec, view, latest)
-            written[view.name] = len(latest)
+                if len(latest):
+                    start, end = latest[EVENT_TIMESTAMP].min(), latest[EVENT_TIMESTAMP].max()
+                    store.materialize(start.to_pydatetime(), end.to_pydatetime(), [registered.name])
+                if len(gone):  # not by store.write_to_online_store: it drops a frame of nothing but nulls
+                    get_provider(store.config).ingest_df(registered, gone)
+            for rows in (latest, gone):
+                _check_online(store, spec, view, rows)
+            written[view.name] = len(latest) + len(gone)
     return written
 
 
@@ -62,8 +68,38 @@ def _latest(spec: ModelSpec, view: FeatureView, window: Window) -> pd.DataFrame:
     return newest.merge(inside, on=keys).reset_index(drop=True)
 
 
+def _gone(
+    spec: ModelSpec, view: FeatureView, window: Window, latest: pd.DataFrame, ttl: timedelta | None
+) -> pd.DataFrame:
+    """Return the row to serve of every key whose rows in the window are gone; Feast keeps what it has until told else.
+
+    It is the key's newest row that is left, unless that was too old (``ttl``) when the window began; else nulls.
+    """
+    import pandas as pd
+    from pyiceberg.expressions import And, In
+
+    from evergreen.features.feast_lake import between
+
+    lake, keys = get_lake(), list(view.entities)
+    had = [latest.iloc[:0][keys]]
+    for snapshot, days in lake.replaced(spec.name, view.name, window):
+        had.append(lake.read(spec.name, view.name, days, snapshot, keys).to_pandas())
+    lost = pd.concat(had).drop_duplicates().merge(latest[keys], on=keys, how="left", indicator=True)
+    lost = lost.loc[lost["_merge"] == "left_only", keys]
+    if lost.empty:
+        return latest.iloc[:0]
+    began = pd.Timestamp(window.start, tz="UTC")
+    of_interest = And(between(EVENT_TIMESTAMP, began - ttl if ttl else None, None), In(keys[0], set(lost[keys[0]])))
+    rows = scan(lake.load(spec.name, view.name), of_interest, columns=[*keys, EVENT_TIMESTAMP, *view.features])
+    newest = rows.to_pandas().sort_values(EVENT_TIMESTAMP, kind="stable").drop_duplicates(keys, keep="last")
+    gone = lost.merge(newest, on=keys, how="left")
+    return gone.assign(**{EVENT_TIMESTAMP: gone[EVENT_TIMESTAMP].fillna(began)})
+
+
 def _check_online(store: FeatureStore, spec: ModelSpec, view: FeatureView, latest: pd.DataFrame) -> None:
     """Compare the online store with the lake for up to 50 keys, spread over all of them."""
+    if latest.empty:
+        return
     sample = latest.iloc[:: max(1, len(latest) // _SPOT_CHECKS)]
     name = feast_name(spec, view)
     found = store.get_online_features(
