@@ -48,6 +48,15 @@ def test_a_write_replaces_its_partitions_and_no_others(lake: Lake) -> None:
     assert lake.partitions("m", "t") == [("2013-03-01", 2), ("2013-03-02", 2)]
 
 
+def test_days_are_read_in_their_order_and_their_rows_as_they_were_written(lake: Lake) -> None:
+    for day in (2, 0, 3, 1):
+        lake.write("m", "t", _rows({day: [10 * day + 2, 10 * day, 10 * day + 1]}), _window(day))
+    written = _rows({day: [10 * day + 2, 10 * day, 10 * day + 1] for day in range(4)})
+    assert content_digest(lake.read("m", "t")) == content_digest(written)
+    assert lake.read("m", "t", columns=["value"])["value"].to_pylist() == written["value"].to_pylist()
+    assert lake.read("m", "t", columns=["value"]).column_names == ["value"]
+
+
 def test_a_window_write_empties_the_days_it_has_no_rows_for(lake: Lake) -> None:
     lake.write("m", "t", _rows({0: [1], 1: [2], 2: [3]}), _window(0, 2))
     lake.write("m", "t", _rows({0: [9]}), _window(0, 1))

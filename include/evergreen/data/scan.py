@@ -32,7 +32,9 @@ def in_window(window: Window | None) -> BooleanExpression:
 def scan(
     table: Table, rows: BooleanExpression, snapshot: str | None = None, columns: Iterable[str] | None = None
 ) -> pa.Table:
-    """Read the rows of an Iceberg table that match a filter, in a stable order of columns and types.
+    """Read the rows of an Iceberg table that match a filter, the oldest partition first.
+
+    Columns and their types have a stable order too: what is computed from the same rows has the same digest.
 
     Raises
     ------
@@ -49,7 +51,9 @@ def scan(
     if snapshot is not None and table.snapshot_by_id(int(snapshot)) is None:
         raise DataError(f"{name}: there is no snapshot {snapshot}.", "It was expired, or belongs to another table.")
     with lake_errors(f"the table {name}"):
-        found = table.scan(rows, tuple(wanted), snapshot_id=int(snapshot) if snapshot else None).to_arrow()
+        read = tuple(dict.fromkeys([*wanted, PARTITION]))
+        found = table.scan(rows, read, snapshot_id=int(snapshot) if snapshot else None).to_arrow()
+    found = found.sort_by(PARTITION)  # a stable sort; files lie in the order in which threads have written them
     return found.select(wanted).cast(plain(found.select(wanted).schema))
 
 
