@@ -33,7 +33,7 @@ from evergreen.training import private_ray, ray_training
 
 if without == "lean trainer":
 
-    def trainer():
+    def trainer(*, alone):
         from ray.train.torch import TorchTrainer
 
         return TorchTrainer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,28 @@ from evergreen.training.ray_training import train
 trained = train(load_model("small_binary"), training_rows("binary"), "checkpoints/cluster", sys.argv[2])
 print("epochs:", len(trained.history))
 """
+ENDLESS = """
+import os
+import time
+from pathlib import Path
+
+import torch
+
+
+class Network(torch.nn.Module):
+    def __init__(self, inputs):
+        super().__init__()
+        self.layer = torch.nn.Linear(inputs, 1)
+
+    def forward(self, numeric, categorical):
+        (Path({folder!r}) / str(os.getpid())).touch()
+        time.sleep(3)
+        return self.layer(numeric)
+
+
+def build(schema):
+    return Network(len(schema["numeric"]))
+"""
 
 OF_THE_CLUSTER = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::_AutoscalingCoordinatorActor")
 """What no job owns: Ray's agents, waiting workers, and an actor that Ray Data keeps, one for each cluster."""
@@ -57,6 +80,11 @@ class RayCluster:
             if title.startswith("ray::") and not title.startswith(OF_THE_CLUSTER):
                 found.append(title.strip())
         return found
+
+    def training(self, folder: Path) -> list[psutil.Process]:
+        """Return the cluster's processes that have left their number in a folder."""
+        pids = {int(path.name) for path in folder.iterdir()}
+        return [one for one in psutil.Process(self.process.pid).children(recursive=True) if one.pid in pids]
 
     def free(self) -> dict[str, float]:
         """Return the resources nobody holds."""
@@ -137,3 +165,25 @@ def test_a_training_runs_on_the_cluster_and_leaves_it_as_it_was(cluster: RayClus
     assert "epochs: 3" in output
     wait_for(lambda: not cluster.workers(), cluster.process)
     assert cluster.free()["CPU"] == 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_driver_that_is_ended_takes_its_training_with_it(
+    cluster: RayCluster, tmp_path: Path, how: signal.Signals
+) -> None:
+    write_model(tmp_path / "models", "binary", workers=2)
+    training = tmp_path / "training"
+    training.mkdir()
+    (tmp_path / "models" / "small_binary" / "network.py").write_text(ENDLESS.format(folder=str(training)))
+    driver = cluster.driver(f"ended-by-{how.name}", tmp_path / "models")
+    try:
+        wait_for(lambda: len(cluster.training(training)) == 2, driver)
+        workers = cluster.training(training)
+        driver.send_signal(how)
+        driver.wait(60)
+        wait_for(lambda: not any(worker.is_running() for worker in workers), cluster.process)
+        wait_for(lambda: not cluster.workers(), cluster.process)
+        assert cluster.free()["CPU"] == 2
+    finally:
+        driver.kill()
+        driver.communicate()

@@ -70,12 +70,18 @@ def private_ray(workers: int) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def lean_trainer() -> type[Any]:
-    """Return a TorchTrainer without three of Ray Train's helper processes.
+def lean_trainer(*, alone: bool) -> type[Any]:
+    """Return a TorchTrainer without helper processes of Ray Train, each a Python process that imports Ray.
 
-    One frees the placement group of a controller that died, one serves Ray Data, and one asks an autoscaler for nodes,
-    which the workers wait for: a Ray of one machine that ends with the step needs none of them. Each is a Python
-    process that imports Ray. docs/performance.md has what they cost.
+    None of ours needs the one that serves Ray Data, nor the one that frees the placement group of a controller that
+    died: the group goes with its job, while that process would stay in the cluster for ever (it ends itself from a
+    thread, which ends the thread). docs/performance.md has what they cost.
+
+    Parameters
+    ----------
+    alone
+        Whether Ray is one machine that ends with the step: its workers need not wait until an autoscaler has been
+        asked for nodes either.
     """
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
@@ -95,9 +101,9 @@ def lean_trainer() -> type[Any]:
             return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unneeded)]
 
         def _initialize_and_run_controller(self, **options: Any) -> Any:
-            return super()._initialize_and_run_controller(
-                **{**options, "scaling_policy": OneMachine(self.scaling_config)}
-            )
+            if alone:
+                options["scaling_policy"] = OneMachine(self.scaling_config)
+            return super()._initialize_and_run_controller(**options)
 
     return LeanTrainer
 

@@ -105,14 +105,13 @@ def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | N
     import ray
     import torch
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
 
     file, _, function = spec.training.network.partition(":")
     filesystem, path = _storage(key)
     workers = spec.training.workers
     use_gpu = torch.cuda.device_count() >= workers if private else spec.resources.training == "gpu"
     shared = [ray.put(part) for part in (data.numeric, data.categorical, data.target)]
-    trainer = (lean_trainer() if private else TorchTrainer)(
+    trainer = lean_trainer(alone=private is not None)(
         _train_loop,
         train_loop_config={
             **spec.training.model_dump(),
