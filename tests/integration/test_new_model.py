@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from sqlalchemy import NullPool, create_engine, inspect
 
 from documented import run_cli
 from evergreen.catalog import load_model
@@ -23,10 +24,11 @@ pytestmark = pytest.mark.integration
 
 PAGE = (PROJECT_ROOT / "docs/models.md").read_text(encoding="utf-8")
 GUIDE = PAGE[PAGE.index("## Add a model in ten minutes") : PAGE.index("## What you write")]
+REMOVAL = PAGE[PAGE.index("## Rename or remove a model") : PAGE.index("## Every field of model.yaml")]
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, flags=re.M | re.S)
+def _blocks(language: str, text: str = GUIDE) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
 
 
 @pytest.fixture
@@ -68,6 +70,7 @@ def test_the_guide_works_to_the_letter(
     )
     assert "returns: ok" in run_cli(shlex.split(check[0]), monkeypatch, capsys)
     _check_tables()
+    _remove(project, monkeypatch, capsys)
 
 
 def _check_tables() -> None:
@@ -88,3 +91,19 @@ def _check_tables() -> None:
     assert online.to_dict()["amount_mean"] == [39.9, None]
     spec = load_model("returns")
     assert (spec.owner, spec.team, spec.schedule.start) == ("anna", "webshop", date(2024, 1, 1))
+
+
+def _remove(project: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Remove the model as the page says; what stays is what the page says."""
+    shutil.rmtree(project.models_dir / "returns")
+    (project.feature_repo / "returns.py").unlink()
+    monkeypatch.chdir(project.state_dir)  # Feast's command line goes elsewhere
+    apply, history = _blocks("console", REMOVAL)[0].splitlines()
+    assert "Removing infrastructure for returns_history" in run_cli(shlex.split(apply), monkeypatch, capsys)
+    engine = create_engine(project.database("online"), poolclass=NullPool)
+    assert not [table for table in inspect(engine).get_table_names() if "returns" in table]
+    assert "No decisions yet" in run_cli(shlex.split(history), monkeypatch, capsys)
+    assert len(get_lake().catalog.list_tables("returns")) == 5
+    exec(_blocks("python", REMOVAL)[0])
+    assert ("returns",) not in get_lake().catalog.list_namespaces()
+    assert not [path for path in Path(project.lake_root).rglob("*") if path.is_file()]
