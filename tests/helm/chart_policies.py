@@ -154,6 +154,7 @@ def unhealthy(found: list[Object]) -> list[str]:
     budgets = [
         (one["metadata"]["namespace"], one["spec"]["selector"]["matchLabels"])
         for one in of_kind(found, "PodDisruptionBudget")
+        if one["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow"  # else broken pods keep their node
     ]
     return wrong + [
         f"{label(pod)}: no PodDisruptionBudget"

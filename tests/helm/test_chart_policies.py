@@ -70,6 +70,10 @@ def _open_default(found: list[Object]) -> None:
             one["spec"]["egress"].append({})
 
 
+def _stubborn(found: list[Object]) -> None:
+    del pick(found, "PodDisruptionBudget", "evergreen-scheduler")["spec"]["unhealthyPodEvictionPolicy"]
+
+
 def _unclaimed(found: list[Object]) -> None:
     del pick(found, "StatefulSet", "evergreen-postgres")["spec"]["volumeClaimTemplates"]
 
@@ -97,6 +101,7 @@ DEFECTS: list[tuple[Callable[[list[Object]], list[str]], Change]] = [
     (policies.floating_images, _setting("container.image", "registry:5000/evergreen/airflow")),
     (policies.unhealthy, _setting("container.livenessProbe", None)),
     (policies.unhealthy, _without("PodDisruptionBudget", "evergreen-scheduler")),
+    (policies.unhealthy, _stubborn),
     (policies.uncovered, _without("NetworkPolicy", "evergreen-scheduler")),
     (policies.uncovered, _open_default),
     (policies.unmounted, lambda found: _pod(found)["volumes"].pop()),

@@ -290,6 +290,7 @@ metadata:
   {{- include "evergreen.metadata" . | nindent 2 }}
 spec:
   maxUnavailable: 1
+  unhealthyPodEvictionPolicy: AlwaysAllow  # pods that are not ready serve nobody, and would keep their node from being drained
   selector:
     matchLabels:
       {{- include "evergreen.labels" . | nindent 6 }}
