@@ -221,6 +221,8 @@ def _load(*files: Path) -> Settings:
         return Settings(_env_file=files)
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: {error.strerror}.", "Is it another user's?") from error
+    except UnicodeDecodeError as error:  # its traceback would hold the file
+        raise ConfigurationError(f"{files[-1]}: not UTF-8: byte {error.start} is wrong.", "Save it as UTF-8.") from None
     except ValidationError as error:
         lines = [
             f"EVERGREEN_{'_'.join(str(part) for part in item['loc']).upper()}={item['input']!r}: {item['msg']}."

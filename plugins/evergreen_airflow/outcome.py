@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from evergreen.contract import (
     failure_class_of,
 )
 from evergreen.store import ArtifactStore, read_manifest
+
+log = logging.getLogger(__name__)
 
 _SIGNALLED = frozenset({129, 130, 143})
 """Ended by SIGHUP, SIGINT or SIGTERM: someone else's decision, e.g. a node that is drained."""
@@ -137,8 +140,15 @@ class Attempts:
 
     def ran_out_of_memory(self) -> bool:
         """Tell whether an earlier attempt did."""
-        entries = (self.store.read(key) for key in self.store.keys(f"{self.run.key}/attempts/"))
-        return any(json.loads(entry)["failure_class"] == FailureClass.OUT_OF_MEMORY for entry in entries if entry)
+        return any(map(self._was_out_of_memory, self.store.keys(f"{self.run.key}/attempts/")))
+
+    def _was_out_of_memory(self, key: str) -> bool:
+        try:
+            entry = json.loads(self.store.read(key) or "{}")
+            return bool(entry.get("failure_class") == FailureClass.OUT_OF_MEMORY)
+        except (AttributeError, ValueError):  # a damaged record must not hide how this attempt ended
+            log.warning("%s: not the record of an attempt; it is left out", self.store.uri(key))
+            return False
 
 
 def airflow_error(error: StepError, *, larger_profile_left: bool = False) -> AirflowException:

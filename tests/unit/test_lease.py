@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.contract import ConfigurationError, RunIdentity, TemporaryError
+from evergreen.contract import ConfigurationError, RunIdentity, StepError, TemporaryError
 from evergreen.lease import LEASE, Lease, free
 from evergreen.store import LocalStore
 from lease_kit import assert_one_process_at_a_time, wait_for
@@ -133,6 +133,16 @@ def test_a_file_that_is_no_lease_is_named(store: LocalStore, content: bytes) -> 
     assert "\n" not in str(caught.value)
     free(store, RUN, "1-a")  # who only clears up behind a step has something else to report
     assert store.read(KEY) == content
+
+
+def test_a_store_that_does_not_answer_hides_no_failure_of_the_step_that_ended(store: LocalStore) -> None:
+    lease(store)._take()
+    taken = store.read(KEY) or b""
+    (store.root / ".partial" / "lock").mkdir()
+    with pytest.raises(StepError):
+        store.replace(KEY, taken, b"")
+    free(store, RUN, "1-a")
+    assert store.read(KEY) == taken
 
 
 def test_a_lease_of_another_version_counts(store: LocalStore) -> None:

@@ -195,6 +195,14 @@ def test_a_misspelt_setting_is_told_without_its_value(
     assert "hunter2" not in in_environment + in_file
 
 
+def test_a_file_that_is_not_utf_8_is_named_and_not_quoted(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"EVERGREEN_AIRFLOW_PASSWORD=hunter2\xe9\n")
+    assert list(misspelt()) == []
+    with pytest.raises(ConfigurationError, match=r"\.env: not UTF-8: byte 34 is wrong\. Save it as UTF-8") as caught:
+        get_settings()
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_what_is_no_mistake_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings, the project's own variables, what Kubernetes adds for a Service evergreen-mlflow, and others'."""
     for name in ("EVERGREEN_RUNTIME", "evergreen_namespace", *(f"EVERGREEN_{name}" for name in NO_SETTINGS)):

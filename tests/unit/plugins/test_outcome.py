@@ -113,6 +113,15 @@ def test_attempts_are_remembered(tmp_path: Path) -> None:
     assert (tmp_path / "runs/d/r/t/attempts/2.json").is_file()
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b"1", b"{}", b"\xff"])
+def test_a_damaged_record_of_an_attempt_hides_no_failure(tmp_path: Path, content: bytes) -> None:
+    attempts = Attempts(LocalStore(tmp_path), RUN)
+    attempts.store.write(f"{RUN.key}/attempts/1.json", content)
+    assert not attempts.ran_out_of_memory()
+    attempts.record(2, "2-b", "small", StepFailed(FailureClass.OUT_OF_MEMORY, "too much"))
+    assert attempts.ran_out_of_memory()
+
+
 def test_unreadable_manifest_is_the_steps_defect(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.write(f"{RUN.key}/result.json", b"{}")
