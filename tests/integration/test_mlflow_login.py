@@ -83,6 +83,27 @@ def test_a_step_with_a_wrong_password_fails_as_configuration(login: pytest.Monke
     assert "wrong" not in failed.message.replace("wrong or missing", "")
 
 
+def test_the_steps_need_no_administrator(login: pytest.MonkeyPatch, guarded: str) -> None:
+    """In a cluster they have a user of their own, from the first champion on."""
+    import mlflow
+    from mlflow.server import get_app_client
+
+    registry.connect()
+    get_app_client("basic-auth", guarded).create_user("evergreen-steps", "steps-password-of-a-test")
+    login.setenv("MLFLOW_TRACKING_USERNAME", "evergreen-steps")
+    login.setenv("MLFLOW_TRACKING_PASSWORD", "steps-password-of-a-test")
+    assert registry.by_alias("of_the_steps", "champion") is None
+    assert registry.by_run("of_the_steps", "0" * 32) is None
+    run = start_run("of_the_steps", "one", "key", {}, {})
+    with mlflow.start_run(run_id=run):
+        mlflow.pyfunc.log_model(name="model", python_model=lambda model_input: model_input, pip_requirements=[])
+    version = registry.register("of_the_steps", "a model", run, {"replaced": "0"})
+    assert registry.by_alias("of_the_steps", "champion") is None
+    registry.set_alias(version, "champion")
+    assert registry.by_alias("of_the_steps", "champion") == registry.by_run("of_the_steps", run) == version
+    assert registry.load("models:/of_the_steps/1").predict([1]) == [1]
+
+
 def test_too_few_rights_are_configuration(login: pytest.MonkeyPatch, guarded: str) -> None:
     from mlflow.server import get_app_client
 

@@ -131,12 +131,13 @@ def by_alias(model: str, alias: str) -> Version | None:
     client = connect()
     with mlflow_errors():
         try:
-            return _version(client.get_model_version_by_alias(model, alias))
+            # not get_model_version_by_alias: who is no administrator is forbidden to ask it about an unknown model
+            number = client.get_registered_model(model).aliases.get(alias)
         except MlflowException as error:
-            # an unknown alias is INVALID_PARAMETER_VALUE, an unknown model RESOURCE_DOES_NOT_EXIST
-            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
+        return None if number is None else _version(client.get_model_version(model, number))
 
 
 def by_run(model: str, run_id: str) -> Version | None:
