@@ -38,6 +38,8 @@ _RAY_LOGIN = (
     "RAY_USE_TLS",
 )
 """How a Ray cluster is logged in to: files and switches. The token itself is a secret."""
+_AWS_SECRETS = ("KEY", "SECRET", "TOKEN")
+"""Parts of the names of AWS variables that are secrets. A region is none: logs would show stars in its place."""
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -54,19 +56,26 @@ def step_config(settings: Settings) -> dict[str, str]:
         "NO_PROXY": without_proxy(os.environ),
         "RAY_TRAIN_V2_ENABLED": "1",
         **_of_this_shell(_RAY_LOGIN, settings.ray_address != "local"),
+        **_aws(settings, secret=False),
         **public,
     }
 
 
 def step_secrets(settings: Settings, database_url: str, credentials: Credentials) -> dict[str, str]:
     """Return the secret half; with it the keys to S3 and to a Ray cluster, where the project uses these."""
-    on_s3 = any(root.startswith("s3://") for root in (settings.artifact_root, settings.lake_root))
     return {
-        **{name: value for name, value in os.environ.items() if on_s3 and name.startswith("AWS_")},
+        **_aws(settings, secret=True),
         **_of_this_shell(["RAY_AUTH_TOKEN"], settings.ray_address != "local"),
         "EVERGREEN_DATABASE_URL": database_url,
         **_mlflow_login(settings, credentials),
     }
+
+
+def _aws(settings: Settings, *, secret: bool) -> dict[str, str]:
+    """Return this shell's secret or public AWS variables, if anything is kept on S3."""
+    on_s3 = any(root.startswith("s3://") for root in (settings.artifact_root, settings.lake_root))
+    found = {name: value for name, value in os.environ.items() if on_s3 and name.startswith("AWS_")}
+    return {name: value for name, value in found.items() if any(part in name for part in _AWS_SECRETS) is secret}
 
 
 def _mlflow_login(settings: Settings, credentials: Credentials) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import traceback
 from pathlib import Path
 
@@ -53,12 +54,18 @@ def test_both_halves_are_private_files_settings_can_read(user: Settings) -> None
 def test_steps_get_the_keys_to_s3_only_where_something_lies_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: str | None, told: bool
 ) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    secret = {"AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_ACCESS_KEY_ID": "key", "AWS_SESSION_TOKEN": "token"}
+    public = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": "https://s3.example.com"}
+    for name, value in {**secret, **public}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("EVERGREEN_STATE_DIR", str(tmp_path))
     if root:
         monkeypatch.setenv("EVERGREEN_LAKE_ROOT", root)
-    secrets = environment.step_secrets(Settings(), URL, Credentials())
-    assert (secrets.get("AWS_SECRET_ACCESS_KEY") == "s3cret") is told
+    found = environment.step_secrets(Settings(), URL, Credentials()), environment.step_config(Settings())
+    of_aws = [{name: value for name, value in half.items() if name.startswith("AWS_")} for half in found]
+    assert of_aws == ([secret, public] if told else [{}, {}])
 
 
 @pytest.mark.parametrize(("address", "told"), [("ray://ray.example.com:10001", True), ("local", False)])
