@@ -10,7 +10,15 @@ from typing import Annotated, cast
 import typer
 from pydantic import JsonValue
 
-from evergreen.contract import EXIT_CODES, ConfigurationError, RunIdentity, StepError, TemporaryError, Window
+from evergreen.contract import (
+    EXIT_CODES,
+    ConfigurationError,
+    FailureClass,
+    RunIdentity,
+    StepError,
+    TemporaryError,
+    Window,
+)
 from evergreen.spec import Task
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -29,6 +37,11 @@ def main() -> None:
     except StepError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(EXIT_CODES[error.failure_class])
+    except ModuleNotFoundError as error:  # Airflow's image has the command, but not the libraries of the steps
+        if str(error.name).startswith("evergreen"):
+            raise
+        sys.stderr.write(f"error: {error.name} is not installed here. Run this where steps run: in the step image.\n")
+        sys.exit(EXIT_CODES[FailureClass.CONFIGURATION])
 
 
 def _day(value: str, option: str) -> date:

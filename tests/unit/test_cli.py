@@ -157,6 +157,24 @@ def test_feast_s_commands_need_one(
     assert "EVERGREEN_DATABASE_URL is not set" in err
 
 
+@pytest.mark.parametrize(
+    ("missing", "code", "told"),
+    [
+        ("pyiceberg", 78, "error: pyiceberg.catalog is not installed here. Run this where steps run: in the step image.\n"),
+        ("evergreen.data.lake", 1, "Traceback"),  # a module of our own that is missing is a defect
+    ],
+)
+def test_a_command_that_needs_the_steps_libraries_says_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, missing: str, code: int, told: str
+) -> None:
+    monkeypatch.setenv("EVERGREEN_DATABASE_URL", "postgresql://nobody@127.0.0.1:1")
+    lacking = f"import sys; sys.modules[{missing!r}] = None; from evergreen.cli import main; main()"
+    command = [sys.executable, "-c", lacking, "partitions", "flight_delay"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith(told)
+
+
 def test_models_are_listed(evergreen: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = evergreen("models", "list")
     assert code == 0
