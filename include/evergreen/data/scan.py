@@ -41,6 +41,8 @@ def scan(
     DataError
         If there is no such column or snapshot.
     """
+    import pyarrow as pa
+
     name = ".".join(table.name())
     known = table.schema().column_names
     wanted = list(columns) if columns is not None else known
@@ -53,8 +55,12 @@ def scan(
     with lake_errors(f"the table {name}"):
         read = tuple(dict.fromkeys([*wanted, PARTITION]))
         found = table.scan(rows, read, snapshot_id=int(snapshot) if snapshot else None).to_arrow()
-    found = found.sort_by(PARTITION)  # a stable sort; files lie in the order in which threads have written them
-    return found.select(wanted).cast(plain(found.select(wanted).schema))
+    # threads write the files of a window in any order; each holds rows of one partition, and so does each batch
+    batches = sorted(
+        (batch for batch in found.to_batches() if len(batch)), key=lambda batch: batch[PARTITION][0].as_py()
+    )
+    ordered = pa.Table.from_batches(batches, found.schema).select(wanted)
+    return ordered.cast(plain(ordered.schema))
 
 
 def partitions_of(table: Table, snapshot: str | None = None) -> list[tuple[str, int, str]]:
