@@ -26,7 +26,10 @@ def stranger(postgres_url: str) -> Iterator[URL]:
     for make in ("ROLE {} LOGIN", "TABLE {} (i int)", "DATABASE {}"):
         execute(engine, f"CREATE {make.format(STRANGER)}")
     execute(engine, f"REVOKE CONNECT ON DATABASE {STRANGER} FROM PUBLIC")
+    # other tests make the schema anew, without the right that a new database gives to everybody
+    execute(engine, f"GRANT USAGE ON SCHEMA public TO {STRANGER}")
     yield url.set(username=STRANGER)
+    execute(engine, f"DROP OWNED BY {STRANGER}")
     for made in ("DATABASE", "TABLE", "ROLE"):
         execute(engine, f"DROP {made} {STRANGER}")
 
