@@ -160,7 +160,7 @@ def test_feast_s_commands_need_one(
 @pytest.mark.parametrize(
     ("missing", "code", "told"),
     [
-        ("pyiceberg", 78, "error: pyiceberg.catalog is not installed here. Run this where steps run: in the step image.\n"),
+        ("pyiceberg", 78, "error: pyiceberg.catalog is not installed here. Run this where steps run"),
         ("evergreen.data.lake", 1, "Traceback"),  # a module of our own that is missing is a defect
     ],
 )
