@@ -209,9 +209,7 @@ def test_forked_step_sees_what_a_process_of_its_own_would_see(kit: Kit, service:
         seen["arguments"] = [argument for argument in seen["arguments"] if not argument.startswith("--run-id")]
         assert seen["temporary"] == seen["folder"] == seen["path"][0]
     added = warm["variables"].keys() - cold["variables"].keys()
-    assert {
-        name for name in added if not name.startswith(("PROMETHEUS_MULTIPROC", "MLFLOW_", "KMP_", "TORCH"))
-    } == set()
+    assert {name for name in added if not name.startswith(SET_BY_IMPORTS)} == set()
     assert {name: warm["variables"][name] for name in cold["variables"]} == cold["variables"]
     for name in ("arguments", "main", "group", "input"):
         assert warm[name] == cold[name], name
