@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
 import pytest
-from chart_rendering import PLATFORM, STEPS, Object, objects, of_kind, pick
+from chart_rendering import EXTERNAL, PLATFORM, STEPS, TRIAL, Object, label, objects, of_kind, parse, pick, render
 
 OUTSIDE = "203.0.113.7"
 
@@ -49,14 +50,27 @@ def _policies(case: str) -> tuple[Object, ...]:
 
 def allowed(case: str, source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
     """Return whether both ends' policies let a connection pass."""
+    return passes(_policies(case), source, target, port, protocol)
+
+
+def passes(policies: Iterable[Object], source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
+    """Return whether these policies let a connection pass, at both ends."""
     ends = (("Egress", "egress", "to", source, target), ("Ingress", "ingress", "from", target, source))
-    return all(_lets(case, *end, port=port, protocol=protocol) for end in ends)
+    return all(_lets(policies, *end, port=port, protocol=protocol) for end in ends)
 
 
 def _lets(
-    case: str, kind: str, section: str, direction: str, subject: Peer, other: Peer, *, port: int, protocol: str
+    policies: Iterable[Object],
+    kind: str,
+    section: str,
+    direction: str,
+    subject: Peer,
+    other: Peer,
+    *,
+    port: int,
+    protocol: str,
 ) -> bool:
-    selecting = [one for one in _policies(case) if kind in one["spec"]["policyTypes"] and _selects(one, subject)]
+    selecting = [one for one in policies if kind in one["spec"]["policyTypes"] and _selects(one, subject)]
     return not selecting or any(
         _is_peer(rule.get(direction), other) and _has_port(rule.get("ports"), port, protocol)
         for one in selecting
@@ -212,3 +226,44 @@ def test_cilium_lets_exactly_those_reach_the_kubernetes_api_who_may() -> None:
     assert selected == {name for name in (*AIRFLOW, "mlflow") if allowed("everything", platform(name), WORLD, 6443)}
     assert selected == {"scheduler", "triggerer"}
     assert not of_kind(objects("production"), "CiliumNetworkPolicy")
+
+
+def _during_an_upgrade(wrong: Object, right: Object) -> list[Object]:
+    """Return the policies while the bootstrap of an upgrade runs: its hooks, and all else of the revision before."""
+    before, after = (
+        {label(one): one for one in of_kind(parse(render({**EXTERNAL, "networkPolicies": values})), "NetworkPolicy")}
+        for values in (wrong, right)
+    )
+    hooks = {
+        name: one
+        for name, one in after.items()
+        if "pre-upgrade" in one["metadata"].get("annotations", {}).get("helm.sh/hook", "")
+    }
+    return list({**before, **hooks}.values())
+
+
+WRONG: Object = {"databaseCidrs": ["192.0.2.0/24"], "dnsPorts": [54]}
+
+
+@pytest.mark.parametrize("right", [{"databaseCidrs": ["203.0.113.0/24"]}, {"enabled": False}])
+def test_an_upgrade_corrects_the_policies_that_its_bootstrap_runs_under(right: Object) -> None:
+    bootstrap = platform("bootstrap")
+    assert not passes(_during_an_upgrade(WRONG, WRONG), bootstrap, WORLD, 5432)
+    assert not passes(_during_an_upgrade(WRONG, WRONG), bootstrap, DNS, 53, "UDP")
+    during = _during_an_upgrade(WRONG, right)
+    assert passes(during, bootstrap, WORLD, 5432)
+    assert passes(during, bootstrap, DNS, 53, "UDP")
+    assert not passes(during, platform("scheduler"), WORLD, 5432)
+
+
+def test_the_bootstrap_s_policy_is_there_before_its_job() -> None:
+    found = objects("production")
+    weights = [
+        int(pick(found, kind, "evergreen-bootstrap")["metadata"]["annotations"]["helm.sh/hook-weight"])
+        for kind in ("NetworkPolicy", "Job")
+    ]
+    assert weights[0] < weights[1]
+
+
+def test_without_policies_a_trial_has_none() -> None:
+    assert of_kind(parse(render({**TRIAL, "networkPolicies": {"enabled": False}})), "NetworkPolicy") == []

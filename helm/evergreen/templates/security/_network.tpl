@@ -34,3 +34,21 @@ app.kubernetes.io/name: evergreen-step
   endPort: {{ . }}
   {{- end }}
 {{- end }}
+
+{{/* Where names are asked for. */}}
+{{- define "evergreen.net.names" -}}
+{{- $net := .Values.networkPolicies -}}
+- to:
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
+    {{- range $net.dnsCidrs }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+    {{- with $net.dnsPeers }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  ports:
+    {{- range $net.dnsPorts }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- end }}
