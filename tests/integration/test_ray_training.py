@@ -10,7 +10,7 @@ import torch
 
 from evergreen.catalog import load_model
 from evergreen.settings import get_settings
-from evergreen.training.private_ray import lean_trainer
+from evergreen.training.lean_trainer import lean_trainer
 from evergreen.training.ray_training import train
 from lifecycle_kit import training_rows, write_model
 

@@ -16,8 +16,9 @@ from evergreen.contract import TemporaryError
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 from evergreen.training.encoder import Encoder, load_network
+from evergreen.training.lean_trainer import lean_trainer
 from evergreen.training.preparation import Prepared, prepare
-from evergreen.training.private_ray import lean_trainer, private_ray, torch_config
+from evergreen.training.private_ray import private_ray, torch_config
 
 if TYPE_CHECKING:
     import numpy as np
