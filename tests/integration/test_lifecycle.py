@@ -33,6 +33,7 @@ def models(mlflow_settings, tmp_path, monkeypatch):
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_a_model_of_every_task_becomes_champion(models, task):
     run = Run(write_model(models, task), f"first of {task}")
+    earlier = runs_of(run.model)  # of other tests, perhaps: they share the server
     run.assemble()
     trained = run.steps("train")
     gate = run.steps("evaluate", "gate")
@@ -64,9 +65,14 @@ def test_a_model_of_every_task_becomes_champion(models, task):
         again = run.steps(name)
         for field in ("status", "outputs", "metrics", "facts"):
             assert getattr(again, field) == getattr(manifests[name], field), (name, field)
-    experiment = connect().get_experiment_by_name(run.model)
-    assert len(connect().search_runs([experiment.experiment_id])) == 1
+    assert runs_of(run.model) - earlier == {trained.facts["run_id"]}
     assert len(connect().search_model_versions(f"name = '{run.model}'")) == 1
+
+
+def runs_of(model: str) -> set[str]:
+    experiment = connect().get_experiment_by_name(model)
+    found = connect().search_runs([experiment.experiment_id]) if experiment else []
+    return {run.info.run_id for run in found}
 
 
 STEPS = ("train", "evaluate", "gate", "register", "promote")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,12 +17,11 @@ from evergreen.training.private_ray import private_ray
 def test_a_ray_that_does_not_start_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
 ) -> None:
-    import ray
-
     def init(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(ray, "init", init)
+    # not Ray itself: imported here, without the settings that it reads then, no later test could start one
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(TemporaryError, match=str(error)), private_ray(1):
         pass
