@@ -71,6 +71,18 @@ def test_a_column_that_went_silent_has_drifted(spec):
     assert (both.verdict, both.drifted) == ("stable", [])
 
 
+def test_an_infinite_value_is_a_missing_one_on_either_side(spec):
+    reference, current = training_rows("binary"), evaluation_rows("binary")
+
+    def psi(of_reference, of_current):
+        frames = ((reference, of_reference), (current, of_current))
+        return compare(spec, *(frame.assign(x=frame["x"].mask(frame["x"] > 2, put)) for frame, put in frames)).psi
+
+    missing = psi(np.nan, np.nan)
+    assert psi(np.inf, np.nan) == missing
+    assert psi(np.nan, -np.inf) == missing
+
+
 def test_small_samples_get_no_verdict(spec):
     few = evaluation_rows("binary").head(499).assign(x=100.0)
     assert compare(spec, training_rows("binary"), few).verdict == "insufficient"

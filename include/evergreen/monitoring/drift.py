@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def compare(spec: ModelSpec, reference: pd.DataFrame, current: pd.DataFrame) -> 
     if min(len(reference), len(current)) < least:
         why = f"{len(reference)} reference and {len(current)} current rows: {least} of each are needed for a verdict"
         return DriftReport("insufficient", why, {}, [])
-    frames = [_sample(frame[columns]) for frame in (reference, current)]
+    frames = [_sample(_finite(spec, frame[columns])) for frame in (reference, current)]
     filled = [{name for name in columns if frame[name].notna().any()} for frame in frames]
     on_both = [name for name in columns if name in filled[0] & filled[1]]
     psi, html = _evidently(spec, on_both, *frames) if on_both else ({}, None)
@@ -62,6 +63,12 @@ def compare(spec: ModelSpec, reference: pd.DataFrame, current: pd.DataFrame) -> 
     why = f"{len(drifted)} of {len(columns)} columns drifted, {share:.0%} (limit {spec.drift.share_threshold:.0%})"
     verdict: Verdict = "drift" if share >= spec.drift.share_threshold else "stable"
     return DriftReport(verdict, why, psi, drifted, html)
+
+
+def _finite(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
+    """Take an infinite number for a missing one, as the encoder does: x/0 of a feature's SQL is infinite."""
+    numeric = [name for name in frame.columns if name in spec.features.numeric]
+    return frame.assign(**frame[numeric].replace([math.inf, -math.inf], math.nan))
 
 
 def _sample(frame: pd.DataFrame) -> pd.DataFrame:
