@@ -19,6 +19,20 @@ auth_cache_ttl_seconds = 60
 {{- join "," (compact (concat $own .Values.mlflow.allowedHosts)) -}}
 {{- end }}
 
+{{/* Whose pages may change something, as browsers name them: MLflow refuses the Origin even of its own host but for localhost. */}}
+{{- define "evergreen.mlflow.origins" -}}
+{{- $origins := list -}}
+{{- $ingress := .Values.ingress.mlflow -}}
+{{- if and .Values.ingress.enabled $ingress.host -}}
+{{- $origins = append $origins (printf "https://%s" $ingress.host) -}}
+{{- if not $ingress.tlsSecret }}{{ $origins = append $origins (printf "http://%s" $ingress.host) }}{{ end -}}
+{{- end -}}
+{{- range .Values.mlflow.allowedHosts -}}
+{{- if not (contains "*" .) }}{{ $origins = concat $origins (list (printf "https://%s" .) (printf "http://%s" .)) }}{{ end -}}
+{{- end -}}
+{{- join "," (uniq $origins) -}}
+{{- end }}
+
 {{- define "evergreen.mlflow.databaseEnv" -}}
 - {name: MLFLOW_BACKEND_STORE_URI, value: {{ include "evergreen.database" (dict "root" . "user" "mlflow" "database" "mlflow") | quote }}}
 - {name: EVERGREEN_MLFLOW_AUTH_URI, value: {{ include "evergreen.database" (dict "root" . "user" "mlflow" "database" "mlflow_auth") | quote }}}
