@@ -9,15 +9,22 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
+from evergreen.local.environment import without_proxy
 from evergreen.settings import DATABASES, Settings
 from isolation import execute, own_settings
 
-# what somebody has exported for their own installation is not what is tested
-for _name in [name for name in os.environ if name.startswith("EVERGREEN_")]:
+# what somebody has exported for their own installation, cluster or terminal is not what is tested
+_FOREIGN = ("EVERGREEN_", "KUBECONFIG", "FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "GITHUB_ACTIONS", "TTY_")
+for _name in [name for name in os.environ if name.startswith(_FOREIGN)]:
     del os.environ[_name]
+# the servers of the tests are on loopback, where no proxy leads
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = without_proxy(os.environ)
+# the same examples in every run, and no limit of 200 ms for each: a busy machine is no defect
+hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")
