@@ -231,6 +231,15 @@ def test_kuberay_runs_the_same_pods() -> None:
         assert operated[kind]["containers"][0] == {**spec["containers"][0], "command": command}
 
 
+def test_what_kuberay_lets_wait_for_the_head_may_ask_it() -> None:
+    # its container wait-gcs-ready has the worker's env and not its envFrom; `ray health-check` is refused without both
+    (group,) = pick(objects("kuberay"), "RayCluster", "evergreen-ray")["spec"]["workerGroupSpecs"]
+    (worker,) = group["template"]["spec"]["containers"]
+    environment = {one["name"]: one.get("value") for one in worker["env"]}
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert "RAY_AUTH_TOKEN" in environment
+
+
 def test_the_chart_passes_the_linter() -> None:
     for values in (TRIAL, EXTERNAL):
         report = helm_python.lint(CHART, values, strict=True, namespace=PLATFORM)

@@ -32,6 +32,8 @@ containers:
       # The head starts a process for each driver by forking itself between gRPC's threads; with gRPC's fork handlers on,
       # now and then (ray-project/ray#63202) the new process crashes and the driver is turned away.
       - {name: GRPC_ENABLE_FORK_SUPPORT, value: "0"}
+      # Also in the settings, but the container that KubeRay lets wait for the head gets this list alone.
+      - {name: RAY_AUTH_MODE, value: token}
       {{- include "evergreen.fromSecret" (dict "name" "RAY_AUTH_TOKEN" "secret" "evergreen-secrets" "key" "RAY_AUTH_TOKEN") | nindent 6 }}
       {{- include "evergreen.stepKeys" .root | nindent 6 }}
     ports:
