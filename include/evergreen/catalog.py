@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from evergreen.contract import NAME_PATTERN, ConfigurationError, StepError
 from evergreen.documents import checked, read_text
+from evergreen.features.feast_repo import feast_name
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 
@@ -44,15 +45,28 @@ def survey(models_dir: Path | None = None) -> Survey:
         If there is no models folder.
     """
     models, problems = [], {}
+    owners: dict[str, str] = {}
     for name in model_folders(models_dir):
         try:
             spec = load_model(name, models_dir)
-            check_schedule(spec)
+            _claim_views(spec, owners)
         except ConfigurationError as error:
             problems[name] = error
         else:
             models.append(spec)
     return Survey(models, problems)
+
+
+def _claim_views(spec: ModelSpec, owners: dict[str, str]) -> None:
+    """Note the names of a model's views in Feast, where all models meet: ``a`` with ``b_c``, and ``a_b`` with ``c``."""
+    for view in spec.features.views:
+        name = feast_name(spec, view)
+        if owners.setdefault(name, spec.name) != spec.name:
+            raise ConfigurationError(
+                f"{spec.folder / SPEC_FILE}: features.views: {view.name!r} is {name} in Feast, and so is a view of "
+                f"{owners[name]}.",
+                "Give the view another name.",
+            )
 
 
 def model_folders(models_dir: Path | None = None) -> list[str]:
@@ -122,25 +136,6 @@ def _validated(path: Path, text: str) -> ModelSpec:
     spec = checked(path, text, ModelSpec, "Correct the fields; docs/models.md lists them all.")
     spec._folder = path.parent
     return spec
-
-
-def check_schedule(spec: ModelSpec) -> None:
-    """Check what only a cron library can say of a schedule; where there is none (a step image), nothing is said.
-
-    Raises
-    ------
-    ConfigurationError
-        If the schedule is no cron expression.
-    """
-    try:
-        from croniter import croniter  # type: ignore[import-untyped]
-    except ImportError:  # it comes with Airflow
-        return
-    if not croniter.is_valid(spec.schedule.cron):
-        raise ConfigurationError(
-            f"{spec.folder / SPEC_FILE}: schedule.cron: {spec.schedule.cron!r} is not a cron expression.",
-            "Five fields: minute, hour, day of month, month, day of week; every day at six is 0 6 * * *",
-        )
 
 
 def config_digest(spec: ModelSpec) -> str:

@@ -56,11 +56,11 @@ Day = Annotated[date, BeforeValidator(_no_number)]
 Days = Annotated[Count, Field(le=3660)]
 """A number of daily partitions; ten years at most."""
 TimeZone = Annotated[str, AfterValidator(_known_zone)]
-Cron = Annotated[
+DailyCron = Annotated[
     str,
     matching(
-        r"[\d*/,-]+( +[\w*/,#?-]+){4}",
-        "five fields: minute, hour, day of month, month, day of week; every day at six is 0 6 * * *",
+        r"[0-5]?\d +([01]?\d|2[0-3]) +\* +\* +\*",
+        "a minute and an hour of every day, because a partition is a day; six in the morning is 0 6 * * *",
     ),
 ]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

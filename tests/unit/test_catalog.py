@@ -76,7 +76,7 @@ def test_a_wrong_model_leaves_the_others_alone(models_dir: Path) -> None:
     assert set(said) == {"no_owner", "bad_cron", "other_name", "Capital", "empty"}
     for name, expected in (
         ("no_owner", "no_owner/model.yaml: owner: "),
-        ("bad_cron", "bad_cron/model.yaml: schedule.cron: '0 66 * * *' is not a cron expression"),
+        ("bad_cron", "bad_cron/model.yaml: schedule.cron: a minute and an hour of every day"),
         ("other_name", "name: 'somebody' differs from its folder 'other_name'"),
         ("Capital", "Capital: 'Capital' is no name for a model. Rename the folder"),
         ("empty", "empty/model.yaml: there is no such file. Create it, or move its folder."),
@@ -85,6 +85,19 @@ def test_a_wrong_model_leaves_the_others_alone(models_dir: Path) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load_models(models_dir)
     assert all(problem in str(raised.value) for problem in said.values())
+
+
+def test_two_models_do_not_share_a_view_in_feast(models_dir: Path) -> None:
+    """``flight`` with ``delay_airport_weather`` is called like ``flight_delay`` with ``airport_weather``."""
+    shutil.copytree(models_dir / "flight_delay", models_dir / "flight")
+    path = models_dir / "flight/model.yaml"
+    path.write_text(path.read_text().replace("name: flight_delay", "name: flight"))
+    assert survey(models_dir).problems == {}
+    path.write_text(path.read_text().replace("name: airport_weather", "name: delay_airport_weather"))
+    found = survey(models_dir)
+    assert [spec.name for spec in found.models] == ["flight"]
+    said = "features.views: 'airport_weather' is flight_delay_airport_weather in Feast, and so is a view of flight."
+    assert said in str(found.problems["flight_delay"])
 
 
 def test_a_model_is_read_again_when_it_changes(models_dir: Path) -> None:

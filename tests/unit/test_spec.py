@@ -70,7 +70,32 @@ def test_the_first_model_is_right() -> None:
         ("schedule.timezone", "Mars/Base", "schedule.timezone: not a time zone"),
         ("schedule.timezone", "", "schedule.timezone: not a time zone"),
         ("schedule.timezone", "../../etc", "schedule.timezone: not a time zone"),
-        ("schedule.cron", "hourly", "schedule.cron: five fields: minute, hour, day of month, month, day of week"),
+        ("schedule.cron", "hourly", "schedule.cron: a minute and an hour of every day"),
+        (
+            "schedule.cron",
+            "0 66 * * *",
+            "schedule.cron: a minute and an hour of every day",
+        ),
+        (
+            "schedule.cron",
+            "60 6 * * *",
+            "schedule.cron: a minute and an hour of every day",
+        ),
+        (
+            "schedule.cron",
+            "0 6 * * 1-5",
+            "schedule.cron: a minute and an hour of every day",
+        ),
+        (
+            "schedule.cron",
+            "0 * * * *",
+            "schedule.cron: a minute and an hour of every day",
+        ),
+        (
+            "schedule.cron",
+            "0 6 1 * *",
+            "schedule.cron: a minute and an hour of every day",
+        ),
         ("sources", [], "sources: Tuple should have at least 1 item"),
         ("sources.0.key", ["nope"], "sources.0.key: 'nope' is not in columns"),
         ("sources.0.key", ["origin", "origin"], "sources.0.key: named twice: origin"),
@@ -109,6 +134,29 @@ def test_a_wrong_field_is_refused_with_file_field_and_value(
 ) -> None:
     content = changed(path, value) if path.partition(".")[0] in FLIGHTS else {**FLIGHTS, **_nested(path, value)}
     assert expected in refusal(content, settings)
+
+
+@pytest.mark.parametrize(
+    ("zone", "cron", "start", "skipped"),
+    [
+        ("Europe/Berlin", "30 2 * * *", "2013-01-01", "02:30 on 2013-03-31"),
+        ("Europe/Berlin", "59 1 * * *", "2013-01-01", None),
+        ("Europe/Berlin", "0 3 * * *", "2013-01-01", None),
+        ("America/Santiago", "0 0 * * *", "2020-01-01", "00:00 on 2020-09-06"),
+        ("America/Sao_Paulo", "0 0 * * *", "2017-01-01", "00:00 on 2017-10-15"),
+        ("America/Sao_Paulo", "0 0 * * *", "2018-12-01", None),  # it has left its clocks alone since
+        ("Australia/Lord_Howe", "15 2 * * *", "2024-01-01", "02:15 on 2024-10-06"),
+        ("UTC", "30 2 * * *", "2013-01-01", None),
+    ],
+)
+def test_a_time_that_clocks_skip_is_refused(
+    zone: str, cron: str, start: str, skipped: str | None, settings: Settings
+) -> None:
+    content = changed("schedule", {"timezone": zone, "cron": cron, "start": start})
+    if skipped:
+        assert f"cron: clocks in {zone} skip {skipped}, and that run would not come" in refusal(content, settings)
+    else:
+        ModelSpec.model_validate(content)
 
 
 def _nested(path: str, value: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evergreen.authoring.scaffold import check_name
-from evergreen.catalog import SPEC_FILE, check_schedule, load_model, model_folders
+from evergreen.catalog import SPEC_FILE, load_model, model_folders, survey
 from evergreen.contract import ConfigurationError, StepError, Window
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec, Task
@@ -48,7 +48,7 @@ def _failure(check: Check) -> StepError | None:
 
 def _checks(spec: ModelSpec) -> Iterator[Check]:
     yield partial(check_name, spec.name)
-    yield partial(check_schedule, spec)
+    yield partial(_beside_the_others, spec)
     for source in spec.sources:
         yield partial(_function, spec, f"sources.{source.name}.reader", source.reader)
     yield partial(_function, spec, "training.network", spec.training.network)
@@ -56,6 +56,11 @@ def _checks(spec: ModelSpec) -> Iterator[Check]:
         yield partial(_expectations, spec, source.name)
     yield from _sql_checks(spec)
     yield partial(_feast, spec)
+
+
+def _beside_the_others(spec: ModelSpec) -> None:
+    if problem := survey().problems.get(spec.name):
+        raise problem
 
 
 def _field(spec: ModelSpec, field: str, problem: str, hint: str) -> ConfigurationError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, model_validator
 
 from evergreen.contract import Frozen, Name
-from evergreen.fields import ColumnName, Columns, Count, Cron, Day, Days, FunctionPath, RelativePath, TimeZone
+from evergreen.fields import ColumnName, Columns, Count, DailyCron, Day, Days, FunctionPath, RelativePath, TimeZone
 
 ColumnType = Literal["string", "int64", "double", "boolean", "date", "timestamp"]
 """``timestamp`` is UTC with microseconds: the only form every engine here agrees on."""
@@ -28,12 +31,38 @@ def refuse(problems: list[str]) -> None:
 class Schedule(Frozen):
     """When the daily partition is ingested."""
 
-    cron: Cron = "0 6 * * *"
+    cron: DailyCron = "0 6 * * *"
     timezone: TimeZone = "UTC"
     start: Day
     """The first partition that exists."""
     maximum_backfill_days: Days = Field(default=400, ge=1)
     """How many days one run may be given, at most: more would need more memory than any profile has."""
+
+    @model_validator(mode="after")
+    def _comes_every_day(self) -> Schedule:
+        minute, hour = (int(field) for field in self.cron.split()[:2])
+        at = time(hour, minute)
+        skipped = [day for day in _changes(self.timezone) if day >= self.start and not _exists(day, at, self.timezone)]
+        if skipped:
+            raise ValueError(
+                f"cron: clocks in {self.timezone} skip {at:%H:%M} on {skipped[0]}, and that run would not come: "
+                "choose another time"
+            )
+        return self
+
+
+@cache
+def _changes(zone: str) -> list[date]:
+    """Return the days of every week in which a zone's clocks go forward, as far as the tables of time zones reach."""
+    weeks = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(weeks=number) for number in range(68 * 52)]
+    offsets = [ZoneInfo(zone).utcoffset(week) or timedelta() for week in weeks]
+    forward = [week for week, before, after in zip(weeks, offsets, offsets[1:], strict=False) if after > before]
+    return [(week + timedelta(days=day)).date() for week in forward for day in range(-1, 9)]
+
+
+def _exists(day: date, at: time, zone: str) -> bool:
+    local = datetime.combine(day, at, ZoneInfo(zone))
+    return local.astimezone(UTC).astimezone(local.tzinfo).replace(tzinfo=None) == datetime.combine(day, at)
 
 
 class Source(Frozen):

@@ -62,6 +62,19 @@ def test_sql_sees_the_window_and_its_lookback(
     assert _build(spec, things, sql, lookback)["n"].to_pylist() == [seen]
 
 
+def test_a_label_that_comes_late_brings_its_example_to_the_day_it_came(spec: ModelSpec) -> None:
+    """Returned after two days: the example is of the day on which that was known, and is asked as of its order."""
+    orders = {"ds": ["2013-03-01", "2013-03-03"], "k": ["a", "b"]}
+    returns = {"ds": ["2013-03-03"], "k": ["a"]}
+    sql = (
+        "SELECT returns.ds, orders.k, orders.ds::DATE::TIMESTAMPTZ AS event_timestamp, 1 AS n FROM returns"
+        " JOIN orders USING (k) WHERE returns.ds >= '2013-03-03'"
+    )
+    found = _build(spec, {"orders": pa.table(orders), "returns": pa.table(returns)}, sql, lookback=2)
+    (row,) = found.to_pylist()
+    assert (row["ds"], row["k"], str(row["event_timestamp"].date())) == ("2013-03-03", "a", "2013-03-01")
+
+
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
