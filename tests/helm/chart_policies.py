@@ -156,14 +156,16 @@ def unhealthy(found: list[Object]) -> list[str]:
         for one in of_kind(found, "PodDisruptionBudget")
         if one["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow"  # else broken pods keep their node
     ]
-    return wrong + [
-        f"{label(pod)}: no PodDisruptionBudget"
-        for pod in pods(servers)
-        if not any(
-            namespace == pod["metadata"]["namespace"] and selector.items() <= pod["metadata"]["labels"].items()
-            for namespace, selector in budgets
-        )
-    ]
+
+    def budgeted(pod: Object) -> bool:
+        labels, there = pod["metadata"]["labels"].items(), pod["metadata"]["namespace"]
+        return any(namespace == there and selector.items() <= labels for namespace, selector in budgets)
+
+    # what has no scale of its own may never be disrupted under a budget: its node could not be drained
+    operated = of_kind(found, "RayCluster")
+    others = [one for one in servers if one not in operated]
+    wrong += [f"{label(pod)}: a PodDisruptionBudget" for pod in pods(operated) if budgeted(pod)]
+    return wrong + [f"{label(pod)}: no PodDisruptionBudget" for pod in pods(others) if not budgeted(pod)]
 
 
 def uncovered(found: list[Object]) -> list[str]:

@@ -118,6 +118,13 @@ def test_a_policy_finds_its_defect(policy: Callable[[list[Object]], list[str]], 
     assert policy(found) != []
 
 
+def test_a_disruption_budget_on_the_pods_of_an_operator_is_found() -> None:
+    found = objects("kuberay")
+    assert policies.unhealthy(found) == []
+    found.append(pick(objects("production"), "PodDisruptionBudget", "evergreen-ray-worker"))
+    assert policies.unhealthy(found) == ["Pod evergreen-steps/evergreen-ray-workers: a PodDisruptionBudget"]
+
+
 REFERENCES: list[Change] = [
     _without("Secret", "evergreen-platform"),
     _without("Secret", "evergreen-secrets"),
