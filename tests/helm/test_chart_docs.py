@@ -148,3 +148,13 @@ def test_the_commands_make_every_key_of_every_secret() -> None:
     assert len(used) > 10
     assert used <= made
     assert {"airflow-passwords.json", "EVERGREEN_DATABASE_URL", "MLFLOW_TRACKING_PASSWORD", "username"} <= made
+
+
+def test_no_rollout_is_given_up_before_helm_s_own_timeout() -> None:
+    # Helm 4 takes a Deployment whose deadline has passed for lost, however long it may still wait
+    (minutes,) = {int(one) for one in re.findall(r"--wait --timeout (\d+)m", PAGE)}
+    deployments = [
+        one for case in ("trial-with-features", "production") for one in of_kind(objects(case), "Deployment")
+    ]
+    assert len(deployments) == 6 + 5
+    assert {one["spec"].get("progressDeadlineSeconds", 600) for one in deployments} == {60 * minutes}

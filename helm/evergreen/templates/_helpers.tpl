@@ -92,6 +92,12 @@ topologySpreadConstraints:
 {{- if .root.Values.trial.enabled }}1{{ else }}{{ .replicas }}{{ end -}}
 {{- end }}
 
+{{/* What every Deployment says: how long a rollout may take is how long docs/kubernetes.md lets Helm wait (--timeout). */}}
+{{- define "evergreen.rollout" -}}
+revisionHistoryLimit: 3
+progressDeadlineSeconds: 1200
+{{- end }}
+
 {{/* A variable from a Secret: name, secret, key. */}}
 {{- define "evergreen.fromSecret" -}}
 - name: {{ .name }}
