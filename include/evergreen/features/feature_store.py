@@ -44,13 +44,11 @@ def materialize(spec: ModelSpec, window: Window) -> dict[str, int]:
         for view in spec.features.views:
             registered, latest = store.get_feature_view(feast_name(spec, view)), _latest(spec, view, window)
             gone = _gone(spec, view, window, latest, registered.ttl)
-            with quiet():
-                if len(latest):
-                    start, end = latest[EVENT_TIMESTAMP].min(), latest[EVENT_TIMESTAMP].max()
-                    store.materialize(start.to_pydatetime(), end.to_pydatetime(), [registered.name])
-                if len(gone):  # not by store.write_to_online_store: it drops a frame of nothing but nulls
-                    get_provider(store.config).ingest_df(registered, gone)
             for rows in (latest, gone):
+                if len(rows):
+                    # these rows and no others: store.materialize writes every key with a row in a range of time, which
+                    # takes those with a newer one after it back; store.write_to_online_store drops a frame of nulls
+                    get_provider(store.config).ingest_df(registered, rows)
                 _check_online(store, spec, view, rows)
             written[view.name] = len(latest) + len(gone)
     return written
