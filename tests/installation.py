@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,12 +51,21 @@ class Installation:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on."""
+    """Return ports nobody uses, which no connection is given as its own end before a server takes them.
+
+    Connections are given ports from 32768 on (Linux) or 49152 on (macOS), and so is who binds to port 0; Ray takes its
+    own from 10002 to 23999.
+    """
+    free: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [opened.getsockname()[1] for opened in sockets]
+        for port in random.sample(range(24_000, 32_000), 200):
+            probe = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                free.append(port)
+            if len(free) == count:
+                return free
+    raise AssertionError(f"no {count} free ports")
 
 
 @contextmanager

@@ -29,6 +29,7 @@ class ObjectStore:
 
     endpoint: str
     process: subprocess.Popen[bytes]
+    log: Path
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,14 +48,15 @@ class ObjectStore:
 
     def wait(self) -> None:
         """Wait until it can be written to: it answers before it has its bucket, with AccessDenied."""
-        client, deadline = self.client(), time.monotonic() + 60
+        client, deadline = self.client(), time.monotonic() + 240
         while True:
             try:
                 client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
                 break
             except (BotoCoreError, ClientError):
-                assert self.process.poll() is None
-                assert time.monotonic() < deadline
+                assert self.process.poll() is None, self.log.read_text()
+                if time.monotonic() > deadline:
+                    raise
                 time.sleep(0.1)
         client.delete_object(Bucket=BUCKET, Key="ready")
 
@@ -81,7 +83,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
             cwd=folder,
         )
         try:
-            store = ObjectStore(f"http://127.0.0.1:{ports[PORTS.index('s3')]}", process)
+            store = ObjectStore(f"http://127.0.0.1:{ports[PORTS.index('s3')]}", process, folder / "log")
             store.wait()
             yield store
         finally:

@@ -6,10 +6,8 @@ import importlib.util
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +15,8 @@ import psycopg
 import pytest
 from chart_rendering import CHART, Object, objects, pick
 from psycopg.conninfo import conninfo_to_dict
+
+from installation import free_ports
 
 SCRIPTS = CHART / "files"
 ROLES = ("airflow", "mlflow", "steps")
@@ -162,12 +162,13 @@ def test_the_bucket_of_a_trial_is_made_and_the_steps_may_write_into_it(tmp_path:
     (container,) = pick(found, "StatefulSet", "evergreen-seaweedfs")["spec"]["template"]["spec"]["containers"]
     identities = base64.b64decode(pick(found, "Secret", "evergreen-seaweedfs")["data"]["s3.json"])
     (tmp_path / "s3.json").write_bytes(identities)
-    ports = [_free_port() for _ in range(6)]
-    here = {"-dir": str(tmp_path / "data"), "-ip.bind": "127.0.0.1", "-s3.port": str(ports[0])}
+    others = ("s3", "master", "volume", "filer", "admin")
+    ports = free_ports(2 * len(others))
+    here = {"-dir": str(tmp_path / "data"), "-ip.bind": "127.0.0.1"}
     here |= {"-s3.config": str(tmp_path / "s3.json")}
     options = dict(option.split("=", 1) for option in container["command"][2:]) | here
-    others = ("master.port", "volume.port", "filer.port", "admin.port")
-    options |= {f"-{name}": str(port) for name, port in zip(others, ports[1:], strict=False)}
+    twins = [f"-{name}.port{twin}" for twin in ("", ".grpc") for name in others]
+    options |= {name: str(port) for name, port in zip(twins, ports, strict=True)}
     (tmp_path / "data").mkdir()
     server = subprocess.Popen(
         [
@@ -204,18 +205,6 @@ def test_the_bucket_of_a_trial_is_made_and_the_steps_may_write_into_it(tmp_path:
     finally:
         server.terminate()
         server.wait(20)
-
-
-def _free_port() -> int:
-    # SeaweedFS adds 10000 to each port for its gRPC twin
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 50000:
-            return port
-    raise AssertionError("no free port below 50000")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from evergreen.settings import Settings, get_settings
+from installation import free_ports
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +27,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def serve_mlflow(folder: Path, options: list[str], variables: dict[str, str]) -> Iterator[str]:
     """Run an MLflow server; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "mlflow", "server", f"--backend-store-uri=sqlite:///{folder}/mlflow.db"]
     command += [f"--artifacts-destination={folder}/artifacts", f"--port={port}", "--host=127.0.0.1", "--workers=1"]
     fixed = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -43,23 +41,23 @@ def serve_mlflow(folder: Path, options: list[str], variables: dict[str, str]) ->
         )
         url = f"http://127.0.0.1:{port}"
         try:
-            _wait(server, f"{url}/health")
+            _wait(server, f"{url}/health", folder / "server.log")
             yield url
         finally:
             os.killpg(server.pid, 15)
             server.wait(30)
 
 
-def _wait(server: subprocess.Popen[bytes], url: str, seconds: float = 90) -> None:
+def _wait(server: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        assert server.poll() is None, "the MLflow server ended; see its server.log"
+        assert server.poll() is None, log.read_text()
         try:
             with urllib.request.urlopen(url, timeout=2):
                 return
         except OSError:
             time.sleep(0.1)
-    raise AssertionError(f"{url} did not answer within {seconds} s")
+    raise AssertionError(f"{url} did not answer within {seconds} s: {log.read_text()}")
 
 
 @pytest.fixture
