@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import stat
@@ -198,6 +199,17 @@ def test_the_check_finds_an_image_that_is_not() -> None:
         "postgres",
         "host:5000/evergreen/step",
     }
+
+
+def test_docker_makes_an_image_and_no_index_of_it_and_its_attestation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BUILDX_NO_DEFAULT_ATTESTATIONS", raising=False)
+    engine = tmp_path / "docker"
+    engine.write_text(f'#!/bin/sh\necho "$1 $BUILDX_NO_DEFAULT_ATTESTATIONS $PATH" > {tmp_path}/told\n')
+    engine.chmod(0o755)
+    tool.build(str(engine), "step", "localhost/evergreen/step:0.1.0", [])
+    assert (tmp_path / "told").read_text() == f"build 1 {os.environ['PATH']}\n"
 
 
 def test_pip_s_configuration_goes_into_a_build_as_a_secret_without_this_machine_s_folders(tmp_path: Path) -> None:
