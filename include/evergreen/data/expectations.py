@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
 _SAMPLES = 5
-_ABOUT_OTHER_ROWS = ("unique", "increasing", "decreasing")
-"""Row-level expectations that compare rows with each other: they must see one day at a time."""
+_NOT_VALUE_BY_VALUE = ("unique", "increasing", "decreasing", "z_scores", "outliers", "type", "to_be_null")
+"""Expectations about a column that must see one day at a time: they compare its rows with each other, look at its type
+instead, or count its nulls as what is wrong."""
 
 
 class Verdict(Frozen):
@@ -108,11 +109,11 @@ def judge(suite: list[Expectation], frame: pd.DataFrame) -> tuple[list[Verdict],
         One verdict for each expectation, in their order; and for each row that a ``warning`` sends to quarantine,
         by its position, the reasons.
     """
-    by_row = [expectation for expectation in suite if _is_about_rows(expectation)]
-    by_day = [expectation for expectation in suite if not _is_about_rows(expectation)]
+    by_value = [expectation for expectation in suite if _is_value_by_value(expectation)]
+    by_day = [expectation for expectation in suite if not _is_value_by_value(expectation)]
     judged = [
-        (expectation, *_verdict_by_row(expectation, result, frame))
-        for expectation, result in zip(by_row, _validate(by_row, frame), strict=True)
+        (expectation, *_verdict_by_value(expectation, result, frame))
+        for expectation, result in zip(by_value, _validate(by_value, frame), strict=True)
     ]
     judged += _judge_days(by_day, frame)
     verdicts: dict[int, Verdict] = {}
@@ -134,43 +135,42 @@ def _judge_days(suite: list[Expectation], frame: pd.DataFrame) -> list[tuple[Exp
     judged = []
     for number, failures in found.items():
         positions = [row for _, result in failures for row in result.get("unexpected_index_list") or ()]
-        sample = [
-            value
-            for _, result in failures
-            for value in result.get("partial_unexpected_list") or [result.get("observed_value")]
-        ]
+        observed = [str(result.get("observed_value")) for _, result in failures]
         verdict = Verdict(
             **_about(suite[number]),
             failed_days=tuple(day for day, _ in failures),
             unexpected=len(positions),
             rows=len(frame),
-            sample=tuple(map(str, sample[:_SAMPLES])),
+            sample=_sample(suite[number], frame.loc[positions]) if positions else tuple(observed[:_SAMPLES]),
         )
         judged.append((suite[number], verdict, positions))
     return judged
 
 
-def _verdict_by_row(expectation: Expectation, result: Any, frame: pd.DataFrame) -> tuple[Verdict, list[int]]:
-    """Turn the result over the whole window into one judged day by day, with the expectation's ``mostly``."""
+def _verdict_by_value(expectation: Expectation, result: Any, frame: pd.DataFrame) -> tuple[Verdict, list[int]]:
+    """Turn the result over the whole window into one judged day by day, as GX judges a single day."""
     config = expectation.configuration
     unexpected = frame.loc[result.result.get("unexpected_index_list") or []]
     wrong = unexpected[PARTITION].value_counts()
-    column = config.kwargs.get("column")
-    counted = frame if column is None or config.type.endswith("not_be_null") else frame[frame[column].notna()]
-    share_right = 1 - wrong / counted[PARTITION].value_counts().reindex(wrong.index)
+    column = config.kwargs["column"]
+    counted = frame if config.type.endswith("not_be_null") else frame[frame[column].notna()]
+    of_day = counted[PARTITION].value_counts().reindex(wrong.index)
+    share_right = (of_day - wrong) / of_day  # as GX computes it: 1 - wrong / of_day may round to the other side
     failed = share_right[share_right < config.kwargs.get("mostly", 1.0)].index
     rows = unexpected[unexpected[PARTITION].isin(failed)]
-    columns = _columns(config.kwargs)
     verdict = Verdict(
         **_about(expectation),
         failed_days=tuple(sorted(failed)),
         unexpected=len(unexpected),
         rows=len(counted),
-        sample=tuple(
-            ", ".join(map(str, row)) for row in rows[columns].dropna(how="all").head(_SAMPLES).itertuples(index=False)
-        ),
+        sample=_sample(expectation, rows),
     )
     return verdict, [int(row) for row in rows.index]
+
+
+def _sample(expectation: Expectation, rows: pd.DataFrame) -> tuple[str, ...]:
+    values = rows[_columns(expectation.configuration.kwargs)].dropna(how="all").head(_SAMPLES)
+    return tuple(", ".join(map(str, row)) for row in values.itertuples(index=False))
 
 
 def _about(expectation: Expectation) -> dict[str, str]:
@@ -182,16 +182,14 @@ def _about(expectation: Expectation) -> dict[str, str]:
     }
 
 
-def _is_about_rows(expectation: Expectation) -> bool:
-    from great_expectations.expectations.expectation import (
-        ColumnMapExpectation,
-        ColumnPairMapExpectation,
-        MulticolumnMapExpectation,
-    )
+def _is_value_by_value(expectation: Expectation) -> bool:
+    """Tell whether it judges every value of one column by itself, so that many days can be looked at in one go."""
+    from great_expectations.expectations.expectation import ColumnMapExpectation
 
-    if any(word in expectation.configuration.type for word in _ABOUT_OTHER_ROWS):
+    config = expectation.configuration
+    if config.kwargs.get("row_condition") or any(word in config.type for word in _NOT_VALUE_BY_VALUE):
         return False
-    return isinstance(expectation, (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation))
+    return isinstance(expectation, ColumnMapExpectation)
 
 
 def _validate(suite: list[Expectation], rows: pd.DataFrame) -> list[Any]:

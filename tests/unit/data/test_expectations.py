@@ -9,11 +9,15 @@ import pytest
 
 from evergreen.catalog import load_model
 from evergreen.contract import ConfigurationError
-from evergreen.data.expectations import judge, load_suite
+from evergreen.data.expectations import _validate, judge, load_suite
 from evergreen.spec import ModelSpec, Source
 
 SOURCE = Source(
-    name="things", reader="s.py:r", key=("a",), columns={"a": "double", "b": "string"}, expectations="e.yaml"
+    name="things",
+    reader="s.py:r",
+    key=("a",),
+    columns={"a": "double", "b": "string", "c": "double"},
+    expectations="e.yaml",
 )
 
 
@@ -83,6 +87,47 @@ def test_a_window_is_judged_like_its_days_one_by_one(spec: ModelSpec) -> None:
         ("2013-03-03",),
         ("2013-03-04",),
     ]
+
+
+NULLS_AND_MOSTLY = pd.DataFrame(
+    [("2013-03-01", a, c) for a, c in [(0, 1)] * 5 + [(9, 1)] * 5 + [(None, None)] * 90]  # half of the pairs are wrong
+    + [("2013-03-02", a, c) for a, c in [(1, 0)] * 5 + [(None, None)] * 95]  # one value in twenty
+    + [("2013-03-03", a, c) for a, c in [(11, 0), (1, 5), (1, 5), (1, 5)]]  # one value in four
+    + [("2013-03-04", a, c) for a, c in [(1, 0)] * 79 + [(11, 0)] * 316],  # exactly the fifth that is asked for
+    columns=["ds", "a", "c"],
+).assign(b="x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs", "failed"),
+    [
+        ("column_pair_values_a_to_be_greater_than_b", "column_A: a, column_B: c, mostly: 0.9", "1 3"),
+        ("multicolumn_sum_to_equal", "column_list: [a, c], sum_total: 1, mostly: 0.9", "1 3 4"),
+        ("column_values_to_be_null", "column: a, mostly: 0.9", "3 4"),
+        ("column_values_to_be_between", "column: a, max_value: 10, mostly: 0.7, row_condition: c>1", ""),
+        ("column_values_to_be_between", "column: a, max_value: 10, mostly: 0.7, row_condition: c<1", "3 4"),
+        ("column_values_to_be_between", "column: a, max_value: 10, mostly: 0.2", ""),
+        ("column_values_to_be_of_type", "column: a, type_: int64", "1 2 3 4"),
+        ("column_value_z_scores_to_be_less_than", "column: a, threshold: 1.3, double_sided: true", "3 4"),
+    ],
+)
+def test_a_day_fails_where_great_expectations_says_so(spec: ModelSpec, kind: str, kwargs: str, failed: str) -> None:
+    parser = ", condition_parser: pandas" if "row_condition" in kwargs else ""
+    suite = _suite(spec, f"- {{type: expect_{kind}, severity: critical, kwargs: {{{kwargs}{parser}}}}}")
+    (verdict,), _ = judge(suite, NULLS_AND_MOSTLY)
+    theirs = {day: _validate(suite, rows)[0].success for day, rows in NULLS_AND_MOSTLY.groupby("ds")}
+    assert set(verdict.failed_days) == {day for day, success in theirs.items() if not success}
+    assert verdict.failed_days == tuple(f"2013-03-0{day}" for day in failed.split())
+
+
+def test_a_warning_about_two_columns_marks_its_rows_and_shows_both_values(spec: ModelSpec) -> None:
+    pair = "- {type: expect_column_pair_values_to_be_equal, severity: warning, kwargs: {column_A: a, column_B: c}}"
+    frame = _frame([1], [2, 3, None]).assign(c=[1, 2, 4, None])
+    (verdict,), marked = judge(_suite(spec, pair), frame)
+    assert list(marked) == [2]
+    assert (
+        str(verdict) == "expect_column_pair_values_to_be_equal(a, c) failed on 2013-03-02: 1 of 4 rows; found 3.0, 4.0"
+    )
 
 
 def test_verdicts_stand_in_the_order_of_the_file(spec: ModelSpec) -> None:
