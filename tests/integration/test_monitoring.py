@@ -83,6 +83,39 @@ def test_an_infinite_value_is_a_missing_one_on_either_side(spec):
     assert psi(np.nan, -np.inf) == missing
 
 
+def with_values(frame, count):
+    """The frame with x in its first rows only."""
+    return frame.assign(x=frame["x"].where(np.arange(len(frame)) < count))
+
+
+def test_a_column_of_few_values_gets_no_index(spec):
+    reference, current = with_values(training_rows("binary"), 40), with_values(evaluation_rows("binary"), 30)
+    for report in (compare(spec, reference, current), compare(spec, current, reference)):
+        assert set(report.psi) == {"gap", "site"}
+        assert (report.verdict, report.drifted) == ("stable", [])
+        assert report.why.endswith("fewer than 500 values, so no index: x")
+    enough = [with_values(frame, 500) for frame in (training_rows("binary"), evaluation_rows("binary"))]
+    assert compare(spec, *enough).psi["x"] < 0.1
+
+
+def test_a_jump_in_the_share_of_missing_values_is_drift(spec):
+    full, silent = training_rows("binary"), with_values(evaluation_rows("binary"), 24)
+    for report in (compare(spec, full, silent), compare(spec, silent, full)):
+        assert (report.verdict, report.drifted) == ("drift", ["x"])
+        assert "the share of missing values moved: x;" in report.why
+        assert report.missing_psi["x"] > 1 > 0.01 > report.missing_psi["gap"]
+    half = with_values(evaluation_rows("binary"), 600)
+    assert compare(spec, full, half).drifted == ["x"]
+    assert compare(spec, full, half).psi["x"] < 0.1
+
+
+def test_a_few_missing_values_are_no_drift(spec):
+    gaps = with_values(evaluation_rows("binary"), 1140)
+    report = compare(spec, training_rows("binary"), gaps)
+    assert (report.verdict, report.drifted) == ("stable", [])
+    assert report.missing_psi["x"] < 0.1
+
+
 def test_small_samples_get_no_verdict(spec):
     few = evaluation_rows("binary").head(499).assign(x=100.0)
     assert compare(spec, training_rows("binary"), few).verdict == "insufficient"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from evergreen.spec import ModelSpec
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 200_000
 """Larger frames are sampled, always alike: the index of a column is stable to 0.01 long before."""
+FEWEST_VALUES = 500
+"""A column with fewer values on either side gets no index. Two samples of one distribution of up to 19 categories, or
+of any of five numeric ones, reached 0.2 in 18 to 92 % of 60 pairs at 120 values each, in up to 10 % at 250, and in
+none at 500."""
+_LEAST_SHARE = 0.01
+"""Missing values count as at least 1 % and at most 99 % of a column: without it, 3 % against none would be drift."""
 
 Verdict = Literal["drift", "stable", "insufficient"]
 
@@ -30,11 +36,13 @@ class DriftReport:
     why
         The same in plain words.
     psi
-        The population stability index of each column that has values on both sides.
+        The population stability index of each column that has enough values on both sides.
     drifted
-        Columns whose index reaches ``drift.psi_threshold``, or which have values on one side only.
+        Columns of which either index reaches ``drift.psi_threshold``.
     html
         Evidently's own report; None without a comparison.
+    missing_psi
+        The index of each column over two bins: missing or not.
     """
 
     verdict: Verdict
@@ -42,6 +50,7 @@ class DriftReport:
     psi: dict[str, float]
     drifted: list[str]
     html: str | None = None
+    missing_psi: dict[str, float] = field(default_factory=dict)
 
 
 def compare(spec: ModelSpec, reference: pd.DataFrame, current: pd.DataFrame) -> DriftReport:
@@ -49,20 +58,26 @@ def compare(spec: ModelSpec, reference: pd.DataFrame, current: pd.DataFrame) -> 
 
     Small samples drift by chance: below ``drift.minimum_rows`` on either side there is no verdict.
     """
-    least, columns = spec.drift.minimum_rows, list(spec.drift.columns)
+    rule, columns = spec.drift, list(spec.drift.columns)
+    least = rule.minimum_rows
     if min(len(reference), len(current)) < least:
         why = f"{len(reference)} reference and {len(current)} current rows: {least} of each are needed for a verdict"
         return DriftReport("insufficient", why, {}, [])
     frames = [_sample(_finite(spec, frame[columns])) for frame in (reference, current)]
-    filled = [{name for name in columns if frame[name].notna().any()} for frame in frames]
-    on_both = [name for name in columns if name in filled[0] & filled[1]]
-    psi, html = _evidently(spec, on_both, *frames) if on_both else ({}, None)
-    moved = {name for name, value in psi.items() if value >= spec.drift.psi_threshold} | (filled[0] ^ filled[1])
-    drifted = [name for name in columns if name in moved]
+    fewest = min(least, FEWEST_VALUES)
+    judged = [name for name in columns if min(frame[name].count() for frame in frames) >= fewest]
+    psi, html = _evidently(spec, judged, *frames) if judged else ({}, None)
+    missing = {name: _missing_psi(*(float(frame[name].isna().mean()) for frame in frames)) for name in columns}
+    silent = [name for name in columns if missing[name] >= rule.psi_threshold]
+    drifted = [name for name in columns if name in silent or psi.get(name, 0.0) >= rule.psi_threshold]
     share = len(drifted) / len(columns)
-    why = f"{len(drifted)} of {len(columns)} columns drifted, {share:.0%} (limit {spec.drift.share_threshold:.0%})"
-    verdict: Verdict = "drift" if share >= spec.drift.share_threshold else "stable"
-    return DriftReport(verdict, why, psi, drifted, html)
+    why = f"{len(drifted)} of {len(columns)} columns drifted, {share:.0%} (limit {rule.share_threshold:.0%})"
+    if silent:
+        why += f"; the share of missing values moved: {', '.join(silent)}"
+    if unjudged := [name for name in columns if name not in judged]:
+        why += f"; fewer than {fewest} values, so no index: {', '.join(unjudged)}"
+    verdict: Verdict = "drift" if share >= rule.share_threshold else "stable"
+    return DriftReport(verdict, why, psi, drifted, html, missing)
 
 
 def _finite(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
@@ -73,6 +88,12 @@ def _finite(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
 
 def _sample(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if len(frame) <= MOST_ROWS else frame.sample(MOST_ROWS, random_state=0)
+
+
+def _missing_psi(reference: float, current: float) -> float:
+    """Return the index over the two bins missing and present; a scorecard's gives missing values a bin as well."""
+    before, now = (min(max(share, _LEAST_SHARE), 1 - _LEAST_SHARE) for share in (reference, current))
+    return (now - before) * (math.log(now / before) - math.log((1 - now) / (1 - before)))
 
 
 def _evidently(

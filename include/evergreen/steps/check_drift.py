@@ -96,7 +96,8 @@ def _store(
         "current": str(current),
         "report_uri": report_uri,
     }
-    details = {**facts, "psi": report.psi, "rules": spec.drift.model_dump(mode="json"), "config_digest": digest}
+    found = {"psi": report.psi, "missing_psi": report.missing_psi, "rules": spec.drift.model_dump(mode="json")}
+    details = {**facts, **found, "config_digest": digest}
     # last: the sensor takes this file for the sign that the report is complete
     uri = store.write(json_key, json.dumps(details, indent=2).encode())
     output = Output(name="drift_report", uri=uri, version=str(facts["report_id"]))
