@@ -111,6 +111,8 @@ def improvement(
 ) -> Interval | None:
     """Return the challenger's improvement with its paired bootstrap percentile interval, or None if undefined.
 
+    It is undefined, too, if a prediction of either model is not finite: no metric of theirs is evidence.
+
     Both models are scored on the same resamples. Whole partitions are drawn, not rows: flights of one day are
     late together, and an interval that takes them for independent is far too narrow (Davison & Hinkley 1997,
     section 3.8; Cameron, Gelbach & Miller 2008).
@@ -130,6 +132,8 @@ def improvement(
     """
     import numpy as np
 
+    if not all(np.isfinite(model.prediction).all() for model in (champion, challenger)):
+        return None  # to sort by nan would make it the highest score
     sign = 1.0 if METRICS[metric][1] is Direction.MAXIMIZE else -1.0
     by_partition = clusters.size > 0 and int(clusters.max()) + 1 >= FEWEST_CLUSTERS
     units = clusters if by_partition else np.arange(clusters.size)

@@ -102,6 +102,17 @@ def test_undefined_means_none():
     assert interval(nothing, nothing, "auc", np.zeros(0, dtype=int)) is None
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(("model", "name"), [(model, name) for model, name, _ in EXPECTED])
+def test_one_prediction_that_is_not_finite_is_no_evidence(model, name, value):
+    broken = Scored(model.task, model.truth, model.prediction.copy())
+    broken.prediction[3] = value
+    days = np.arange(400) % 20
+    assert interval(model, model, name, days) is not None
+    assert interval(broken, model, name, days) is None
+    assert interval(model, broken, name, days) is None
+
+
 def test_the_interval_covers_the_truth_when_days_move_together():
     """Errors share a part per day: rows look like a lot of evidence, days are the evidence there is."""
     days, per_day, true_improvement = 40, 50, 0.5
