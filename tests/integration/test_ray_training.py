@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from evergreen.catalog import load_model
+from evergreen.contract import TemporaryError
 from evergreen.settings import get_settings
 from evergreen.training.lean_trainer import lean_trainer
 from evergreen.training.ray_training import train
@@ -101,6 +102,43 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(models, tmp_path
     # the same name again: the checkpoint is all there is to do
     again = train(spec, frame, "checkpoints/one", "undisturbed")
     assert again.history == undisturbed.history
+
+
+BROKEN = """
+import os
+
+import torch
+
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def forward(self, numeric, categorical):
+        if self.training:  # or the network would be refused before Ray is asked
+            {training}
+        return self.layer(numeric[:, :1])
+
+
+def build(schema):
+    return Network()
+"""
+
+
+@pytest.mark.parametrize(
+    ("training", "temporary", "said"),
+    [
+        ("os._exit(1)", True, "training workers died"),
+        ("self.layer(numeric, scale=2)", False, "got an unexpected keyword argument 'scale'"),
+    ],
+)
+def test_only_workers_that_died_are_worth_another_try(models, training, temporary, said):
+    spec = load_model(write_model(models, "binary"))
+    (spec.folder / "network.py").write_text(BROKEN.format(training=training))
+    with pytest.raises(Exception, match=said) as raised:
+        train(spec, training_rows("binary"), "checkpoints/broken", "broken")
+    assert isinstance(raised.value, TemporaryError) is temporary
 
 
 def test_trainings_start_without_two_of_ray_train_s_helper_processes(monkeypatch):

@@ -143,10 +143,15 @@ def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | N
 
 
 def _explain(error: Exception) -> Exception:
+    from ray.exceptions import RayError, RayTaskError
+
     text = str(error)
     if "OutOfMemory" in text or "out of memory" in text:
         return MemoryError(f"a training worker: {text[:500]}")
-    if "ActorDied" in text or "ActorUnavailable" in text or "WorkerCrashed" in text or "unexpected" in text:
+    failures = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", error)]
+    # by type, as a network's own error may say anything; Ray Train wraps what it finds of a dead worker
+    causes = [getattr(failure, "health_check_failure", failure) for failure in failures]
+    if any(isinstance(cause, RayError) and not isinstance(cause, RayTaskError) for cause in causes):
         return TemporaryError(f"training workers died: {text[:500]}", "Clear the task: it resumes from its checkpoint.")
     return error
 
