@@ -158,3 +158,8 @@ def test_no_rollout_is_given_up_before_helm_s_own_timeout() -> None:
     ]
     assert len(deployments) == 6 + 5
     assert {one["spec"].get("progressDeadlineSeconds", 600) for one in deployments} == {60 * minutes}
+
+
+def test_the_pods_of_kuberay_are_those_that_the_page_deletes() -> None:
+    (name,) = re.findall(r"--selector=ray\.io/cluster=([\w-]+)", PAGE)
+    assert pick(objects("kuberay"), "RayCluster", name)
