@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +11,7 @@ import yaml
 
 import evergreen.catalog
 from data_steps import day
-from evergreen.contract import Manifest, RunIdentity, Status
+from evergreen.contract import Manifest, RunIdentity, Status, Window
 from evergreen.data.lake import get_lake
 from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT, Settings, get_settings
@@ -57,9 +57,9 @@ def model(lake_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return folder
 
 
-def _run(step: str) -> Manifest:
+def _run(step: str, window: Window = DAY) -> Manifest:
     identity = RunIdentity(dag_id="test", run_id="1", task_id=step)
-    return execute(build_request(step, "small", DAY, identity, {}, {}))
+    return execute(build_request(step, "small", window, identity, {}, {}))
 
 
 def _ingest(folder: Path, rows: list[tuple[object, object]]) -> None:
@@ -156,3 +156,46 @@ def test_a_reader_that_returns_something_else_is_named(model: Path) -> None:
     assert failed.failure is not None
     assert failed.failure.failure_class == "configuration"
     assert "source.py:read returned list for 2013-03-01" in failed.failure.message
+
+
+COUNTED = "- {type: expect_table_row_count_to_be_between, severity: %s, kwargs: {min_value: 1}}\n"
+
+
+def _sources(folder: Path, severity: str, **days: list[int]) -> None:
+    """Give the model these sources, each with rows on its days of March 2013, and expect a row a day of each."""
+    path = folder / "model.yaml"
+    spec = yaml.safe_load(path.read_text())
+    (source,) = spec["sources"]
+    spec["sources"] = [{**source, "name": name, "reader": f"source.py:read_{name}"} for name in days]
+    path.write_text(yaml.safe_dump(spec))
+    (folder / "e.yaml").write_text(COUNTED % severity + SUITE)
+    row = f"pd.DataFrame({{'name': ['one'], 'size': [1.0], 'at': [pd.Timestamp('{NOON}')]}})"
+    readers = [f"def read_{name}(day):\n    return {row} if day.day in {on} else None\n" for name, on in days.items()]
+    (folder / "source.py").write_text("import pandas as pd\n\n\n" + "\n\n".join(readers))
+
+
+@pytest.mark.parametrize("window", [DAY, Window(start=DAY.start, end=date(2013, 3, 3))])
+def test_a_source_that_is_silent_where_another_is_not_is_judged_all_the_same(model: Path, window: Window) -> None:
+    """Nothing is there on the second day: it is not judged."""
+    _sources(model, "critical", things=[1, 3], others=[3])
+    assert _run("ingest", window).status is Status.OK
+    refused = _run("validate", window)
+    assert refused.failure is not None
+    assert "others: expect_table_row_count_to_be_between() failed on 2013-03-01: found 0." in refused.failure.message
+    assert "things" not in refused.failure.message
+    assert _run("publish", window).failure is not None
+
+
+def test_a_source_that_may_be_silent_is_published_empty_and_the_manifest_says_so(model: Path) -> None:
+    _sources(model, "info", things=[1], others=[])
+    assert _run("ingest").status is Status.OK
+    validated = _run("validate")
+    assert validated.status is Status.OK, validated.failure
+    assert validated.facts["failed"] == ["others: expect_table_row_count_to_be_between() failed on 2013-03-01: found 0"]
+    assert _run("publish").facts["rows"] == 1
+    assert get_lake().read("small", "others").num_rows == 0
+
+
+def test_a_day_that_no_source_has_anything_for_is_skipped(model: Path) -> None:
+    _sources(model, "critical", things=[], others=[])
+    assert _run("ingest").status is Status.SKIPPED

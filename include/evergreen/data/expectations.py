@@ -7,6 +7,7 @@ its days would have published one by one.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +94,10 @@ def _columns(kwargs: dict[str, Any]) -> list[str]:
     return [*single, *kwargs.get("column_list", ())]
 
 
-def judge(suite: list[Expectation], frame: pd.DataFrame) -> tuple[list[Verdict], dict[int, list[str]]]:
-    """Judge every day of a frame.
+def judge(
+    suite: list[Expectation], frame: pd.DataFrame, days: Collection[str] = ()
+) -> tuple[list[Verdict], dict[int, list[str]]]:
+    """Judge every day of a frame, and days that it has no rows of.
 
     Parameters
     ----------
@@ -102,20 +105,23 @@ def judge(suite: list[Expectation], frame: pd.DataFrame) -> tuple[list[Verdict],
         The expectations.
     frame
         Rows of one or more days, with the column ``ds`` and an index from 0.
+    days
+        Days to judge even if there are no rows of them: by what is expected of the whole table, e.g. of its row count.
 
     Returns
     -------
     verdicts, marked
-        One verdict for each expectation, in their order; and for each row that a ``warning`` sends to quarantine,
-        by its position, the reasons.
+        One verdict for each expectation, in their order, and if there are no rows at all, only for those about the
+        whole table; and for each row that a ``warning`` sends to quarantine, by its position, the reasons.
     """
+    suite = suite if len(frame) else _about_tables(suite)
     by_value = [expectation for expectation in suite if _is_value_by_value(expectation)]
     by_day = [expectation for expectation in suite if not _is_value_by_value(expectation)]
     judged = [
         (expectation, *_verdict_by_value(expectation, result, frame))
         for expectation, result in zip(by_value, _validate(by_value, frame), strict=True)
     ]
-    judged += _judge_days(by_day, frame)
+    judged += _judge_days(by_day, frame, days)
     verdicts: dict[int, Verdict] = {}
     marked: dict[int, list[str]] = {}
     for expectation, verdict, positions in judged:
@@ -126,24 +132,30 @@ def judge(suite: list[Expectation], frame: pd.DataFrame) -> tuple[list[Verdict],
     return [verdicts[id(expectation)] for expectation in suite], marked
 
 
-def _judge_days(suite: list[Expectation], frame: pd.DataFrame) -> list[tuple[Expectation, Verdict, list[int]]]:
-    found: dict[int, list[tuple[str, dict[str, Any]]]] = {number: [] for number in range(len(suite))}
-    for day, rows in frame.groupby(PARTITION) if suite else ():
-        for number, result in enumerate(_validate(suite, rows)):
+def _judge_days(
+    suite: list[Expectation], frame: pd.DataFrame, days: Collection[str]
+) -> list[tuple[Expectation, Verdict, list[int]]]:
+    found: dict[int, list[tuple[str, dict[str, Any]]]] = {id(expectation): [] for expectation in suite}
+    present = {str(day): rows for day, rows in frame.groupby(PARTITION)}
+    for day in sorted({*present, *days}):
+        rows = present.get(day, frame.iloc[:0])
+        judged_now = suite if len(rows) else _about_tables(suite)
+        for expectation, result in zip(judged_now, _validate(judged_now, rows), strict=True):
             if not result.success:
-                found[number].append((str(day), result.result))
+                found[id(expectation)].append((day, result.result))
     judged = []
-    for number, failures in found.items():
+    for expectation in suite:
+        failures = found[id(expectation)]
         positions = [row for _, result in failures for row in result.get("unexpected_index_list") or ()]
         observed = [str(result.get("observed_value")) for _, result in failures]
         verdict = Verdict(
-            **_about(suite[number]),
+            **_about(expectation),
             failed_days=tuple(day for day, _ in failures),
             unexpected=len(positions),
             rows=len(frame),
-            sample=_sample(suite[number], frame.loc[positions]) if positions else tuple(observed[:_SAMPLES]),
+            sample=_sample(expectation, frame.loc[positions]) if positions else tuple(observed[:_SAMPLES]),
         )
-        judged.append((suite[number], verdict, positions))
+        judged.append((expectation, verdict, positions))
     return judged
 
 
@@ -180,6 +192,11 @@ def _about(expectation: Expectation) -> dict[str, str]:
         "target": ", ".join(_columns(config.kwargs)),
         "severity": str(getattr(config.severity, "value", config.severity)),
     }
+
+
+def _about_tables(suite: list[Expectation]) -> list[Expectation]:
+    """Return the expectations that say something about a table without rows: those that name no column."""
+    return [expectation for expectation in suite if not _columns(expectation.configuration.kwargs)]
 
 
 def _is_value_by_value(expectation: Expectation) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from evergreen.catalog import config_digest
 from evergreen.contract import DataError, Output, Request, Result
 from evergreen.data.expectations import judge, load_suite
-from evergreen.data.lake import get_lake
+from evergreen.data.lake import PARTITION, get_lake
 from evergreen.data.lineage import pinned
 from evergreen.data.tables import REASON, ROW
 from evergreen.data.validation import SourceReport, ValidationReport, report_key
@@ -34,8 +34,10 @@ def run(request: Request, spec: ModelSpec) -> Result:
         raise DataError(
             f"{spec.name}: nothing was ingested for {request.window}.", "Run the step ingest for these days first."
         )
+    # a day that no source has anything for is not judged, but one that only some have is judged in all of them
+    days = {day for table in raw for day in table[PARTITION].to_pylist()}
     reports = {
-        source.name: _judge(source, spec, given, table)
+        source.name: _judge(source, spec, given, table, days)
         for source, given, table in zip(spec.sources, inputs, raw, strict=True)
     }
     report = ValidationReport(
@@ -54,19 +56,19 @@ def run(request: Request, spec: ModelSpec) -> Result:
     return Result(outputs=(output,), inputs=tuple(inputs), facts=facts)
 
 
-def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table) -> SourceReport:
+def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table, days: set[str]) -> SourceReport:
     suite = load_suite(source, spec)
     frame = table.to_pandas()
     reasons = {int(row): [reason] for row, reason in frame[REASON].dropna().items()}
     for row, reason in _key_problems(frame.drop(index=list(reasons)), source).items():
         reasons[row] = [reason]
     rest = frame.drop(index=list(reasons))
-    verdicts, marked = judge(suite, rest) if len(rest) else ([], {})
     if len(frame) and not len(rest):
         raise DataError(
             f"{spec.name}.{source.name}: every row is unreadable, e.g. {next(iter(reasons.values()))[0]}.",
             "The source has probably changed its format; nothing was published.",
         )
+    verdicts, marked = judge(suite, rest, days)
     return SourceReport(
         snapshot=given.version,
         rows=len(frame),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from evergreen.catalog import load_model
+from evergreen.catalog import load_function, load_model
 from evergreen.contract import ConfigurationError
 from evergreen.data.expectations import _validate, judge, load_suite
 from evergreen.spec import ModelSpec, Source
@@ -130,6 +131,16 @@ def test_a_warning_about_two_columns_marks_its_rows_and_shows_both_values(spec: 
     )
 
 
+def test_a_day_without_rows_is_judged_by_what_is_expected_of_the_table(spec: ModelSpec) -> None:
+    rows = "- {type: expect_table_row_count_to_be_between, severity: critical, kwargs: {min_value: 1}}\n"
+    mean = "- {type: expect_column_mean_to_be_between, severity: critical, kwargs: {column: a, min_value: 0}}\n"
+    suite = _suite(spec, BETWEEN % ("critical", "") + mean + rows)
+    verdicts, _ = judge(suite, _frame([1], [], [2]), ["2013-03-01", "2013-03-02"])
+    assert [verdict.failed_days for verdict in verdicts] == [(), (), ("2013-03-02",)]
+    (verdict,), _ = judge(suite, _frame(), ["2013-03-02"])
+    assert str(verdict) == "expect_table_row_count_to_be_between() failed on 2013-03-02: found 0"
+
+
 def test_verdicts_stand_in_the_order_of_the_file(spec: ModelSpec) -> None:
     suite = _suite(
         spec,
@@ -182,3 +193,22 @@ def test_the_suites_of_flight_delay_load() -> None:
     spec = load_model("flight_delay")
     for source in spec.sources:
         assert len(load_suite(source, spec)) > 5
+
+
+def test_every_day_of_the_year_has_the_rows_that_flight_delay_cannot_do_without() -> None:
+    """The last day has flights and no weather."""
+    spec = load_model("flight_delay")
+    days = [str(day.date()) for day in pd.date_range("2013-01-01", "2013-12-31")]
+    silent = {}
+    for source in spec.sources:
+        read = load_function(spec, source.reader)
+        frames = {day: read(date.fromisoformat(day)) for day in days}
+        silent[source.name] = [day for day, frame in frames.items() if frame is None]
+        rows = pd.DataFrame(
+            {"ds": [day for day, frame in frames.items() if frame is not None for _ in range(len(frame))]}
+        )
+        suite = [one for one in load_suite(source, spec) if one.configuration.type.startswith("expect_table")]
+        suite = [one for one in suite if one.configuration.severity == "critical"]
+        verdicts, _ = judge(suite, rows, days)
+        assert [verdict.failed_days for verdict in verdicts] == [()]
+    assert silent == {"flights": [], "weather": ["2013-12-31"]}
