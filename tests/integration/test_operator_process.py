@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -212,18 +213,27 @@ def test_out_of_memory_is_tried_once_more_on_the_next_larger_profile(kit: Kit, m
     ]
 
 
+def limits(kit: Kit) -> Iterator[int]:
+    """Yield time limits until a step whose code is DAEMON has come so far within one: a busy machine needs more."""
+    for seconds in (2, 10, 60):
+        yield seconds
+        if (kit.folder / "step").exists():
+            return
+
+
 def test_time_limit(kit: Kit) -> None:
-    operator = kit.operator(DAEMON + STAY, execution_timeout=timedelta(seconds=2))
-    with pytest.raises(AirflowException, match="stopped after 2 s, its time limit") as caught:
-        operator.execute(task_context())
-    assert not isinstance(caught.value, AirflowFailException)
+    for seconds in limits(kit):
+        operator = kit.operator(DAEMON + STAY, execution_timeout=timedelta(seconds=seconds))
+        with pytest.raises(AirflowException, match=f"stopped after {seconds} s, its time limit") as caught:
+            operator.execute(task_context())
+        assert not isinstance(caught.value, AirflowFailException)
     assert not any(map(alive, pids(kit.folder, "step", "daemon")))
 
 
 def test_airflows_own_timeout_ends_the_whole_tree(kit: Kit) -> None:
-    operator = kit.operator(DAEMON + STAY)
-    with pytest.raises(AirflowTaskTimeout), timeout(3):
-        operator.execute(task_context())
+    for seconds in limits(kit):
+        with pytest.raises(AirflowTaskTimeout), timeout(seconds):
+            kit.operator(DAEMON + STAY).execute(task_context())
     assert not any(map(alive, pids(kit.folder, "step", "daemon")))
 
 
