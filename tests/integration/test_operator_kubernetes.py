@@ -352,7 +352,7 @@ CANNOT_START = {
         True,
         "its node did",
     ),
-    "silent scheduler": ({"phase": "Pending"}, True, "found no node within 1 s"),
+    "silent scheduler": ({"phase": "Pending"}, True, "found no node within 5 s"),
 }
 
 
@@ -361,8 +361,9 @@ def test_pod_that_cannot_start_is_given_up_with_its_cause(
     kit: Kit, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cause: str
 ) -> None:
     """Not after the task's timeout, an hour, but after the time the settings give such a pod; and it is deleted."""
-    for name in ("SCHEDULE", "START", "STUCK"):
-        monkeypatch.setenv(f"EVERGREEN_POD_{name}_SECONDS", "1")
+    # counted from the trigger's start: long enough to report what is wrong meanwhile
+    for name, seconds in (("SCHEDULE", "5"), ("START", "1"), ("STUCK", "1")):
+        monkeypatch.setenv(f"EVERGREEN_POD_{name}_SECONDS", seconds)
     get_settings.cache_clear()
     status, retried, message = CANNOT_START[cause]
     context = task_context()
