@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-SECONDS = 3
+SECONDS = 6
 STEP = """
 import sys, time
 from pathlib import Path
@@ -29,7 +29,7 @@ main()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -50,7 +50,7 @@ def assert_one_process_at_a_time(folder: Path, environment: Mapping[str, str] | 
     try:
         wait_for((folder / "first").exists)
         second = start("second", 0, "2-b")
-        _, error = second.communicate(timeout=60)
+        _, error = second.communicate(timeout=240)
         assert second.returncode == 75, error
         assert "this step is running already: attempt 1-a" in error
     finally:
@@ -59,9 +59,9 @@ def assert_one_process_at_a_time(folder: Path, environment: Mapping[str, str] | 
     killed = time.monotonic()
     outcome = (75, "", "")
     while outcome[0] == 75:  # as Airflow does: again after a pause
-        assert time.monotonic() < killed + 60
+        assert time.monotonic() < killed + 240
         third = start("third", 0, "3-c")
-        out, error = third.communicate(timeout=60)
+        out, error = third.communicate(timeout=240)
         outcome = third.returncode, out, error
     assert outcome[0] == 0, outcome
     assert json.loads(outcome[1])["attempt"] == "3-c"
