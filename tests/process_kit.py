@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
     """Wait for a condition; returns whether it came true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

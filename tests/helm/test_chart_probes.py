@@ -51,10 +51,10 @@ def test_a_job_lives_as_long_as_its_heart_beats_here(database: str, component: s
     from airflow.jobs.job import Job
 
     here = socket.gethostbyname(socket.getfqdn())
-    now = datetime.now(UTC)
 
     def beat(age: int, host: str = here, state: str = "running") -> int:
-        row = {"job_type": job_type, "hostname": host, "state": state, "latest_heartbeat": now - timedelta(seconds=age)}
+        latest = datetime.now(UTC) - timedelta(seconds=age)
+        row = {"job_type": job_type, "hostname": host, "state": state, "latest_heartbeat": latest}
         with create_engine(database).begin() as connection:
             connection.execute(insert(Job.__table__).values(row))
         return _ask(component, database).returncode

@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Itera
             env={**os.environ, "EVERGREEN_FEAST_TOKEN": TOKEN},
         )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
                 _await_health(client, process)
                 yield client
         finally:
@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Itera
 
 
 def _await_health(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if client.get("/health").is_success:

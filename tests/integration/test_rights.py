@@ -220,7 +220,7 @@ def run_executor(caller: Caller, folder: Path) -> list[dict[str, Any]]:
         command = [sys.executable, str(script), str(caller.kubeconfig)]
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while process.poll() is None:
                 assert time.monotonic() < deadline, log.read_text()
                 for pod in caller.cluster.pods():

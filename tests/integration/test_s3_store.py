@@ -43,6 +43,8 @@ def store(server: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPat
     """The configured store, with a prefix of its own for every test."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)  # somebody's own are in their home
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("EVERGREEN_ARTIFACT_ROOT", f"s3://{BUCKET}/{uuid4().hex}/")
