@@ -103,12 +103,13 @@ class PodWatch:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def view(self, name: str) -> PodView:
-        """Return a view of a pod, which knows its present state."""
-        view = self.views[name] = PodView(name)
+    async def add(self, view: PodView) -> None:
+        """Keep a view of a pod up to date, beginning with its present state."""
+        name = view.name
+        self.views[name] = view
         if self._error:
             view.fail(self._error)
-            return view
+            return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._listed.wait(), _FIRST_LIST_SECONDS)
         if name in self._pods:
@@ -116,7 +117,6 @@ class PodWatch:
         elif self._listed.is_set():  # the watch may not have told of it yet; if it cannot be asked, it will
             with suppress(ApiException, *_TROUBLE):
                 await self._ask(name)
-        return view
 
     async def _forever(self, watch: Callable[[CoreV1Api], Awaitable[None]]) -> None:
         """Watch again whenever a watch ends, with a connection and credentials that are new."""
@@ -239,13 +239,16 @@ async def watching(hook: AsyncKubernetesHook, namespace: str, name: str) -> Asyn
     if watch is None:
         watch = _watches[key] = PodWatch(hook, namespace)
         watch.start()
+    view = PodView(name)
     try:
-        yield watch, await watch.view(name)
+        await watch.add(view)
+        yield watch, view
     finally:
-        watch.views.pop(name, None)
-        if not watch.views:
-            _watches.pop(key, None)
-            await watch.stop()
+        if watch.views.get(name) is view:  # not that of a trigger which adopted the pod meanwhile
+            del watch.views[name]
+            if not watch.views:
+                _watches.pop(key, None)
+                await watch.stop()
 
 
 def _essence(pod: dict[str, Any]) -> dict[str, Any]:
