@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import chart_policies as policies
@@ -14,6 +19,7 @@ from evergreen.settings import Settings
 
 FOLDER = CHART.parent / "official-airflow"
 VALUES: Object = yaml.safe_load((FOLDER / "values.yaml").read_text())
+DOCKERFILE, README = ((FOLDER / name).read_text() for name in ("Dockerfile", "README.md"))
 STEPS: list[Object] = list(yaml.safe_load_all((FOLDER / "steps.yaml").read_text()))
 FIELDS = {f"EVERGREEN_{name.upper()}" for name in Settings.model_fields}
 
@@ -79,3 +85,33 @@ def _options() -> dict[tuple[str, str], Any]:
 def test_the_version_is_that_of_the_image() -> None:
     requirements = (CHART.parents[1] / "requirements.txt").read_text()
     assert f"apache-airflow=={VALUES['airflowVersion']}\n" in requirements
+    assert re.findall(r"^ARG BASE=\S+/airflow:([\d.]+)-python", DOCKERFILE, re.M) == [VALUES["airflowVersion"]]
+    assert f"Airflow {VALUES['airflowVersion']} with Python" in README
+
+
+def test_the_image_is_their_airflow_s_with_what_our_own_has_of_the_project() -> None:
+    # its probes, sidecars and defaults want what only an image made from the official one has
+    assert re.findall(r"^FROM (\S+)$", DOCKERFILE, re.M) == ["${BASE}"]
+    repository = f"{VALUES['defaultAirflowRepository']}:{VALUES['defaultAirflowTag']}"
+    assert f"--tag {repository} " in README
+    assert f"--tag {repository} " in DOCKERFILE
+
+    def copied(recipe: str) -> set[str]:
+        return set(re.findall(r"^COPY (\w+) /opt/evergreen/\1$", recipe, re.M))
+
+    own = copied((CHART.parents[1] / "docker" / "airflow" / "Dockerfile").read_text())
+    assert {"dags", "include", "plugins", "config"} == own == copied(DOCKERFILE)
+    assert set(_paths()) <= {f"/opt/evergreen/{name}" for name in own}
+
+
+def _paths() -> list[str]:
+    variables = {one["name"]: one["value"] for one in VALUES["env"]}
+    core = VALUES["config"]["core"]
+    return [*variables["PYTHONPATH"].split(":"), core["dags_folder"], core["plugins_folder"]]
+
+
+def test_the_recipe_is_clean() -> None:
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    assert hadolint is not None
+    done = subprocess.run([hadolint, "--no-color", FOLDER / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
