@@ -147,7 +147,23 @@ def test_a_source_that_changed_its_format_is_refused_whole(model: Path) -> None:
     _ingest(model, [("a", "x"), ("b", "y")])
     refused = _run("validate")
     assert refused.failure is not None
-    assert "every row is unreadable, e.g. size: 'x' is not a double" in refused.failure.message
+    assert "every row of 2013-03-01 is unreadable, e.g. size: 'x' is not a double" in refused.failure.message
+
+
+def test_a_day_in_another_format_is_refused_among_good_ones_too(model: Path) -> None:
+    window = Window(start=DAY.start, end=date(2013, 3, 2))
+    rows = (
+        f"pd.DataFrame({{'name': ['a', 'b'], 'size': [1, 'x' if day.day == 2 else 2], 'at': pd.Timestamp('{NOON}')}})"
+    )
+    (model / "source.py").write_text(f"import pandas as pd\n\n\ndef read(day):\n    return {rows}\n")
+    assert _run("ingest", window).status is Status.OK
+    assert _run("validate", window).status is Status.OK
+    source = (model / "source.py").read_text().replace("[1,", "['w' if day.day == 2 else 1,")
+    (model / "source.py").write_text(source)
+    assert _run("ingest", window).status is Status.OK
+    refused = _run("validate", window)
+    assert refused.failure is not None
+    assert "every row of 2013-03-02 is unreadable, e.g. size: 'w' is not a double" in refused.failure.message
 
 
 def test_a_reader_that_returns_something_else_is_named(model: Path) -> None:

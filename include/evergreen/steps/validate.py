@@ -63,9 +63,11 @@ def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table, days
     for row, reason in _key_problems(frame.drop(index=list(reasons)), source).items():
         reasons[row] = [reason]
     rest = frame.drop(index=list(reasons))
-    if len(frame) and not len(rest):
+    if unreadable := sorted(set(frame["ds"]) - set(rest["ds"])):
+        example = reasons[int(frame.index[frame["ds"] == unreadable[0]][0])][0]
+        named = ", ".join(unreadable[:3]) + (", …" if len(unreadable) > 3 else "")
         raise DataError(
-            f"{spec.name}.{source.name}: every row is unreadable, e.g. {next(iter(reasons.values()))[0]}.",
+            f"{spec.name}.{source.name}: every row of {named} is unreadable, e.g. {example}.",
             "The source has probably changed its format; nothing was published.",
         )
     verdicts, marked = judge(suite, rest, days)
