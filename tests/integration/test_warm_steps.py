@@ -226,11 +226,9 @@ def test_service_holds_nothing_but_imports(service: Warm) -> None:
     process = psutil.Process(service.pid)
     assert process.net_connections("inet") == []
     assert process.children() == []
-    tasks = Path(f"/proc/{service.pid}/task")
-    names = sorted((task / "comm").read_text().strip() for task in tasks.iterdir())
     # OpenBLAS (of numpy and of scipy) and jemalloc (of Arrow) stop and start their threads around a fork
     blas = 2 * ((os.cpu_count() or 1) - 1)
-    assert len(names) <= 2 + blas, names
+    assert process.num_threads() <= 2 + blas
 
 
 def test_manifest_is_that_of_a_process_of_its_own(tmp_path: Path, lake_settings: Settings, service: Warm) -> None:
@@ -386,8 +384,8 @@ def test_step_on_s3_and_a_ray_cluster_is_a_fork_too(kit: Kit, own_service: Warm)
 
 
 def test_no_library_reads_the_logins_when_it_is_imported() -> None:
-    done = subprocess.run([sys.executable, "-c", WHO_READS], capture_output=True, text=True, timeout=300, check=True)
-    assert done.stdout == "read: HOME\n"
+    done = subprocess.run([sys.executable, "-c", WHO_READS], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout == "read: HOME\n", done.stderr
 
 
 def test_service_that_is_gone_is_done_without(kit: Kit, tmp_path: Path) -> None:
@@ -419,7 +417,7 @@ def test_only_its_own_user_is_answered(service: Warm) -> None:
 
     def answer() -> str:
         command = [sys.executable, "-c", textwrap.dedent(ask), str(service.socket)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
 
     folder = service.socket.parent
