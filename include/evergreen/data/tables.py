@@ -120,4 +120,6 @@ def _cast_all(values: pa.Array, kind: ColumnType) -> pa.Array:
         return values.cast(target, safe=False)  # nanoseconds are cut to microseconds, not refused
     if kind == "boolean" and not (pa.types.is_boolean(values.type) or pa.types.is_null(values.type)):
         raise pa.ArrowInvalid("any number would become a boolean")
+    if kind in ("timestamp", "date") and pa.types.is_integer(values.type):
+        raise pa.ArrowInvalid("seconds since 1970 would become microseconds, 20130301 days")
     return values.cast(target)

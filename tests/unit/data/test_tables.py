@@ -84,6 +84,20 @@ def test_two_problems_of_a_row_are_both_named() -> None:
     assert reason == "i: 'x' is not a int64; d: 'y' is not a double"
 
 
+@pytest.mark.parametrize(
+    ("column", "dtype", "number"), [("at", "int64", 1_700_000_000), ("at", "uint8", 7), ("day", "int32", 20_130_301)]
+)
+def test_a_number_is_no_time(column: str, dtype: str, number: int) -> None:
+    frame = (
+        pd.concat([_frame(), _frame()])
+        .astype({column: object})
+        .assign(**{column: pd.Series([number] * 2, dtype=dtype)})
+    )
+    table = raw_rows(_source(), DAY, frame)
+    assert table[column].to_pylist() == [None, None]
+    assert table["reason"].to_pylist() == [f"{column}: {number} is not a {TYPES[column]}"] * 2
+
+
 def test_nanoseconds_become_microseconds() -> None:
     frame = _frame(at=pd.Timestamp("2013-03-01T12:00:00.123456789Z"))
     assert raw_rows(_source(), DAY, frame)["at"].to_pylist() == [datetime(2013, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)]
