@@ -353,6 +353,19 @@ def test_the_guard_asks_for_labels_the_last_training_did_not_know(model):
     assert "60 new labels" in refused.reason
 
 
+def test_the_guard_counts_no_label_that_is_not_a_number(model):
+    """SQL makes a NaN of 0.0 / 0.0, and a training leaves it out."""
+    drifted(model, PARTITION)
+    today = Window(start=PARTITION, end=PARTITION)
+    rows = get_lake().read(model, "examples", today)
+    outcome = pa.array([float("nan")] * 15 + [None] * 5 + [1.0] * (rows.num_rows - 20))
+    get_lake().write(model, "examples", rows.set_column(rows.column_names.index("outcome"), "outcome", outcome), today)
+    write_decision(
+        get_store(), decision(model, PARTITION - timedelta(days=10), "manual", PARTITION - timedelta(days=1))
+    )
+    assert monitor(model, "guard").facts["new_labels"] == 40
+
+
 def test_the_guard_needs_a_report(model):
     window, run = Window(start=PARTITION, end=PARTITION), RunIdentity(dag_id="m", run_id="r", task_id="guard")
     failed = execute(build_request("guard", model, window, run, {}, {}))

@@ -27,6 +27,13 @@ def content_digest(rows: pa.Table) -> str:
     return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()[:16]
 
 
+def count_known(column: pa.ChunkedArray) -> int:
+    """Count the values that are known: neither null nor NaN, which pandas, and so a training, takes for a null."""
+    import pyarrow.compute as pc
+
+    return len(column) - (pc.sum(pc.is_null(column, nan_is_null=True)).as_py() or 0)
+
+
 def plain(schema: pa.Schema) -> pa.Schema:
     """Reduce a schema to what counts: names and types, without metadata, nullability or string flavours."""
     import pyarrow as pa

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from evergreen.contract import Output, Request, Result, Status, TemporaryError, Window
+from evergreen.data.arrow import count_known
 from evergreen.data.lake import PARTITION, Lake, get_lake
 from evergreen.data.lineage import pinned, written_by
 from evergreen.data.transform import build_examples, build_view, with_lookback
@@ -126,10 +127,9 @@ def _facts(
     spec: ModelSpec, tables: Mapping[str, pa.Table], window: Window, later: Mapping[str, list[str]]
 ) -> dict[str, object]:
     own = {name: _only(table, window) for name, table in tables.items()}
-    label = own["examples"][spec.features.examples.label]
     return {
         "rows": {name: table.num_rows for name, table in own.items()},
-        "labelled": len(label) - int(label.null_count),
+        "labelled": count_known(own["examples"][spec.features.examples.label]),
         "rebuilt": {name: len(days) for name, days in later.items() if days},
         "rebuilt_through": max((day for days in later.values() for day in days), default=None),
     }

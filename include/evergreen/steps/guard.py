@@ -9,6 +9,7 @@ from functools import partial
 from pydantic import JsonValue
 
 from evergreen.contract import DataError, Frozen, Request, Result, Status, Window, utc_now
+from evergreen.data.arrow import count_known
 from evergreen.data.lake import get_lake
 from evergreen.judgement.claims import Claim, take
 from evergreen.judgement.decisions import list_decisions
@@ -102,7 +103,7 @@ def _new_labels(request: Request, spec: ModelSpec, last: _Training | None) -> in
         return 0
     label = spec.features.examples.label
     rows = get_lake().read(spec.name, "examples", Window(start=start, end=request.partition), columns=[label])
-    return int(rows.num_rows - rows[label].null_count)
+    return count_known(rows[label])
 
 
 def _objection(request: Request, spec: ModelSpec, trainings: Sequence[_Training], labels: int) -> str | None:
