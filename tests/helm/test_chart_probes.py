@@ -39,8 +39,8 @@ def database(postgres_server: str) -> str:
 
     server = make_url(postgres_server).set(drivername="postgresql+psycopg")
     with create_engine(server, isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.exec_driver_sql("CREATE DATABASE chart_probes")
-    address = server.set(database="chart_probes").render_as_string(hide_password=False)
+        connection.exec_driver_sql("CREATE DATABASE probes")
+    address = server.set(database="probes").render_as_string(hide_password=False)
     Job.__table__.create(create_engine(address))
     return address
 

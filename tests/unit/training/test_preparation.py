@@ -12,7 +12,7 @@ from evergreen.training.preparation import check_labels, prepare
 
 @pytest.fixture
 def spec():
-    return load_model("flight_delay")
+    return load_model("flight_delay").model_copy()  # of which a test moves the folder: the model itself is kept
 
 
 @pytest.fixture
