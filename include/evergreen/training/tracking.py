@@ -43,29 +43,31 @@ def find_run(model: str, run_key: str) -> tuple[str, dict[str, str]] | None:
 
 
 def start_run(model: str, name: str, run_key: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
-    """Return the id of the run with a key; it is created if there is none."""
-    from mlflow.entities import Param, RunTag
+    """Return the id of the run with a key, with its parameters; it is created if there is none."""
+    existing = find_run(model, run_key)
+    from mlflow.entities import Param  # once `find_run` has imported MLflow without Feast
+
+    with mlflow_errors():
+        run_id = existing[0] if existing else _create_run(model, name, {**tags, "run_key": run_key})
+        # of a run that was found, too: whoever created it may have been killed before it came here
+        connect().log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+    return run_id
+
+
+def _create_run(model: str, name: str, tags: Mapping[str, str]) -> str:
     from mlflow.exceptions import MlflowException
 
-    existing = find_run(model, run_key)
-    if existing:
-        return existing[0]
     client = connect()
-    with mlflow_errors():
-        experiment = client.get_experiment_by_name(model)
-        try:
-            experiment_id = experiment.experiment_id if experiment else client.create_experiment(model)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
-                raise
-            experiment_id = client.get_experiment_by_name(model).experiment_id
-        all_tags = {f"{TAG}{tag}": value for tag, value in {**tags, "run_key": run_key}.items()}
-        run_id: str = client.create_run(experiment_id, tags=all_tags, run_name=name).info.run_id
-        client.log_batch(
-            run_id,
-            params=[Param(key, str(value)) for key, value in params.items()],
-            tags=[RunTag(key, value) for key, value in all_tags.items()],
-        )
+    experiment = client.get_experiment_by_name(model)
+    try:
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+            raise
+        experiment_id = client.get_experiment_by_name(model).experiment_id
+    run_id: str = client.create_run(
+        experiment_id, tags={f"{TAG}{tag}": value for tag, value in tags.items()}, run_name=name
+    ).info.run_id
     return run_id
 
 
