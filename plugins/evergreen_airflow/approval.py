@@ -12,8 +12,8 @@ from evergreen.spec import ModelSpec
 _BODY = """\
 {{ ti.xcom_pull(task_ids='gate')['why'] }}
 
-{% for name, value in ti.xcom_pull(task_ids='evaluate') | dictsort -%}
-- {{ name }}: {{ value }}
+{% for name, value in ti.xcom_pull(task_ids='evaluate') | dictsort if value not in (none, '') and name != 'status' -%}
+- {{ name }}: {{ '%.4f' % value if value is float else value }}
 {% endfor %}
 Version {{ ti.xcom_pull(task_ids='register')['version'] }} in the registry.
 """
