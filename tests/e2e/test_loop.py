@@ -150,7 +150,7 @@ def test_two_weeks_through_the_scheduler(inside: Installation) -> None:
         assert expected in done.stdout
 
     before = {manifest.run.key: manifest for manifest in manifests()}
-    again = inside.run(*TWO_WEEKS, timeout=120)
+    again = inside.run(*TWO_WEEKS, timeout=600)
     assert {manifest.run.key: manifest for manifest in manifests()} == before, "a second loop changed something"
     assert summary(inside) == found
     assert "first champion" in again.stdout

@@ -14,6 +14,7 @@ from evergreen.settings import get_settings
 from evergreen.training.lean_trainer import lean_trainer
 from evergreen.training.ray_training import train
 from lifecycle_kit import training_rows, write_model
+from process_kit import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -85,7 +86,7 @@ def _check_two_workers(models):
     assert trained.history[-1]["train_loss"] < trained.history[0]["train_loss"] < 0.8
     assert listening
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    assert set(descendants()) == before
+    assert eventually(lambda: set(descendants()) <= before), "Ray's processes are still there"
 
 
 def test_a_killed_worker_resumes_and_ends_with_the_same_weights(models, tmp_path):
