@@ -122,7 +122,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
             **{name: value for name, value in os.environ.items() if not name.startswith(("EVERGREEN_", "RAY_"))},
             "EVERGREEN_STATE_DIR": str(folder / "state"),
             "EVERGREEN_RAY_ADDRESS": f"ray://127.0.0.1:{client}",
-            "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TRAIN_V2_ENABLED": "1",

@@ -63,8 +63,8 @@ def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table, days
     for row, reason in _key_problems(frame.drop(index=list(reasons)), source).items():
         reasons[row] = [reason]
     rest = frame.drop(index=list(reasons))
-    if unreadable := sorted(set(frame["ds"]) - set(rest["ds"])):
-        example = reasons[int(frame.index[frame["ds"] == unreadable[0]][0])][0]
+    if unreadable := sorted(set(frame[PARTITION]) - set(rest[PARTITION])):
+        example = reasons[int(frame.index[frame[PARTITION] == unreadable[0]][0])][0]
         named = ", ".join(unreadable[:3]) + (", …" if len(unreadable) > 3 else "")
         raise DataError(
             f"{spec.name}.{source.name}: every row of {named} is unreadable, e.g. {example}.",
@@ -76,7 +76,7 @@ def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table, days
         rows=len(frame),
         verdicts=tuple(verdicts),
         quarantine=tuple(
-            (frame.at[row, "ds"], int(frame.at[row, ROW]), "; ".join(found))
+            (frame.at[row, PARTITION], int(frame.at[row, ROW]), "; ".join(found))
             for row, found in sorted({**reasons, **marked}.items())
         ),
     )
@@ -84,11 +84,11 @@ def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table, days
 
 def _key_problems(frame: pd.DataFrame, source: Source) -> dict[int, str]:
     """Return what is wrong with the keys: null, repeated by an exact copy, or claimed by different rows."""
-    key = ["ds", *source.key]
+    key = [PARTITION, *source.key]
     named = ", ".join(source.key)
     problems = {int(row): f"a key column is null ({named})" for row in frame.index[frame[key].isna().any(axis=1)]}
     keyed = frame.drop(index=list(problems))
-    copies = keyed.duplicated(["ds", *source.columns])
+    copies = keyed.duplicated([PARTITION, *source.columns])
     problems |= {int(row): f"an exact copy of another row ({named})" for row in keyed.index[copies]}
     distinct = keyed[~copies]
     # rows that disagree all go: nobody knows which one is right
