@@ -1,6 +1,6 @@
 # Everything a person does with this project. Everything lives in .venv/ and .evergreen/.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-e2e up down status lint scan bench clean setup lock images test-images
+.PHONY: help run test test-e2e test-slow up down status lint scan bench clean setup lock images test-images
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # The first Python 3.11-3.13 of these; `make setup PYTHON=...` takes another.
@@ -27,7 +27,10 @@ test: setup  ## Set up and run the tests
 	@.venv/bin/pytest $(PYTEST)
 
 test-e2e: setup  ## Run the end-to-end tests: loops, kills and a person's hands on a running Evergreen
-	@.venv/bin/pytest -m e2e tests/e2e $(PYTEST)
+	@.venv/bin/pytest -m 'e2e and not slow' tests/e2e $(PYTEST)
+
+test-slow: setup  ## Run the tests that take minutes each
+	@.venv/bin/pytest -m slow $(PYTEST)
 
 up: setup  ## Set up and start the services
 	@.venv/bin/evergreen up

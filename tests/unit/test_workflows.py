@@ -42,7 +42,7 @@ def test_a_workflow_is_pinned_and_calls_the_makefile(path: Path) -> None:
 
 def test_they_cover_what_a_change_must_pass() -> None:
     text = "".join(path.read_text() for path in WORKFLOWS)
-    for command in ("make lint", "make test\n", "make scan", "make images", "make test-images"):
+    for command in ("make lint", "make test\n", "make scan", "make images", "make test-images", "make test-slow"):
         assert command in text
 
 
