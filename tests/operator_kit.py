@@ -60,9 +60,9 @@ def run(request, spec):
 {body}
 
 runner.load_step = lambda name: run
-from evergreen.cli import main
+from evergreen.__main__ import run as run_command
 
-main()
+run_command()
 """
 DAEMON = """
 import subprocess

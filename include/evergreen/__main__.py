@@ -1,6 +1,7 @@
 """``python -m evergreen``: what runs inside a pod."""
 
 import atexit
+import faulthandler
 import os
 import sys
 import threading
@@ -17,6 +18,7 @@ def run() -> NoReturn:
     To take thousands of modules apart takes a step 0.5 s and more, and DuckDB's bindings use the occasion to list, on
     fifty lines, what of them other libraries still hold.
     """
+    faulthandler.enable(all_threads=False)  # a crash of native code says where, in few lines
     code: object = 1
     try:
         main()

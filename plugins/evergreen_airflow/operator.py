@@ -232,8 +232,11 @@ class StepOperator(ClusterPodOperator):
                 lease.free(store, run, attempt)
             attempts, profile = Attempts(store, run), self._profile(context, run)
             retry_larger = profile in pods.LARGER and not attempts.ran_out_of_memory()
-            attempts.record(context["ti"].try_number, attempt, profile, error)
-            raise airflow_error(error, larger_profile_left=retry_larger) from None
+            crash, crashed_before = ending.crash, attempts.crashed()
+            attempts.record(context["ti"].try_number, attempt, profile, error, crash)
+            raise airflow_error(
+                error, larger_profile_left=retry_larger, crash=crash, crashed_before=crashed_before
+            ) from None
         value = xcom_value(manifest)
         context["ti"].xcom_push(key="return_value", value=value)
         if manifest.status is Status.SKIPPED:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 _SIGNALLED = frozenset({129, 130, 143})
 """Ended by SIGHUP, SIGINT or SIGTERM: someone else's decision, e.g. a node that is drained."""
 _CANNOT_START = frozenset({126, 127})
+_CRASHES = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGSEGV})
+"""Signals that native code (a library, the interpreter) brings upon its own process."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,17 @@ class Ending:
     hint: str = ""
 
     @property
+    def crash(self) -> str:
+        """The signal by which its native code died, e.g. ``SIGSEGV``; empty if it ended otherwise."""
+        if self.exit_code is None or self.failure_class:
+            return ""
+        number = -self.exit_code if self.exit_code < 0 else self.exit_code - 128  # a child's code, or a container's
+        return signal.Signals(number).name if number in _CRASHES else ""
+
+    @property
     def cause(self) -> FailureClass:
         """The failure class, as far as it can be told without a manifest."""
-        if self.failure_class or self.exit_code is None or self.exit_code in _SIGNALLED:
+        if self.failure_class or self.exit_code is None or self.exit_code in _SIGNALLED or self.crash:
             return self.failure_class or FailureClass.TEMPORARY
         if self.exit_code in _CANNOT_START:
             return FailureClass.CONFIGURATION
@@ -64,6 +75,8 @@ class Ending:
         ended = "ended" if self.ran else "never started"
         if self.exit_code is not None:
             ended = f"{ended} with exit code {self.exit_code}"
+        if self.crash:
+            ended = f"{ended}, {self.crash}"
         return f"{ended} ({self.detail})" if self.detail else ended
 
 
@@ -127,39 +140,59 @@ class Attempts:
     store: ArtifactStore
     run: RunIdentity
 
-    def record(self, try_number: int, attempt: str, profile: str, error: StepError) -> None:
-        """Keep how an attempt failed."""
+    def record(self, try_number: int, attempt: str, profile: str, error: StepError, crash: str = "") -> None:
+        """Keep how an attempt failed; ``crash`` is the signal that it died by."""
         entry = {
             "attempt": attempt,
             "profile": profile,
             "failure_class": error.failure_class.value,
             "message": error.message,
             "hint": error.hint,
+            "crash": crash,
         }
         self.store.write(f"{self.run.key}/attempts/{try_number}.json", json.dumps(entry, indent=2).encode())
 
     def ran_out_of_memory(self) -> bool:
         """Tell whether an earlier attempt did."""
-        return any(map(self._was_out_of_memory, self.store.keys(f"{self.run.key}/attempts/")))
+        return any(entry.get("failure_class") == FailureClass.OUT_OF_MEMORY for entry in self._entries())
 
-    def _was_out_of_memory(self, key: str) -> bool:
-        try:
-            entry = json.loads(self.store.read(key) or "{}")
-            return bool(entry.get("failure_class") == FailureClass.OUT_OF_MEMORY)
-        except (AttributeError, ValueError):  # a damaged record must not hide how this attempt ended
-            log.warning("%s: not the record of an attempt; it is left out", self.store.uri(key))
-            return False
+    def crashed(self) -> bool:
+        """Tell whether an earlier attempt died by a signal."""
+        return any(entry.get("crash") for entry in self._entries())
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        for key in self.store.keys(f"{self.run.key}/attempts/"):
+            try:
+                yield dict(json.loads(self.store.read(key) or "{}"))
+            except (TypeError, ValueError):  # a damaged record must not hide how this attempt ended
+                log.warning("%s: not the record of an attempt; it is left out", self.store.uri(key))
 
 
-def airflow_error(error: StepError, *, larger_profile_left: bool = False) -> AirflowException:
-    """Return the exception that makes Airflow retry what a retry can help, and nothing else."""
+def airflow_error(
+    error: StepError, *, larger_profile_left: bool = False, crash: str = "", crashed_before: bool = False
+) -> AirflowException:
+    """Return the exception that makes Airflow retry what a retry can help, and nothing else.
+
+    Parameters
+    ----------
+    error
+        Why the attempt failed.
+    larger_profile_left
+        Whether the next try of a step that ran out of memory gets more.
+    crash, crashed_before
+        The signal that this attempt died by, and whether an earlier one died so too: a race or a bad moment of the
+        machine is gone with the next try, a defect is not.
+    """
     text = f"{str(error).rstrip('.')}."
     if error.failure_class is FailureClass.OUT_OF_MEMORY:
         if larger_profile_left:
             return AirflowException(f"{text} The next try runs on the next larger resource profile.")
         return AirflowFailException(f"{text} Raise resources in model.yaml, or shorten its windows.")
-    retry = error.failure_class is FailureClass.TEMPORARY
-    return AirflowException(text) if retry else AirflowFailException(text)
+    if error.failure_class is not FailureClass.TEMPORARY:
+        return AirflowFailException(text)
+    if crash and crashed_before:
+        return AirflowFailException(f"{text} An earlier try crashed too: report it with the log above.")
+    return AirflowException(f"{text} After a crash it is tried once more." if crash else text)
 
 
 def read_own_manifest(store: ArtifactStore, run: RunIdentity) -> Manifest | None:

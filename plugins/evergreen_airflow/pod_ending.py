@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evergreen.contract import EXIT_CODES, FailureClass
+from evergreen_airflow.crash import CrashReport, is_list_of_modules
 from evergreen_airflow.outcome import Ending, StepFailed
 
 Pod = Mapping[str, Any]
@@ -211,6 +212,12 @@ def _condition(pod: Pod, kind: str) -> Mapping[str, Any]:
 
 def _last_words(message: str) -> str:
     """Return the line that says most: the end of the log stands in for a termination message."""
-    lines = [line for line in message.splitlines() if line.strip()]
+    crash, lines = CrashReport(), []
+    for line in message.splitlines():
+        crash.read(line)
+        if line.strip() and not is_list_of_modules(line):
+            lines.append(line)
+    if text := str(crash):
+        return text
     errors = [line for line in lines if line.startswith("error: ")]
     return (errors or lines or [""])[-1].strip()

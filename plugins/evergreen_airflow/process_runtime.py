@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ from evergreen.local.status import run_folder
 from evergreen.local.warm import NotWarmError, WarmStep, socket_path
 from evergreen.local.warm import start as start_warm
 from evergreen.settings import get_settings
+from evergreen_airflow.crash import CrashReport
 from evergreen_airflow.outcome import Ending
 from evergreen_airflow.pod import COMMAND, GRACE_SECONDS, expand
 
@@ -142,13 +144,13 @@ class PodProcess:
         ended = threading.Event()
         threading.Thread(target=self._watch, args=(ended, os.getppid()), daemon=True).start()
         try:
-            last_words = self._stream()
+            last_words, crash = self._stream()
             exit_code = self._process.wait()
         except NotWarmError as error:
             guardian.remove(scratch)
             if not self._stopped:
                 raise
-            exit_code, last_words = 128 + signal.SIGTERM, str(error)
+            exit_code, last_words, crash = 128 + signal.SIGTERM, str(error), ""
         finally:
             ended.set()
             _close(self._process)
@@ -157,7 +159,8 @@ class PodProcess:
         if self._overdue:
             limit = self.spec["activeDeadlineSeconds"]
             return Ending(exit_code, f"stopped after {limit} s, its time limit", FailureClass.TEMPORARY)
-        return Ending(exit_code, last_words)
+        ending = Ending(exit_code, last_words)
+        return replace(ending, detail=crash) if ending.crash and crash else ending
 
     def _warm(self, scratch: str, command: list[str], environment: dict[str, str]) -> WarmStep | None:
         """Start a step as a fork of the warm service, or return None where that cannot be."""
@@ -189,19 +192,21 @@ class PodProcess:
         if self._process is not None:
             _close(self._process)
 
-    def _stream(self) -> str:
-        """Log the output line by line; return the line that says most about the end."""
+    def _stream(self) -> tuple[str, str]:
+        """Log the output line by line; return the line that says most about the end, and where it says it crashed."""
         assert self._process is not None  # noqa: S101
         assert self._process.stdout is not None  # noqa: S101
         tail: deque[str] = deque(maxlen=20)
+        crash = CrashReport()
         with self._process.stdout as output:
             while line := output.readline(_LINE):
                 text = line.rstrip("\n")
                 self.log.info("%s", text)
+                crash.read(text)
                 if text.strip():
                     tail.append(text)
         errors = [line for line in tail if line.startswith(("error: ", "guardian: "))]
-        return (errors or list(tail) or [""])[-1]
+        return (errors or list(tail) or [""])[-1], str(crash)
 
     def _watch(self, ended: threading.Event, parent: int) -> None:
         """End the process at its deadline, or when this process's own parent is gone.

@@ -302,6 +302,8 @@ def test_lines_the_trigger_could_not_read_are_logged_by_the_task(
         ({"exit_code": 137, "reason": "Evicted", "message": "The node was low on memory."}, True, "Evicted: The node"),
         ({"exit_code": 143, "reason": "DeadlineExceeded"}, True, "DeadlineExceeded"),
         ({"exit_code": 137}, True, "exit code 137"),
+        ({"exit_code": 139}, True, "exit code 139, SIGSEGV.* After a crash it is tried once more"),
+        ({"exit_code": 70}, False, "exit code 70"),
         ({"exit_code": 1}, False, "exit code 1"),
     ],
 )
@@ -478,6 +480,16 @@ def test_out_of_memory_pod_comes_back_larger(kit: Kit, cluster: Cluster) -> None
     launch(quick(kit), task_context(try_number=2))
     limits = cluster.pod()["spec"]["containers"][0]["resources"]["limits"]
     assert limits["memory"] == "6Gi"
+
+
+def test_crashed_pod_comes_back_once(kit: Kit, cluster: Cluster) -> None:
+    for try_number, expected in ((1, AirflowException), (2, AirflowFailException)):
+        context = task_context(try_number=try_number)
+        deferred = launch(quick(kit), context)
+        event = watch(deferred, lambda: cluster.set_status(cluster.pod(), "Failed", exit_code=139))
+        with pytest.raises(AirflowException, match="SIGSEGV") as caught:
+            resume(quick(kit), deferred, event, context)
+        assert type(caught.value) is expected
 
 
 def test_refused_upstream_skips_without_a_pod(kit: Kit, cluster: Cluster) -> None:

@@ -123,6 +123,13 @@ def test_step_sees_the_pods_environment_and_no_more(kit: Kit, monkeypatch: pytes
         ("os._exit(75)", True, "exit code 75"),
         ("os.kill(os.getpid(), 15)", True, "temporary: stopped by SIGTERM"),
         ("os.kill(os.getpid(), 9)", True, "exit code 137"),
+        (
+            "import ctypes; ctypes.string_at(0)",
+            True,
+            "exit code 139, SIGSEGV (Segmentation fault, called from ctypes/__init__.py:",
+        ),
+        ("os.abort()", True, "exit code 134, SIGABRT"),
+        ("os._exit(70)", False, "exit code 70"),
         ('print("error: it says", flush=True); os._exit(65)', False, "exit code 65 (error: it says)"),
         ("import atexit; atexit.register(os._exit, 11); return Result()", True, "stored its result, then ended"),
     ],
@@ -134,6 +141,25 @@ def test_failure(kit: Kit, body: str, retried: bool, message: str) -> None:
     assert message in str(caught.value)
     assert isinstance(caught.value, AirflowFailException) is not retried
     assert context["ti"].pushed == {}
+
+
+@pytest.mark.parametrize("number", ["SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL"])
+def test_crashed_step_is_tried_once_more(kit: Kit, number: str) -> None:
+    crash = f"import signal; os.kill(os.getpid(), signal.{number})"
+    with pytest.raises(AirflowException, match=f"{number}.* After a crash it is tried once more") as first:
+        kit.operator(crash).execute(task_context(try_number=1))
+    assert not isinstance(first.value, AirflowFailException)
+    with pytest.raises(AirflowException, match="No answer") as between:
+        kit.operator('raise TemporaryError("No answer.", "Wait.")').execute(task_context(try_number=2))
+    assert not isinstance(between.value, AirflowFailException)
+    with pytest.raises(AirflowFailException, match=f"{number}.* An earlier try crashed too: report it"):
+        kit.operator(crash).execute(task_context(try_number=3))
+
+
+def test_crashed_step_that_recovers_is_well(kit: Kit) -> None:
+    with pytest.raises(AirflowException, match="SIGSEGV"):
+        kit.operator("os.kill(os.getpid(), 11)").execute(task_context(try_number=1))
+    assert kit.operator().execute(task_context(try_number=2))["status"] == "ok"
 
 
 def test_upstream_manifest_that_is_missing_fails_at_once(kit: Kit) -> None:

@@ -59,6 +59,12 @@ def test_answer_is_accepted_even_when_the_pod_is_gone() -> None:
         (None, Ending(1), FailureClass.BUG, "exit code 1"),
         (None, Ending(137), FailureClass.OUT_OF_MEMORY, "exit code 137"),
         (None, Ending(143), FailureClass.TEMPORARY, "exit code 143"),
+        (None, Ending(139), FailureClass.TEMPORARY, "exit code 139, SIGSEGV and left no manifest"),
+        (None, Ending(-11), FailureClass.TEMPORARY, "exit code -11, SIGSEGV"),
+        (None, Ending(135), FailureClass.TEMPORARY, "SIGBUS"),
+        (None, Ending(134), FailureClass.TEMPORARY, "SIGABRT"),
+        (None, Ending(132), FailureClass.TEMPORARY, "SIGILL"),
+        (None, Ending(136), FailureClass.BUG, "exit code 136"),  # SIGFPE: the same sum fails again
         (None, Ending(127), FailureClass.CONFIGURATION, "exit code 127"),
         (None, Ending(137, "Evicted", FailureClass.TEMPORARY), FailureClass.TEMPORARY, "Evicted"),
         (manifest(), Ending(139), FailureClass.TEMPORARY, "stored its result, then ended with exit code 139"),
@@ -98,6 +104,23 @@ def test_airflow_retries_what_a_retry_can_help(failure_class: FailureClass, larg
     assert str(error).startswith("It broke.")
 
 
+@pytest.mark.parametrize(
+    ("failure_class", "crash", "crashed_before", "retried"),
+    [
+        (FailureClass.TEMPORARY, "SIGSEGV", False, True),
+        (FailureClass.TEMPORARY, "SIGSEGV", True, False),
+        (FailureClass.TEMPORARY, "", True, True),
+        (FailureClass.DATA, "SIGSEGV", False, False),
+        (FailureClass.BUG, "SIGSEGV", False, False),
+    ],
+)
+def test_a_crash_is_tried_once_more(
+    failure_class: FailureClass, crash: str, crashed_before: bool, retried: bool
+) -> None:
+    error = airflow_error(StepFailed(failure_class, "It broke."), crash=crash, crashed_before=crashed_before)
+    assert isinstance(error, AirflowFailException) is not retried
+
+
 def test_xcom_cannot_lose_the_status() -> None:
     value = xcom_value(manifest(status="refused", reason="no", facts={"rows": 3, "status": "x"}, metrics={"auc": 0.5}))
     assert value == {"rows": 3, "auc": 0.5, "status": "refused", "reason": "no"}
@@ -110,6 +133,9 @@ def test_attempts_are_remembered(tmp_path: Path) -> None:
     assert not attempts.ran_out_of_memory()
     attempts.record(2, "2-b", "small", StepFailed(FailureClass.OUT_OF_MEMORY, "too much"))
     assert attempts.ran_out_of_memory()
+    assert not attempts.crashed()
+    attempts.record(3, "3-c", "small", StepFailed(FailureClass.TEMPORARY, "it crashed"), "SIGSEGV")
+    assert attempts.crashed()
     assert (tmp_path / "runs/d/r/t/attempts/2.json").is_file()
 
 

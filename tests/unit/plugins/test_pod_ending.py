@@ -34,6 +34,12 @@ def disrupted(reason: str, message: str = "") -> dict[str, Any]:
     return {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
 
 
+CRASH = """Fatal Python error: Segmentation fault
+
+Stack (most recent call first):
+  File "/venv/site-packages/ray/worker.py", line 5 in connect
+  File "/app/evergreen/training/private_ray.py", line 9 in private_ray"""
+
 ENDINGS = {
     "success": (pod("Succeeded", terminated=terminated(0, "Completed")), None, "ended with exit code 0"),
     "success, of which only the phase is left": (pod("Succeeded"), None, "ended with exit code 0"),
@@ -44,6 +50,16 @@ ENDINGS = {
     ),
     "own limit of memory": (pod("Failed", terminated=terminated(137, "OOMKilled")), MEMORY, "out of memory"),
     "killed, and not for its memory": (pod("Failed", terminated=terminated(137)), TEMPORARY, "137 (killed)"),
+    "crash, with faulthandler's report": (
+        pod("Failed", terminated=terminated(139, message=f"{CRASH}\n\nExtension modules: a, b (total: 2)\n")),
+        None,
+        "exit code 139, SIGSEGV (Segmentation fault, called from ray/worker.py:5 in connect)",
+    ),
+    "crash, of whose report the end is left": (
+        pod("Failed", terminated=terminated(134, message="les: a, b (total: 2)\n")),
+        None,
+        "ended with exit code 134, SIGABRT",
+    ),
     "eviction": (
         pod("Failed", reason="Evicted", message="The node was low on resource: memory. ", terminated=terminated(137)),
         TEMPORARY,
