@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from evergreen.contract import ConfigurationError, TemporaryError
-
-if TYPE_CHECKING:
-    from sqlalchemy.exc import DBAPIError
 
 
 def retrying(seconds: float) -> Retrying:
@@ -21,7 +17,7 @@ def retrying(seconds: float) -> Retrying:
 
     def lost(error: BaseException) -> bool:
         races = (CommitFailedException, ValidationException, IntegrityError, ProgrammingError)
-        return isinstance(error, races) and not (isinstance(error, DBAPIError) and _refused(error))
+        return isinstance(error, races) and not (isinstance(error, DBAPIError) and refused(error.orig))
 
     return Retrying(
         retry=retry_if_exception(lost),
@@ -43,7 +39,7 @@ def lake_errors(what: str) -> Iterator[None]:
         raise TemporaryError(f"{what}: other writers kept committing first: {error}.") from error
     except DBAPIError as error:
         message = f"{what}: the lake's database: {error.orig}."
-        if _refused(error):
+        if refused(error.orig):
             hint = "Check EVERGREEN_DATABASE_URL and the role's rights; evergreen up creates the databases."
             raise ConfigurationError(message, hint) from error
         raise TemporaryError(message, "Is the database up? evergreen status tells.") from error
@@ -56,12 +52,12 @@ def lake_errors(what: str) -> Iterator[None]:
         raise TemporaryError(f"{what}: {error}.", hint) from error
 
 
-def _refused(error: DBAPIError) -> bool:
-    """Tell whether the database will go on refusing."""
-    state: str | None = getattr(error.orig, "sqlstate", None)
+def refused(error: BaseException | None) -> bool:
+    """Tell whether a database will go on refusing, from what its driver has raised."""
+    state: str | None = getattr(error, "sqlstate", None)
     if state is not None:
         return state == _NO_RIGHT or state.startswith(_NO_ENTRY)
-    return any(words in str(error.orig) for words in _ENTRY_REFUSALS)
+    return any(words in str(error) for words in _ENTRY_REFUSALS)
 
 
 _NO_RIGHT = "42501"

@@ -13,15 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.contract import ConfigurationError, TemporaryError
+from evergreen.contract import ConfigurationError
+from evergreen.features.exclusive import exclusive
 from evergreen.settings import Settings, get_settings
 from evergreen.spec import FeatureView, ModelSpec
 
 if TYPE_CHECKING:
     from feast import FeatureStore
-
-_LOCK_SECONDS = 300
-"""How long to wait for another process that applies or materializes before giving up as temporary."""
 
 
 def feast_name(spec: ModelSpec, view: FeatureView) -> str:
@@ -176,22 +174,6 @@ def _is_registered(store: FeatureStore, wanted: Any) -> bool:
     # what was materialized is no part of the definition, but Feast compares it
     wanted.materialization_intervals = registered.materialization_intervals
     return bool(registered == wanted)
-
-
-@contextlib.contextmanager
-def exclusive(what: str) -> Iterator[None]:
-    """Hold a lock in the registry's database: Feast's own writes are not safe against each other."""
-    from sqlalchemy import NullPool, create_engine, text
-    from sqlalchemy.exc import DBAPIError
-
-    engine = create_engine(get_settings().database("feast"), poolclass=NullPool)
-    try:
-        with engine.connect() as connection:
-            connection.execute(text(f"SET statement_timeout = '{_LOCK_SECONDS}s'"))
-            connection.execute(text("SELECT pg_advisory_lock(hashtext(:what))"), {"what": f"evergreen {what}"})
-            yield
-    except DBAPIError as error:
-        raise TemporaryError(f"{what}: the feature registry's database: {error.orig}.") from error
 
 
 @contextlib.contextmanager

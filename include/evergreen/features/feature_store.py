@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from evergreen.contract import DataError, TemporaryError, Window
 from evergreen.data.lake import PARTITION, get_lake, scan
 from evergreen.data.transform import EVENT_TIMESTAMP, example_entities, request_inputs
-from evergreen.features.feast_repo import apply, exclusive, feast_name, get_feature_store, quiet
+from evergreen.features.exclusive import exclusive
+from evergreen.features.feast_repo import apply, feast_name, get_feature_store, quiet
 from evergreen.spec import FeatureView, ModelSpec
 
 if TYPE_CHECKING:
