@@ -40,6 +40,7 @@ def airflow_sections(settings: Settings, credentials: Credentials) -> Sections:
             "dags_folder": str(PROJECT_ROOT / "dags"),
             "plugins_folder": str(PROJECT_ROOT / "plugins"),
             "load_examples": "False",
+            "dagbag_import_timeout": 180,  # a starved machine takes longer than the default 30 s
             # else the graph of assets fails: its query, json #> text, is json #> varchar from psycopg 3
             "compress_serialized_dags": "True",
             "fernet_key": credentials.airflow_fernet_key,
@@ -78,6 +79,7 @@ def airflow_sections(settings: Settings, credentials: Credentials) -> Sections:
         },
         "dag_processor": {
             "refresh_interval": 10,  # the default, 300 s, hides new files
+            "dag_file_processor_timeout": 240,
             "dag_bundle_storage_path": str(home / "bundles"),
         },
     }

@@ -14,6 +14,7 @@ from typing import Protocol
 import psutil
 
 from evergreen.contract import ConfigurationError, StepError
+from evergreen.local.patience import Patience, Vitals
 from evergreen.local.processes import child_of, ending
 from evergreen.local.services import Service
 from evergreen.local.status import ServiceStatus, State, now
@@ -21,12 +22,14 @@ from evergreen.local.status import ServiceStatus, State, now
 log = logging.getLogger(__name__)
 
 START_SECONDS = 180.0
-"""A service that is not healthy after so long is started again."""
+"""A service that is not healthy after so long is started again; `Patience` says what counts."""
 SICK_SECONDS = 60.0
-"""A service that was healthy and fails its checks for so long is started again."""
+"""A service that was healthy and fails its checks for so long is started again; `Patience` says what counts."""
 CHECK_SECONDS = 2.0
 FIRST_CHECKS_SECONDS = 0.2
-BACK_OFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
+SLOWEST_CHECK_SECONDS = 10.0
+"""What a check may take, with every time-out in it; one that takes longer was held up."""
+BACK_OFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Pauses before the first, second, … restart in a row; a healthy minute starts the row again."""
 
 
@@ -35,6 +38,8 @@ class Supervision(Protocol):
 
     logs: Path
     up: bool
+    turn: threading.Lock
+    """Held by the service that is started again because it was not well: one at a time."""
 
     def gives_up(self, failures: int) -> bool:
         """Return whether so many failed starts in a row end the attempt to bring the services up."""
@@ -42,6 +47,10 @@ class Supervision(Protocol):
 
     def fail(self, error: StepError) -> None:
         """Give up: stop everything, and say why."""
+        ...
+
+    def are_healthy(self, names: tuple[str, ...]) -> bool:
+        """Return whether the named services are."""
         ...
 
     def wait_for(self, names: tuple[str, ...], stopping: threading.Event) -> bool:
@@ -73,14 +82,18 @@ class Runner(threading.Thread):
         self.stopping = threading.Event()
         self.process: subprocess.Popen[bytes] | None = None
         self._failures = 0
+        self._has_turn = False
         self._history = ""
         """Why it was last restarted."""
 
     def run(self) -> None:
         """Start the service and keep it running until told to stop."""
         while not self.stopping.is_set():
+            had_turn = self._has_turn
             problem = self._live_once()
             self.healthy.clear()
+            if had_turn:  # it did not become healthy with it
+                self._gives_its_turn()
             if self.stopping.is_set():
                 break
             self._failures += 1
@@ -121,26 +134,48 @@ class Runner(threading.Thread):
             self.end_process()
 
     def _watch(self, process: subprocess.Popen[bytes], started: float) -> str:
-        deadline = time.monotonic() + START_SECONDS
+        patience, vitals = Patience(START_SECONDS), Vitals(process.pid)
         was_well, interval = False, FIRST_CHECKS_SECONDS
         since = time.monotonic()
         while not self._ends_within(process, interval):
+            began = time.time()
             problem = self._problem(started, first=not was_well)
             if not problem:
-                deadline = time.monotonic() + SICK_SECONDS
-                if not was_well or self.status.state is not State.HEALTHY:
-                    self._report(State.HEALTHY, note=self._history)
-                    self.healthy.set()
+                patience = Patience(SICK_SECONDS)
+                vitals.well()
+                self._report_health()
                 was_well, interval = True, CHECK_SECONDS
                 if time.monotonic() - since > SICK_SECONDS:
                     self._failures = 0
-            elif time.monotonic() > deadline:
+                continue
+            checked = min(time.time() - began, SLOWEST_CHECK_SECONDS)
+            patience.look(vitals.look(interval + checked, needs_are_well=self._needs_are_well()))
+            if patience.is_over and self._takes_its_turn():
                 return f"not healthy: {problem}"
-            elif was_well and self.status.state is State.HEALTHY:
+            if was_well and self.status.state is State.HEALTHY:
                 self.healthy.clear()
                 log.warning("%s: %s", self.name, problem)
                 self._report(State.UNHEALTHY, note=problem)
         return "stopped" if self.stopping.is_set() else ending(process.returncode)
+
+    def _report_health(self) -> None:
+        self._gives_its_turn()
+        if self.status.state is not State.HEALTHY:
+            self._report(State.HEALTHY, note=self._history)
+            self.healthy.set()
+
+    def _needs_are_well(self) -> bool:
+        return self.supervisor.are_healthy(self.service.needs)
+
+    def _takes_its_turn(self) -> bool:
+        """Return whether it may be started again: not while another one is, for both would take longer."""
+        self._has_turn = self._has_turn or self.supervisor.turn.acquire(blocking=False)
+        return self._has_turn
+
+    def _gives_its_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self.supervisor.turn.release()
 
     def _ends_within(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
         """Wait; returns early, and True, when the process ends or a stop is asked for."""

@@ -57,6 +57,7 @@ class Supervisor:
         self.error: StepError | None = None
         self.up = False
         """Whether every service has been healthy at once since the start."""
+        self.turn = threading.Lock()
         self._stop = threading.Event()
         self._lock = threading.RLock()
         self._writing = threading.Lock()
@@ -135,6 +136,10 @@ class Supervisor:
             self.error = self.error or error
         log.error("%s", error)
         self._stop.set()
+
+    def are_healthy(self, names: tuple[str, ...]) -> bool:
+        """Return whether the named services are."""
+        return all(self.runners[name].healthy.is_set() for name in names)
 
     def wait_for(self, names: tuple[str, ...], stopping: threading.Event) -> bool:
         """Wait until the named services are healthy; returns False when asked to stop."""

@@ -16,17 +16,21 @@ import pytest
 from evergreen.local.processes import is_alive
 from evergreen.local.status import State, SupervisorStatus, read_status
 from evergreen.settings import Settings
+from process_kit import eventually
 
 DRIVER = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 from evergreen.contract import ConfigurationError
-from evergreen.local import files, runner, supervisor
+from evergreen.local import files, patience, runner, supervisor
 from evergreen.local.services import Service
 from evergreen.settings import Settings
 
 runner.BACK_OFF_SECONDS = (0.05,)
 runner.CHECK_SECONDS = 0.1
+runner.SICK_SECONDS = 1.0
+patience.ASLEEP_SECONDS = 3.0
+patience._PRESSURE = ()  # how long a test takes must not depend on what else runs here
 runner.START_SECONDS = 3.0 if sys.argv[2] == "mute" else 60.0
 folder = Path(sys.argv[1])
 
@@ -35,6 +39,13 @@ def exists(name):
         path = folder / name
         if not path.exists() or path.stat().st_mtime < started - 0.1:
             raise FileNotFoundError(f"{name} is not there")
+    return check
+
+def beats(name):
+    def check(started):
+        beat = (folder / name).stat().st_mtime
+        if beat < started or time.time() - beat > 1:
+            raise TimeoutError("no heartbeat")
     return check
 
 def service(name, code, **more):
@@ -48,7 +59,22 @@ STUBBORN = (
     f"pathlib.Path({str(folder)!r}, 'NAME').touch()\\n"
     "time.sleep(600)\\n"
 )
+# a service with a heartbeat, that takes half a second to start, and hangs when it is told to
+BEATING = (
+    "import pathlib, signal, time\\n"
+    f"folder = pathlib.Path({str(folder)!r})\\n"
+    "signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))\\n"
+    "begin = time.time()\\n"
+    "time.sleep(0.5)\\n"
+    "with (folder / 'NAME-starts').open('a') as file:\\n"
+    "    print(begin, time.time(), file=file)\\n"
+    "while True:\\n"
+    "    (folder / 'NAME').touch()\\n"
+    "    time.sleep(0.1)\\n"
+)
 SERVICES = {
+    "beating": lambda: [
+        service(name, BEATING.replace("NAME", name), check=beats(name), grace=0.5) for name in ("one", "two")],
     "good": lambda: [
         service("base", STUBBORN.replace("NAME", "base"), check=exists("base"), grace=0.5,
                 ready=lambda: (folder / "base-ready").touch()),
@@ -182,6 +208,50 @@ def test_a_service_that_never_answers_is_started_again(driven: Callable[[str], D
     one = driven("mute")
     found = one.until(lambda status: status.services != () and status.services[0].restarts == 1)
     assert found.services[0].note == "not healthy: never is not there"
+
+
+def test_what_hangs_is_started_again_and_what_is_stopped_is_not(driven: Callable[[str], Driven]) -> None:
+    one = driven("beating")
+    stopped, hung = (service.pid for service in one.until(lambda status: status.healthy).services)
+    assert stopped
+    assert hung
+    os.kill(stopped, signal.SIGSTOP)
+    one.until(lambda status: status.services[0].state is State.UNHEALTHY)
+    os.kill(hung, signal.SIGUSR1)
+    found = one.until(lambda status: status.services[1].restarts == 1 and status.services[1].state is State.HEALTHY)
+    assert found.services[1].note == "restarted: not healthy: no heartbeat"
+    os.kill(stopped, signal.SIGCONT)  # it was unwell for longer
+    found = one.until(lambda status: status.healthy)
+    assert (found.services[0].pid, found.services[0].restarts) == (stopped, 0)
+
+
+def test_two_that_hang_are_started_again_one_after_the_other(driven: Callable[[str], Driven], tmp_path: Path) -> None:
+    one = driven("beating")
+    for service in one.until(lambda status: status.healthy).services:
+        assert service.pid
+        os.kill(service.pid, signal.SIGUSR1)
+    one.until(lambda status: status.healthy and [service.restarts for service in status.services] == [1, 1])
+    starts = [(tmp_path / f"{name}-starts").read_text().split() for name in ("one", "two")]
+    (begin, end), (other_begin, other_end) = ((float(start[2]), float(start[3])) for start in starts)
+    assert end < other_begin or other_end < begin
+
+
+def test_a_machine_that_slept_starts_nothing_again(driven: Callable[[str], Driven]) -> None:
+    one = driven("beating")
+    before = one.until(lambda status: status.healthy)
+    everything = [psutil.Process(one.process.pid), *one.tree()]
+    for process in everything:
+        process.suspend()
+    fallen_asleep = time.monotonic()
+    while time.monotonic() - fallen_asleep < 5:  # longer than any patience in this test
+        assert one.status() == before
+        time.sleep(0.2)
+    for process in everything:
+        process.resume()
+    beat = one.folder / "one"
+    assert eventually(lambda: time.time() - beat.stat().st_mtime < 1)
+    after = one.until(lambda status: status.healthy)
+    assert [(s.pid, s.restarts) for s in after.services] == [(s.pid, 0) for s in before.services]
 
 
 def test_a_configuration_nobody_can_load_stops_the_start(driven: Callable[[str], Driven]) -> None:
