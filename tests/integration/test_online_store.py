@@ -16,8 +16,8 @@ from data_steps import MODEL, day
 from evergreen.catalog import load_model
 from evergreen.contract import Window
 from evergreen.data.lake import get_lake
-from evergreen.features import feature_store
-from evergreen.features.feast_repo import apply, get_feature_store
+from evergreen.features import feast_repo, feature_store
+from evergreen.features.feast_repo import apply, definitions, get_feature_store
 from evergreen.features.feature_store import materialize
 from evergreen.settings import Settings
 from evergreen.spec import FeatureView, ModelSpec
@@ -100,6 +100,21 @@ def test_of_two_materializations_at_once_the_newest_row_stays(spec: ModelSpec, m
         go_on.set()
         assert first.result(60) == second.result(60) == {VIEW: 1}
     assert online("AA") == [0.3]
+
+
+def test_what_another_process_has_registered_meanwhile_is_known(lake_settings: Settings) -> None:
+    """Two days of a new model are materialized at once: the second reads the registry while the first fills it."""
+    spec, store = load_model(MODEL), get_feature_store()
+    entity = next(one for one in definitions(spec) if one.name == "carrier")
+    store.apply([entity])
+    store.refresh_registry()
+    get_feature_store.cache_clear()
+    assert apply(spec), "another process registers the rest"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feast_repo, "get_feature_store", lambda: store)
+        assert not apply(spec)
+    found = store.get_online_features([f"{MODEL}_airport_weather:temp"], [{"origin": "JFK"}])
+    assert found.to_dict()["temp"] == [None]
 
 
 def is_lock_awaited() -> bool:

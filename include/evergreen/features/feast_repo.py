@@ -149,13 +149,20 @@ def apply(spec: ModelSpec) -> bool:
     """Register the model's definitions, if they are not registered already; tells whether anything changed."""
     objects = definitions(spec)
     store = get_feature_store()
-    if all(_is_registered(store, wanted) for wanted in objects):
+    if _are_registered(store, objects):
         return False
     with exclusive("feast apply"):
-        if all(_is_registered(store, wanted) for wanted in objects):
+        if _are_registered(store, objects):
             return False  # another process was faster
         with quiet():
             store.apply(objects)
+    return True
+
+
+def _are_registered(store: FeatureStore, objects: list[Any]) -> bool:
+    if not all(_is_registered(store, wanted) for wanted in objects):
+        return False
+    store.refresh_registry()  # reads of features look into what the store has read before, when they may have been new
     return True
 
 
