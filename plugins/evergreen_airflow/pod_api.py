@@ -14,6 +14,8 @@ WATCH_SECONDS = 240
 REQUEST = ClientTimeout(total=60, sock_connect=10)
 _SILENCE = ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + 30)
 Change = tuple[str, dict[str, Any]]
+_CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
+"""The rest is not about an object: a BOOKMARK, which a server may send unasked, has nothing but a version."""
 
 
 async def list_all(
@@ -24,7 +26,7 @@ async def list_all(
     token: str | None = None
     while True:
         page = await ask(call, namespace=namespace, limit=limit, _continue=token, **selectors)
-        items += page["items"]
+        items += page["items"] or []
         token = page["metadata"].get("continue")
         if not token or limit == 1:
             return items, page["metadata"].get("resourceVersion", "")
@@ -53,7 +55,8 @@ async def changes(
                 change = json.loads(line)
                 if change["type"] == "ERROR":
                     raise ApiException(status=change["object"].get("code"), reason=change["object"].get("message"))
-                yield change["type"], change["object"]
+                if change["type"] in _CHANGES:
+                    yield change["type"], change["object"]
 
 
 async def ask(call: Callable[..., Awaitable[Any]], **arguments: Any) -> dict[str, Any]:

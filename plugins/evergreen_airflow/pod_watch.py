@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -49,7 +50,9 @@ class PodView:
         self._changed = asyncio.Event()
 
     def show(self, pod: dict[str, Any], *, gone: bool = False) -> None:
-        """Take a newer state."""
+        """Take a newer state; a pod that is gone does not come back, only another one of its name."""
+        if self.gone and pod and _uid(pod) == _uid(self.pod):
+            return
         self.pod, self.gone = pod or self.pod, gone
         self._changed.set()
 
@@ -122,10 +125,10 @@ class PodWatch:
         """Watch again whenever a watch ends, with a connection and credentials that are new."""
         pause = _BACK_OFF[0]
         while True:
+            began = time.monotonic()
             try:
                 async with self.hook.get_conn() as client:
                     await watch(CoreV1Api(client))
-                pause = _BACK_OFF[0]
             except ApiException as error:
                 if error.status == _FORBIDDEN:
                     self._give_up(watch, error)
@@ -135,6 +138,8 @@ class PodWatch:
                 log.warning("Kubernetes watch: %r", error)
             except Exception:  # everyone would wait for a watch that has ended, until their deadlines
                 log.exception("Kubernetes watch")
+            if time.monotonic() - began > pause:  # it worked: a proxy that cuts every watch must not slow them down
+                pause = _BACK_OFF[0]
             await asyncio.sleep(pause)
             pause = min(2 * pause, _BACK_OFF[1])
 
@@ -175,6 +180,8 @@ class PodWatch:
     def _see(self, kind: str, pod: dict[str, Any]) -> None:
         name = pod["metadata"]["name"]
         known = _essence(pod)
+        if _is_older(known, self._pods.get(name)):
+            return
         if kind == "DELETED":
             self._pods.pop(name, None)
         else:
@@ -251,11 +258,23 @@ async def watching(hook: AsyncKubernetesHook, namespace: str, name: str) -> Asyn
                 await watch.stop()
 
 
+def _uid(pod: dict[str, Any]) -> str | None:
+    return (pod.get("metadata") or {}).get("uid")
+
+
+def _is_older(pod: dict[str, Any], known: dict[str, Any] | None) -> bool:
+    """Tell whether what is said of a pod was true before what is known of it."""
+    if known is None or _uid(pod) != _uid(known):
+        return False
+    versions = [str(one["metadata"].get("resourceVersion")) for one in (pod, known)]
+    return all(map(str.isdecimal, versions)) and int(versions[0]) < int(versions[1])
+
+
 def _essence(pod: dict[str, Any]) -> dict[str, Any]:
     """Return what is asked of a pod; the rest would fill the memory."""
     metadata = pod["metadata"]
     return {
-        "metadata": {name: metadata.get(name) for name in ("name", "uid", "deletionTimestamp")},
+        "metadata": {name: metadata.get(name) for name in ("name", "uid", "resourceVersion", "deletionTimestamp")},
         "spec": {"nodeName": (pod.get("spec") or {}).get("nodeName")},
         "status": {
             name: value
