@@ -26,6 +26,7 @@ _SETTINGS = {
     # every worker of Ray Train gets an environment of its own: workers started in advance are never used
     "RAY_prestart_worker_first_driver": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # no node but this one, which nobody preempts; in a cluster the watcher stays on (ray-project/ray #63968)
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
 }
