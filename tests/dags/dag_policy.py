@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 Parse = Callable[[Path], "dict[str, DAG]"]
 """Parses the DAG files with the models of a folder."""
 MAX_LINES = 150
-LIGHT_TASKS = {"ProposalSensor", "TrainingTrigger", "HITLOperator", "PartitionDone", "PodReaper"}
+LIGHT_TASKS = {"ProposalSensor", "TrainingTrigger", "HITLOperator", "PartitionDone", "PodReaper", "PartitionReconciler"}
 """What may run beside StepOperators: these decide and wait, they do no work.
 
-The PodReaper deletes pods, which no pod of a step may do: they have no rights in the cluster.
+The PodReaper deletes pods, which no pod of a step may do: they have no rights in the cluster. The PartitionReconciler
+asks Airflow, which steps do not know.
 """
-MAINTENANCE = {"maintenance.reap_pods"}
+MAINTENANCE = {"maintenance.reap_pods", "maintenance.reconcile"}
 """The DAGs that are of no model."""
 DOC_PARTS = ("**Fires**", "**Publishes**", "#### Triage notes")
 

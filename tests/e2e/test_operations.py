@@ -8,15 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
-import httpx
 import psutil
 import psycopg
 import pytest
@@ -25,6 +21,7 @@ import yaml
 from evergreen.contract import RunIdentity
 from evergreen.judgement.decisions import DecisionRecord
 from installation import Installation, installed
+from person_kit import Person, until
 from small_model import scaled_models
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
@@ -40,77 +37,6 @@ def asking_models(folder: Path) -> Path:
     spec["approval"] = {"required": True, "timeout_hours": 1}
     path.write_text(yaml.safe_dump(spec, sort_keys=False))
     return models
-
-
-class Person:
-    """Somebody with a browser: Airflow's API, nothing else."""
-
-    def __init__(self, made: Installation, user: str) -> None:
-        self.made = made
-        secrets = json.loads((made.state / "secrets" / "credentials.json").read_text())
-        url = f"http://127.0.0.1:{made.environment['EVERGREEN_AIRFLOW_PORT']}"
-        self.http = httpx.Client(base_url=url, timeout=60, trust_env=False)
-        answer = self.http.post("/auth/token", json={"username": user, "password": secrets[f"airflow_{user}"]})
-        self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-
-    def get(self, path: str) -> Any:
-        return self.http.get(path).raise_for_status().json()
-
-    def trigger(self, pipeline: str, run: str, **conf: str) -> httpx.Response:
-        body = {"logical_date": None, "dag_run_id": run, "conf": conf}
-        return self.http.post(f"/api/v2/dags/{MODEL}.{pipeline}/dagRuns", json=body)
-
-    def runs(self, pipeline: str) -> dict[str, dict[str, Any]]:
-        found = self.get(f"/api/v2/dags/{MODEL}.{pipeline}/dagRuns?limit=100")
-        return {run["dag_run_id"]: run for run in found["dag_runs"]}
-
-    def tasks(self, pipeline: str, run: str) -> dict[str, dict[str, Any]]:
-        found = self.get(f"{self._run(pipeline, run)}/taskInstances")
-        return {task["task_id"]: task for task in found["task_instances"]}
-
-    def state(self, pipeline: str, run: str, task: str) -> str | None:
-        state: str | None = self.tasks(pipeline, run)[task]["state"]
-        return state
-
-    def mark_failed(self, pipeline: str, run: str, task: str) -> None:
-        path = f"{self._run(pipeline, run)}/taskInstances/{task}"
-        self.http.patch(path, json={"new_state": "failed"}).raise_for_status()
-
-    def clear(self, pipeline: str, run: str, task: str) -> None:
-        body = {"dry_run": False, "dag_run_id": run, "task_ids": [task], "include_downstream": True}
-        body |= {"only_failed": False, "reset_dag_runs": True}
-        self.http.post(f"/api/v2/dags/{MODEL}.{pipeline}/clearTaskInstances", json=body).raise_for_status()
-
-    def answer(self, run: str, option: str) -> httpx.Response:
-        path = f"{self._run('train', run)}/taskInstances/approve/-1/hitlDetails"
-        return self.http.patch(path, json={"chosen_options": [option], "params_input": {}})
-
-    def decide(self, run: str, option: str) -> None:
-        """Answer as often as the task asks.
-
-        Airflow takes an answer in the very moment in which the task parks for a sign that the task was lost
-        (as in apache/airflow#72716), and has it ask again.
-        """
-        answered = set()
-        while (task := self.wait("train", run, "approve", "awaiting_input", "success"))["state"] != "success":
-            if task["try_number"] not in answered:
-                assert self.answer(run, option).is_success
-                answered.add(task["try_number"])
-
-    def wait(self, pipeline: str, run: str, task: str, *states: str, seconds: float = 300) -> dict[str, Any]:
-        """Wait until a task is in one of the states; returns it."""
-        until(lambda: self.state(pipeline, run, task) in states, seconds, lambda: self.tasks(pipeline, run))
-        return self.tasks(pipeline, run)[task]
-
-    def _run(self, pipeline: str, run: str) -> str:
-        return f"/api/v2/dags/{MODEL}.{pipeline}/dagRuns/{quote(run)}"
-
-
-def until(condition: Callable[[], object], seconds: float, shown: Callable[[], object]) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, shown()
-        time.sleep(0.3)
 
 
 @pytest.fixture(scope="module")
