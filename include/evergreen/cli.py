@@ -11,13 +11,13 @@ import typer
 from pydantic import JsonValue
 
 from evergreen.contract import (
-    EXIT_CODES,
     ConfigurationError,
     FailureClass,
     RunIdentity,
     StepError,
     TemporaryError,
     Window,
+    exit_code_of,
 )
 from evergreen.spec import Task
 
@@ -36,12 +36,12 @@ def main() -> None:
         app()
     except StepError as error:
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(EXIT_CODES[error.failure_class])
+        sys.exit(exit_code_of(error.failure_class))
     except ModuleNotFoundError as error:  # Airflow's image has the command, but not the libraries of the steps
         if str(error.name).startswith("evergreen"):
             raise
         sys.stderr.write(f"error: {error.name} is not installed here. Run this where steps run: in the step image.\n")
-        sys.exit(EXIT_CODES[FailureClass.CONFIGURATION])
+        sys.exit(exit_code_of(FailureClass.CONFIGURATION))
 
 
 def _day(value: str, option: str) -> date:

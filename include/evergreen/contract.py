@@ -6,7 +6,6 @@ outputs). The result is stored as a manifest; exit 0 without a valid manifest is
 
 from __future__ import annotations
 
-import enum
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -16,13 +15,14 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from evergreen.fields import matching
+from evergreen.stored import OpenEnum, Part, Stored
 
 NAME_PATTERN = "[a-z][a-z0-9_]{0,62}"
 Name = Annotated[str, matching(NAME_PATTERN, "at most 63 lower-case letters, digits and underscores, a letter first")]
 """A model, step, source or feature view name: lower case, digits and underscores."""
 
 
-class FailureClass(enum.StrEnum):
+class FailureClass(OpenEnum):
     """Why a step failed. The class decides whether Airflow retries; see :data:`EXIT_CODES`."""
 
     DATA = "data"
@@ -46,6 +46,11 @@ def failure_class_of(exit_code: int) -> FailureClass:
     """Return the failure class an exit code stands for; an unknown non-zero code is a bug."""
     by_code = {code: failure_class for failure_class, code in EXIT_CODES.items()}
     return by_code.get(exit_code, FailureClass.BUG)
+
+
+def exit_code_of(failure_class: FailureClass) -> int:
+    """Return the exit code of a failure class; one that a newer version has added ends like a bug: never retried."""
+    return EXIT_CODES.get(failure_class, EXIT_CODES[FailureClass.BUG])
 
 
 class StepError(Exception):
@@ -84,12 +89,12 @@ class TemporaryError(StepError):
 
 
 class Frozen(BaseModel):
-    """Base of every contract and specification class: immutable, unknown fields refused."""
+    """Base of what people write and steps are asked and answer: immutable, unknown fields refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RunIdentity(Frozen):
+class RunIdentity(Part):
     """Where a step runs: the Airflow run it belongs to, or ``dag_id="shell"`` outside Airflow."""
 
     dag_id: str = Field(min_length=1)
@@ -121,7 +126,7 @@ def _folder_name(part: str) -> str:
     return f"{quoted[:150]}~{hashlib.sha256(part.encode()).hexdigest()[:32]}"
 
 
-class Window(Frozen):
+class Window(Part):
     """A closed range of daily partitions: both ends are included."""
 
     start: date
@@ -142,7 +147,7 @@ class Window(Frozen):
         return f"{self.start}..{self.end}"
 
 
-class Output(Frozen):
+class Output(Part):
     """One versioned output: a table snapshot, a file or a registered model."""
 
     name: str
@@ -153,7 +158,7 @@ class Output(Frozen):
     rows: int | None = Field(default=None, ge=0)
 
 
-class Failure(Frozen):
+class Failure(Part):
     """Why a step failed, for a person (message, hint) and for the retry policy (class)."""
 
     failure_class: FailureClass
@@ -161,7 +166,7 @@ class Failure(Frozen):
     hint: str = ""
 
 
-class Status(enum.StrEnum):
+class Status(OpenEnum):
     """How a step ended. ``refused`` and ``skipped`` are answers, not failures."""
 
     OK = "ok"
@@ -192,7 +197,7 @@ class Result(Frozen):
         return self
 
 
-class Manifest(Frozen):
+class Manifest(Stored):
     """The record of one execution of one step, stored as ``<run key>/result.json``."""
 
     step: Name
@@ -217,7 +222,7 @@ class Manifest(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
-        if (self.status is Status.FAILED) != (self.failure is not None):
+        if self.status.known and (self.status is Status.FAILED) != (self.failure is not None):
             raise ValueError("a manifest carries a failure exactly when its status is failed")
         return self
 

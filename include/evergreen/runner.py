@@ -22,7 +22,6 @@ from pydantic import JsonValue
 
 from evergreen.catalog import config_digest, load_model
 from evergreen.contract import (
-    EXIT_CODES,
     ConfigurationError,
     DataError,
     Failure,
@@ -34,6 +33,7 @@ from evergreen.contract import (
     Status,
     StepError,
     Window,
+    exit_code_of,
     utc_now,
 )
 from evergreen.lease import Lease
@@ -267,7 +267,7 @@ def _unforeseen(request: Request, error: BaseException) -> Failure:
 
 def exit_code(manifest: Manifest) -> int:
     """Return the exit code that stands for a manifest: 0 for every answer, sysexits for failures."""
-    return EXIT_CODES[manifest.failure.failure_class] if manifest.failure else 0
+    return exit_code_of(manifest.failure.failure_class) if manifest.failure else 0
 
 
 def _admit(step: str, model: str, window: Window) -> ModelSpec:

@@ -13,13 +13,14 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from evergreen.contract import (
     ConfigurationError,
+    Failure,
     FailureClass,
     Manifest,
     RunIdentity,
     StepError,
     failure_class_of,
 )
-from evergreen.store import ArtifactStore, read_manifest
+from evergreen.store import ArtifactStore, NewerDocument, read_manifest
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ def accept(manifest: Manifest | None, ending: Ending, *, attempt: str, model: st
         )
     failure = manifest.failure
     if failure and not (ending.failure_class and failure.failure_class is FailureClass.TEMPORARY):
-        raise StepFailed(failure.failure_class, f"{failure.failure_class}: {failure.message}", failure.hint)
+        raise StepFailed(failure.failure_class, f"{failure.failure_class}: {failure.message}", _hint(failure))
     if failure:  # it was stopped, and can only say so; its surroundings know why
         raise StepFailed(ending.cause, f"step {step} of {model} {ending}.")
     if ending.exit_code:  # the answer was stored, but something went wrong after: repeating a step is always safe
@@ -126,6 +127,13 @@ def accept(manifest: Manifest | None, ending: Ending, *, attempt: str, model: st
             f"step {step} of {model} stored its result, then {ending}.",
         )
     return manifest
+
+
+def _hint(failure: Failure) -> str:
+    if failure.failure_class.known:
+        return failure.hint
+    unknown = f"No retry: this Airflow does not know the class {failure.failure_class.value!r}. Update its image."
+    return f"{failure.hint} {unknown}".strip()
 
 
 def xcom_value(manifest: Manifest) -> dict[str, Any]:
@@ -199,5 +207,7 @@ def read_own_manifest(store: ArtifactStore, run: RunIdentity) -> Manifest | None
     """Return the manifest of this very task; an unreadable one is the step's defect, not the reader's setting."""
     try:
         return read_manifest(store, run)
+    except NewerDocument:
+        raise
     except ConfigurationError as error:
         raise StepFailed(FailureClass.BUG, error.message, error.hint) from error

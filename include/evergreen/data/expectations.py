@@ -11,10 +11,11 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from evergreen.contract import ConfigurationError, Frozen
+from evergreen.contract import ConfigurationError
 from evergreen.data.lake import PARTITION
 from evergreen.documents import read_yaml
 from evergreen.spec import ModelSpec, Source
+from evergreen.stored import Part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ _NOT_VALUE_BY_VALUE = ("unique", "increasing", "decreasing", "z_scores", "outlie
 instead, or count its nulls as what is wrong."""
 
 
-class Verdict(Frozen):
+class Verdict(Part):
     """How one expectation turned out over all days of a window."""
 
     expectation: str

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from evergreen.contract import Frozen, Window
+from evergreen.contract import Window
 from evergreen.data.expectations import Verdict
+from evergreen.stored import Part, Stored
 
 
-class SourceReport(Frozen):
+class SourceReport(Part):
     """What was found in one source's raw rows."""
 
     snapshot: str
@@ -17,7 +18,7 @@ class SourceReport(Frozen):
     """(ds, row, reason) of every row that must not be published."""
 
 
-class ValidationReport(Frozen):
+class ValidationReport(Stored):
     """What was found in a window of a model's sources."""
 
     model: str

@@ -7,11 +7,12 @@ from datetime import date, datetime
 
 from pydantic import JsonValue
 
-from evergreen.contract import ConfigurationError, Frozen, Result, RunIdentity
-from evergreen.store import ArtifactStore
+from evergreen.contract import Result, RunIdentity
+from evergreen.store import ArtifactStore, read_document
+from evergreen.stored import Stored
 
 
-class Claim(Frozen):
+class Claim(Stored):
     """One proposal that a guard let pass."""
 
     model: str
@@ -65,15 +66,8 @@ def _read_all(store: ArtifactStore, model: str) -> dict[int, Claim]:
     found = {}
     # every number up to the newest: a listing that is made while files are may leave out one before it
     for number in range(1, max(numbers, default=0) + 1):
-        key = _key(model, number)
-        content = store.read(key)
-        if content is None:
-            continue  # somebody deleted it
-        try:
-            found[number] = Claim.model_validate_json(content)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"{store.uri(key)}: not a claim: {str(error).splitlines()[0]}.",
-                "Restore it, or delete it: then its report may lead to another training.",
-            ) from error
+        hint = "Restore it, or delete it: then its report may lead to another training."
+        claim = read_document(store, _key(model, number), Claim, "a claim", hint)
+        if claim is not None:  # else somebody deleted it
+            found[number] = claim
     return found

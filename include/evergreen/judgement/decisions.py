@@ -7,12 +7,13 @@ from urllib.parse import quote
 
 from pydantic import Field, JsonValue
 
-from evergreen.contract import ConfigurationError, Frozen, Output, RunIdentity
+from evergreen.contract import ConfigurationError, Output, RunIdentity
 from evergreen.judgement.evidence import Decision, Evaluation
-from evergreen.store import ArtifactStore
+from evergreen.store import ArtifactStore, read_document
+from evergreen.stored import Part, Stored
 
 
-class Promotion(Frozen):
+class Promotion(Part):
     """What followed a positive decision."""
 
     version: str
@@ -23,7 +24,7 @@ class Promotion(Frozen):
     promoted_at: datetime
 
 
-class Rejection(Frozen):
+class Rejection(Part):
     """The answer no to a positive decision, where a model asks a person."""
 
     rejected_by: str | None
@@ -31,7 +32,7 @@ class Rejection(Frozen):
     rejected_at: datetime
 
 
-class DecisionRecord(Frozen):
+class DecisionRecord(Stored):
     """Who judged what, when, on which evidence, and what followed."""
 
     model: str
@@ -73,16 +74,8 @@ def read_decision(store: ArtifactStore, key: str) -> DecisionRecord | None:
     ConfigurationError
         If the file is no decision.
     """
-    content = store.read(key)
-    if content is None:
-        return None
-    try:
-        return DecisionRecord.model_validate_json(content)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{store.uri(key)}: not a decision record: {str(error).splitlines()[0]}.",
-            "Restore it, or clear the gate task that writes it.",
-        ) from error
+    hint = "Restore it, or clear the gate task that writes it."
+    return read_document(store, key, DecisionRecord, "a decision record", hint)
 
 
 def write_decision(store: ArtifactStore, record: DecisionRecord) -> str:

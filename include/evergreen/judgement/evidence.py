@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Iterator
 from typing import Annotated
@@ -12,11 +11,12 @@ from pydantic import Field
 from evergreen.contract import Frozen, Window
 from evergreen.judgement.metrics import Interval
 from evergreen.spec import METRICS, Direction, Gate, ModelSpec
+from evergreen.stored import OpenEnum, Part, Stored
 
 Metrics = Annotated[dict[str, float], Field(default_factory=dict)]
 
 
-class Decision(enum.StrEnum):
+class Decision(OpenEnum):
     """What a gate says."""
 
     FIRST_CHAMPION = "first_champion"
@@ -24,7 +24,7 @@ class Decision(enum.StrEnum):
     NOT_JUSTIFIED = "not_justified"
 
 
-class Candidate(Frozen):
+class Candidate(Part):
     """One of the two models that were compared."""
 
     version: str = ""
@@ -36,7 +36,7 @@ class Candidate(Frozen):
     """Every metric that is defined and finite."""
 
 
-class SliceScore(Frozen):
+class SliceScore(Part):
     """The deciding metric on the rows where a column has one value; None where it is not defined."""
 
     column: str
@@ -46,7 +46,7 @@ class SliceScore(Frozen):
     challenger: float | None = None
 
 
-class Evaluation(Frozen):
+class Evaluation(Stored):
     """Champion and challenger on the same rows."""
 
     model: str

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from datetime import date
-from typing import Any
 
-from evergreen.contract import ConfigurationError, Frozen
-from evergreen.store import ArtifactStore
+from evergreen.contract import Frozen
+from evergreen.store import ArtifactStore, read_document
+from evergreen.stored import Stored
 
 DRIFT_REPORT = "drift.json"
 PERFORMANCE_REPORT = "performance.json"
+
+
+class DriftDocument(Stored):
+    """What ``drift.json`` says; the figures behind the verdict are kept in it as they are."""
+
+    report_id: str
+    verdict: str
+    why: str = ""
+    drifted_share: float | None = None
+
+
+class PerformanceDocument(Stored):
+    """What ``performance.json`` says."""
+
+    proposal: bool
+    why: str = ""
 
 
 class Proposal(Frozen):
@@ -38,32 +53,16 @@ def read_proposal(store: ArtifactStore, model: str, partition: date) -> Proposal
     ConfigurationError
         If a report is there but cannot be read.
     """
-    drift = _report(store, report_key(model, partition, DRIFT_REPORT), ("report_id", "verdict"))
+    hint = "Clear the check that writes it."
+    drift = read_document(store, report_key(model, partition, DRIFT_REPORT), DriftDocument, "a drift report", hint)
     if drift is None:
         return None
-    performance = _report(store, report_key(model, partition, PERFORMANCE_REPORT), ("proposal",)) or {}
+    key = report_key(model, partition, PERFORMANCE_REPORT)
+    performance = read_document(store, key, PerformanceDocument, "a performance report", hint)
     reasons = []
-    if drift["verdict"] == "drift":
-        reasons.append(f"drift in {drift.get('drifted_share', 0):.0%} of the monitored columns")
-    if performance.get("proposal"):
-        reasons.append(f"the champion has become worse: {performance.get('why', 'see the performance report')}")
-    why = "; ".join(reasons) or f"the inputs of {partition} are {drift['verdict']}: nothing proposes a retraining"
-    return Proposal(report_id=str(drift["report_id"]), partition=partition, retrain=bool(reasons), why=why)
-
-
-def _report(store: ArtifactStore, key: str, required: tuple[str, ...]) -> dict[str, Any] | None:
-    content = store.read(key)
-    if content is None:
-        return None
-    try:
-        report = json.loads(content)
-        missing = [name for name in required if name not in report]
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"{store.uri(key)}: not a report: {error}.", "Clear the check that writes it."
-        ) from error
-    if missing:
-        raise ConfigurationError(
-            f"{store.uri(key)}: fields missing: {', '.join(missing)}.", "Clear the check that writes it."
-        )
-    return dict(report)
+    if drift.verdict == "drift":
+        reasons.append(f"drift in {drift.drifted_share or 0:.0%} of the monitored columns")
+    if performance is not None and performance.proposal:
+        reasons.append(f"the champion has become worse: {performance.why or 'see the performance report'}")
+    why = "; ".join(reasons) or f"the inputs of {partition} are {drift.verdict}: nothing proposes a retraining"
+    return Proposal(report_id=drift.report_id, partition=partition, retrain=bool(reasons), why=why)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from evergreen.data.lake import get_lake
 from evergreen.features.feature_store import training_set
 from evergreen.handover import key_of
 from evergreen.monitoring.drift import DriftReport, compare
-from evergreen.monitoring.proposal import DRIFT_REPORT, report_key
+from evergreen.monitoring.proposal import DRIFT_REPORT, DriftDocument, report_key
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registry import CHAMPION, Version, by_alias
@@ -99,7 +98,7 @@ def _store(
     found = {"psi": report.psi, "missing_psi": report.missing_psi, "rules": spec.drift.model_dump(mode="json")}
     details = {**facts, **found, "config_digest": digest}
     # last: the sensor takes this file for the sign that the report is complete
-    uri = store.write(json_key, json.dumps(details, indent=2).encode())
+    uri = store.write(json_key, DriftDocument.model_validate(details).model_dump_json(indent=2).encode())
     output = Output(name="drift_report", uri=uri, version=str(facts["report_id"]))
     metrics = {f"psi_{name}": value for name, value in report.psi.items()}
     return Result(outputs=(output,), inputs=inputs, metrics=metrics, facts=facts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import timedelta
 
@@ -11,7 +10,7 @@ from pydantic import JsonValue
 from evergreen.contract import Output, Request, Result, Status, Window
 from evergreen.features.feature_store import training_set
 from evergreen.judgement.evaluation import score
-from evergreen.monitoring.proposal import PERFORMANCE_REPORT, report_key
+from evergreen.monitoring.proposal import PERFORMANCE_REPORT, PerformanceDocument, report_key
 from evergreen.spec import METRICS, Direction, ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registry import CHAMPION, Version, by_alias, load
@@ -76,4 +75,4 @@ def _shown(value: float | str | None) -> str:
 
 def _write(request: Request, spec: ModelSpec, content: dict[str, object]) -> str:
     key = report_key(spec.name, request.partition, PERFORMANCE_REPORT)
-    return get_store().write(key, json.dumps(content, indent=2).encode())
+    return get_store().write(key, PerformanceDocument.model_validate(content).model_dump_json(indent=2).encode())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 
 from evergreen.catalog import config_digest
-from evergreen.contract import ConfigurationError, Request, Result, Status, utc_now
+from evergreen.contract import Request, Result, Status, utc_now
 from evergreen.handover import read_bytes, upstream
 from evergreen.judgement.decisions import DecisionRecord, write_decision
 from evergreen.judgement.evidence import Evaluation, decide
 from evergreen.runner import code_version
 from evergreen.spec import ModelSpec
-from evergreen.store import get_store
+from evergreen.store import get_store, parse_document
 from evergreen.training.registry import TAG, connect, mlflow_errors
 
 log = logging.getLogger(__name__)
@@ -21,12 +21,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     """Decide on the evaluation's evidence alone. "Not justified" is recorded as a promotion is."""
     evaluated, trained = upstream(request, "evaluate"), upstream(request, "train")
     output = evaluated.output("evaluation")
-    try:
-        evaluation = Evaluation.model_validate_json(read_bytes(output))
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{output.uri}: not an evaluation: {str(error).splitlines()[0]}.", "Run evaluate again."
-        ) from error
+    evaluation = parse_document(read_bytes(output), output.uri, Evaluation, "an evaluation", "Run evaluate again.")
     verdict = decide(evaluation, spec)
     log.info("%s: %s", verdict.decision, verdict.why)
     key = write_decision(

@@ -10,7 +10,7 @@ from evergreen.data.lineage import written_by
 from evergreen.data.tables import REASON, ROW, published_schema, raw_schema
 from evergreen.data.validation import SourceReport, ValidationReport, report_key
 from evergreen.spec import ModelSpec, Source
-from evergreen.store import get_store
+from evergreen.store import get_store, read_document
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,18 +49,12 @@ def run(request: Request, spec: ModelSpec) -> Result:
 def _report(request: Request, spec: ModelSpec) -> ValidationReport:
     store = get_store()
     key = report_key(spec.name, request.window)
-    content = store.read(key)
-    if content is None:
+    hint = "Run the step validate for this window again: it replaces the file."
+    report = read_document(store, key, ValidationReport, "a validation report", hint)
+    if report is None:
         raise DataError(
             f"{store.uri(key)}: {request.window} was not validated.", "Run the step validate for this window first."
         )
-    try:
-        report = ValidationReport.model_validate_json(content)
-    except ValueError as error:
-        raise DataError(
-            f"{store.uri(key)}: not a validation report: {str(error).splitlines()[0]}.",
-            "Run the step validate for this window again: it replaces the file.",
-        ) from error
     absent = [source.name for source in spec.sources if source.name not in report.sources]
     if absent:
         raise DataError(

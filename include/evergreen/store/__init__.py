@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evergreen.settings import get_settings
 from evergreen.store.base import ArtifactStore
+from evergreen.store.documents import NewerDocument, parse_document, read_document
 from evergreen.store.local import LocalStore
 from evergreen.store.manifests import RESULT, manifest_uri, read_manifest, write_manifest
 from evergreen.store.s3 import S3Store, s3_client
@@ -14,9 +15,12 @@ __all__ = [
     "RESULT",
     "ArtifactStore",
     "LocalStore",
+    "NewerDocument",
     "S3Store",
     "get_store",
     "manifest_uri",
+    "parse_document",
+    "read_document",
     "read_manifest",
     "s3_client",
     "write_manifest",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from evergreen.contract import ConfigurationError, Manifest, RunIdentity
+from evergreen.contract import ConfigurationError, Manifest, RunIdentity, Status
 from evergreen.store.base import ArtifactStore
+from evergreen.store.documents import NewerDocument, read_document
 
 RESULT = "result.json"
 
@@ -18,21 +19,19 @@ def read_manifest(store: ArtifactStore, run: RunIdentity) -> Manifest | None:
 
     Raises
     ------
+    NewerDocument
+        If a newer version wrote it, and this one cannot tell how the step ended.
     ConfigurationError
         If there is a file but it is no valid manifest, or it was copied there from another task.
     """
-    content = store.read(f"{run.key}/{RESULT}")
-    if content is None:
+    uri, hint = manifest_uri(store, run), "Clear the task that writes it, so that it runs again."
+    manifest = read_document(store, f"{run.key}/{RESULT}", Manifest, "a valid manifest", hint)
+    if manifest is None:
         return None
-    try:
-        manifest = Manifest.model_validate_json(content)
-        if manifest.run != run:
-            raise ValueError(f"run: it belongs to {manifest.run.key}")
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{manifest_uri(store, run)}: not a valid manifest: {error}",
-            "Clear the task that writes it, so that it runs again.",
-        ) from error
+    if not manifest.status.known:
+        raise NewerDocument(uri, f"status: {manifest.status.value!r} is none of {', '.join(Status)}")
+    if manifest.run.key != run.key:
+        raise ConfigurationError(f"{uri}: not a valid manifest: run: it belongs to {manifest.run.key}.", hint)
     return manifest
 
 

@@ -52,7 +52,7 @@ def test_no_report_is_no_answer(store: LocalStore) -> None:
     assert read_proposal(store, "toy", DAY) is None
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"{", "not a report"), (b'{"verdict": "drift"}', "report_id")])
+@pytest.mark.parametrize(("content", "said"), [(b"{", "not a drift report"), (b'{"verdict": "drift"}', "report_id")])
 def test_a_broken_report_is_named(store: LocalStore, content: bytes, said: str) -> None:
     store.write(report_key("toy", DAY, "drift.json"), content)
     with pytest.raises(ConfigurationError, match=said) as error:

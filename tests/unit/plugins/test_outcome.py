@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from evergreen.contract import FailureClass, Manifest, RunIdentity, Window
+from evergreen.contract import ConfigurationError, FailureClass, Manifest, RunIdentity, Status, Window
 from evergreen.store import LocalStore
-from evergreen_airflow.outcome import Attempts, Ending, StepFailed, accept, airflow_error, read_own_manifest, xcom_value
+from evergreen_airflow.outcome import (
+    Attempts,
+    Ending,
+    StepFailed,
+    accept,
+    airflow_error,
+    read_own_manifest,
+    xcom_value,
+)
 from operator_kit import task_context
 
 RUN = RunIdentity(dag_id="d", run_id="r", task_id="t")
@@ -168,3 +177,55 @@ def test_context_stand_in_has_what_airflows_has() -> None:
     ti = set(vars(context["ti"])) - {"pushed"}
     assert {name for name in ti if name not in RuntimeTaskInstance.model_fields} == {"xcom_push"}
     assert callable(RuntimeTaskInstance.xcom_push)
+
+
+class Later:
+    """A step image that is a version ahead of Airflow: it writes what this code has never heard of."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self.store = store
+
+    def leave(self, **changes: Any) -> None:
+        content = json.loads(manifest().model_dump_json())
+        output = {"name": "raw", "uri": "x", "version": "1", "signature": "s"}
+        content |= {"carbon": {"grams": 3}, "outputs": [output], **changes}
+        self.store.write(f"{RUN.key}/result.json", json.dumps(content).encode())
+
+    def accepted(self, exit_code: int = 0) -> Manifest:
+        found = read_own_manifest(self.store, RUN)
+        return accept(found, Ending(exit_code), **EXPECTED)
+
+
+def test_what_a_newer_step_image_adds_does_not_matter(tmp_path: Path) -> None:
+    later = Later(LocalStore(tmp_path))
+    later.leave(run={**RUN.model_dump(), "cluster": "west"})
+    accepted = later.accepted()
+    assert accepted.status is Status.OK
+    assert accepted.outputs[0].version == "1"
+    assert xcom_value(accepted)["status"] == "ok"
+
+
+def test_a_status_that_airflow_does_not_know_is_no_success(tmp_path: Path) -> None:
+    later = Later(LocalStore(tmp_path))
+    later.leave(status="held")
+    with pytest.raises(ConfigurationError, match=r"status: 'held' is none of ok, refused.*Update Evergreen") as caught:
+        later.accepted()
+    assert isinstance(airflow_error(caught.value), AirflowFailException)
+
+
+def test_a_failure_class_that_airflow_does_not_know_is_a_failure_without_a_retry(tmp_path: Path) -> None:
+    later = Later(LocalStore(tmp_path))
+    failure = {"failure_class": "preempted", "message": "the node went.", "hint": "Wait.", "node": "n1"}
+    later.leave(status="failed", failure=failure)
+    with pytest.raises(StepFailed, match=r"preempted: the node went. Wait. No retry: .*Update its image") as caught:
+        later.accepted(exit_code=76)
+    assert isinstance(airflow_error(caught.value), AirflowFailException)
+    Attempts(later.store, RUN).record(1, "1-a", "small", caught.value)
+    assert not Attempts(later.store, RUN).ran_out_of_memory()
+
+
+def test_a_newer_schema_says_what_to_do(tmp_path: Path) -> None:
+    later = Later(LocalStore(tmp_path))
+    later.leave(schema_version=99)
+    with pytest.raises(ConfigurationError, match=r"result.json: written by a newer version of Evergreen: .*99.*Update"):
+        later.accepted()

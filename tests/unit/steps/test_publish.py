@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 
 from evergreen.catalog import load_model
-from evergreen.contract import DataError, Request, RunIdentity, Window
+from evergreen.contract import ConfigurationError, Request, RunIdentity, Window
 from evergreen.data.validation import report_key
 from evergreen.settings import Settings
 from evergreen.steps import publish
@@ -26,7 +26,7 @@ def test_a_damaged_report_is_named_with_what_to_do(settings: Settings, content: 
     store.write(key, content)
     run = RunIdentity(dag_id="d", run_id="r", task_id="publish")
     request = Request(step="publish", model="flight_delay", window=WINDOW, run=run)
-    with pytest.raises(DataError, match=re.escape(f"{store.uri(key)}: not a validation report: ")) as caught:
+    with pytest.raises(ConfigurationError, match=re.escape(f"{store.uri(key)}: not a validation report: ")) as caught:
         publish.run(request, load_model("flight_delay"))
     assert "Run the step validate for this window again" in caught.value.hint
     assert "\n" not in caught.value.message
