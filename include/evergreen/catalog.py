@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from evergreen.contract import NAME_PATTERN, ConfigurationError, StepError
+from evergreen.contract import NAME_PATTERN, ConfigurationError, StepError, is_stop
 from evergreen.documents import checked, read_text
 from evergreen.features.feast_repo import feast_name
 from evergreen.settings import get_settings
@@ -52,6 +52,9 @@ def survey(models_dir: Path | None = None) -> Survey:
             _claim_views(spec, owners)
         except ConfigurationError as error:
             problems[name] = error
+        except Exception as error:  # a folder without rights, no memory: whatever it is, the others have their DAGs
+            path = (models_dir or get_settings().models_dir) / name
+            problems[name] = ConfigurationError(f"{path}: {type(error).__name__}: {error}.", "Correct that folder.")
         else:
             models.append(spec)
     return Survey(models, problems)
@@ -188,7 +191,9 @@ def _load_module(path: Path, digest: str, model: str) -> ModuleType:
         module_spec.loader.exec_module(module)
     except StepError:
         raise
-    except Exception as error:
+    except BaseException as error:  # a script ends with sys.exit
+        if is_stop(error):
+            raise
         line = error.lineno if isinstance(error, SyntaxError) else _line_in(path, error)
         raise ConfigurationError(
             f"{path}: line {line}: {type(error).__name__}: {error}.", "The file must import without an error."
@@ -196,7 +201,7 @@ def _load_module(path: Path, digest: str, model: str) -> ModuleType:
     return module
 
 
-def _line_in(path: Path, error: Exception) -> int | None:
+def _line_in(path: Path, error: BaseException) -> int | None:
     """Return the last line of ``path`` that an error passed through."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return lines[-1] if lines else None

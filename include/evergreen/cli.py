@@ -15,6 +15,7 @@ from evergreen.contract import (
     FailureClass,
     RunIdentity,
     StepError,
+    Stopped,
     TemporaryError,
     Window,
     exit_code_of,
@@ -90,7 +91,7 @@ def run_step(
 ) -> None:
     """Run one step here and store its manifest; the manifest is printed as one line of JSON, the log is stderr."""
     from evergreen.logs import configure
-    from evergreen.runner import Stopped, build_request, check_step, execute, exit_code, stoppable
+    from evergreen.runner import build_request, check_step, execute, exit_code, stoppable
     from evergreen.settings import export_service_environment
 
     configure()
@@ -235,11 +236,14 @@ def feast(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> No
 
 @models_app.command("list")
 def models_list() -> None:
-    """List the models, a line each."""
-    from evergreen.catalog import load_models
+    """List the models, a line each; then what is wrong with the others."""
+    from evergreen.catalog import survey
 
-    for spec in load_models():
+    found = survey()
+    for spec in found.models:
         typer.echo(f"{spec.name}\t{spec.task}\t{spec.owner}\t{spec.description}")
+    if found.problems:
+        raise ConfigurationError("\n".join(str(problem) for problem in found.problems.values()))
 
 
 @models_app.command("validate")

@@ -7,6 +7,7 @@ outputs). The result is stored as a manifest; exit 0 without a valid manifest is
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
@@ -86,6 +87,17 @@ class TemporaryError(StepError):
     """A server did not answer or a lock was held: the same request may succeed later (exit 75)."""
 
     failure_class = FailureClass.TEMPORARY
+
+
+class Stopped(BaseException):
+    """SIGTERM arrived: no step may catch it by catching Exception."""
+
+
+def is_stop(error: BaseException) -> bool:
+    """Tell whether an exception means that this process is to stop, whatever code it happens to come through."""
+    if isinstance(error, SystemExit):  # Ray replaces the handler of SIGTERM by one that exits with the signal's number
+        return error.code == signal.SIGTERM
+    return isinstance(error, Stopped | KeyboardInterrupt)
 
 
 class Frozen(BaseModel):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,18 @@ from evergreen.contract import ConfigurationError
 
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast
 _LONGEST_VALUE = 80
+_MOST_LINES = 20
+"""How many different problems a message says in full; of the others it says how many there are."""
+_EQUAL = 4
+"""From how many on equal problems of one section become one line."""
+
+# What a file may ask of the machine. libyaml dies on 100,000 brackets, PyYAML expands aliases without an end, and a
+# colon makes a number of any length: all are counted on the stream of events, before anything is made of it.
+MOST_BYTES = 1_000_000
+_MOST_VALUES = 20_000
+"""Keys and values, those behind an alias counted each time; a model of 3,000 columns has 15,000."""
+_DEEPEST = 50
+_LONGEST_TEXT = 10_000
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -31,6 +44,24 @@ class _Loader(_BASE):  # type: ignore[misc]
             seen.add(str(key.value))
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
+
+
+class Mistake(NamedTuple):
+    """One thing that is wrong in a file."""
+
+    line: str
+    times: int = 1
+    """How often, where equal problems are said in one line."""
+
+
+class Mistakes(ConfigurationError):
+    """Everything that is wrong in a file, a line each; of very many the first ones, and how many more there are."""
+
+    def __init__(self, mistakes: Sequence[Mistake], hint: str) -> None:
+        self.mistakes = list(mistakes[:_MOST_LINES])
+        if rest := sum(mistake.times for mistake in mistakes[_MOST_LINES:]):
+            self.mistakes.append(Mistake(f"… and {rest:,} more.", rest))
+        super().__init__("\n".join(mistake.line for mistake in self.mistakes), hint)
 
 
 def read_yaml(path: Path) -> Any:
@@ -57,7 +88,13 @@ def read_text(path: Path) -> str:
         If the file is missing, unreadable or not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        if stat.S_ISFIFO(mode := path.stat().st_mode) or stat.S_ISCHR(mode):  # it may never begin, or never end
+            raise ConfigurationError(f"{path}: a pipe or device, not a file.", "Put a file there.")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ConfigurationError(f"{path}: longer than {MOST_BYTES:,} bytes.", "Is it the right file?")
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path}: there is no such file.", "Create it, or correct its name.") from error
     except UnicodeDecodeError as error:
@@ -95,9 +132,8 @@ def checked(path: Path, text: str, kind: type[_Kind], hint: str, secret: Collect
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        found = error.errors()
-    lines = [line for item in found if not _follows(item, found) for line in _problem_lines(item, secret)]
-    raise ConfigurationError("\n".join(f"{path}: {line}." for line in lines), hint)
+        found = error.errors(include_url=False)
+    raise Mistakes([Mistake(f"{path}: {line}.", times) for line, times in _described(found, secret)], hint)
 
 
 def _empty(path: Path, hint: str) -> ConfigurationError:
@@ -106,11 +142,44 @@ def _empty(path: Path, hint: str) -> ConfigurationError:
 
 def _parse(path: Path, text: str) -> Any:
     try:
+        _refuse_excess(text)
         return yaml.load(text, Loader=_Loader)  # noqa: S506  # a safe loader
     except yaml.YAMLError as error:  # what it says may hold the line, and that a password
         raise ConfigurationError(f"{path}{_yaml_problem(error)}.", "Correct that line.") from None
     except ValueError as error:  # a date such as 2013-02-30
         raise ConfigurationError(f"{path}: not valid YAML: {error}.", "Correct that value.") from None
+
+
+def _refuse_excess(text: str) -> None:
+    """Refuse what would take more time, memory or stack than a file of this kind ever needs."""
+    values = 0
+    sizes: dict[str | None, int] = {}
+    open_collections: list[tuple[str | None, int]] = []
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.NodeEvent):
+            values += _weight(event, sizes)
+        if isinstance(event, yaml.ScalarEvent):
+            sizes[event.anchor] = 1
+            if len(event.value) > _LONGEST_TEXT:
+                raise _excess(event, f"a text of more than {_LONGEST_TEXT:,} characters")
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_collections.append((event.anchor, values - 1))
+            sizes[event.anchor] = _MOST_VALUES + 1  # until it ends: an alias in it would have no end
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_collections.pop()
+            sizes[anchor] = values - before
+        if len(open_collections) > _DEEPEST:
+            raise _excess(event, f"more than {_DEEPEST} brackets or indents deep")
+        if values > _MOST_VALUES:
+            raise _excess(event, f"more than {_MOST_VALUES:,} keys and values, those behind an alias counted each time")
+
+
+def _weight(event: yaml.NodeEvent, sizes: Mapping[str | None, int]) -> int:
+    return sizes.get(event.anchor, 1) if isinstance(event, yaml.AliasEvent) else 1
+
+
+def _excess(event: Any, problem: str) -> yaml.YAMLError:
+    return yaml.composer.ComposerError(None, None, problem, event.start_mark)
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
@@ -130,18 +199,62 @@ def _follows(item: ErrorDetails, found: list[ErrorDetails]) -> bool:
     )
 
 
+def _described(found: list[ErrorDetails], secret: Collection[str]) -> Iterator[Mistake]:
+    """Yield what is wrong in words; equal problems of one section are one line."""
+    alike: dict[tuple[object, ...], list[ErrorDetails]] = {}
+    for item in found:
+        if not _follows(item, found):
+            alike.setdefault(_likeness(item), []).append(item)
+    for items in alike.values():
+        if len(items) < _EQUAL or secret:
+            yield from (Mistake(line) for item in items for line in _problem_lines(item, secret))
+            continue
+        section, _ = _place(items[0])
+        names = ", ".join(_name(item) for item in items[:_EQUAL]) + (", …" if len(items) > _EQUAL else "")
+        where = f"{section}: " if section else ""
+        yield Mistake(f"{where}{_problem(items[0])} ({len(items):,} times: {names})", len(items))
+
+
+def _likeness(item: ErrorDetails) -> tuple[object, ...]:
+    """Return what two problems have in common that one line can say; a problem of a section itself is like no other."""
+    if item["type"] == "missing" or (item["type"] == "value_error" and isinstance(item["input"], dict)):
+        return item["loc"]
+    return _place(item)[0], _problem(item)
+
+
+def _place(item: ErrorDetails) -> tuple[str, str | int]:
+    """Return the section that a problem is in, and the field, key or position in it."""
+    place = [part for part in item["loc"] if part != "[key]"] or [""]
+    return ".".join(map(str, place[:-1])), place[-1]
+
+
+def _name(item: ErrorDetails) -> str:
+    last = _place(item)[1]
+    return _shown(item["input"] if isinstance(last, int) else last)
+
+
+def _problem(item: ErrorDetails) -> str:
+    if item["type"] == "extra_forbidden":
+        return "there is no such field"
+    return str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
+
+
 def _problem_lines(item: ErrorDetails, secret: Collection[str]) -> list[str]:
     field = ".".join(str(part) for part in item["loc"])
     value = item["input"]
     if item["type"] == "value_error" and isinstance(value, dict):
         # a check over several fields of a section: it names the field itself, a line for each problem
         return [f"{field}.{line}" if field else line for line in str(item["ctx"]["error"]).splitlines()]
-    text = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
     if item["type"] == "missing":
         return [f"{field}: the field is missing"]
-    if item["type"] == "extra_forbidden":
-        text = "there is no such field"
     if secret and (isinstance(value, dict | list) or not set(secret).isdisjoint(item["loc"])):
-        return [f"{field}: {text}"]
-    shown = repr(value)
-    return [f"{field}: {text} (value: {shown if len(shown) <= _LONGEST_VALUE else shown[:_LONGEST_VALUE] + '…'})"]
+        return [f"{field}: {_problem(item)}"]
+    return [f"{field}: {_problem(item)} (value: {_shown(value)})"]
+
+
+def _shown(value: object) -> str:
+    try:
+        shown = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes out
+        return "a number of thousands of digits"
+    return shown if len(shown) <= _LONGEST_VALUE else shown[:_LONGEST_VALUE] + "…"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from datetime import date
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, StringConstraints
+
+_MOST = 1_000_000_000
+_FIRST, _LAST = date(1900, 1, 1), date(2199, 12, 31)
+"""Beyond them nanoseconds (pandas) and time zones end, and a day is a slip of the keyboard."""
 
 
 def matching(pattern: str, words: str) -> AfterValidator:
@@ -35,6 +40,18 @@ def _no_number(value: Any) -> Any:
     return value
 
 
+def _imaginable(value: int) -> int:
+    if value > _MOST:  # no Field(le=…): it would stand above the field's own
+        raise ValueError(f"expected at most {_MOST:,}")
+    return value
+
+
+def _in_reach(day: date) -> date:
+    if not _FIRST <= day <= _LAST:
+        raise ValueError(f"expected a day from {_FIRST} to {_LAST}")
+    return day
+
+
 def _known_zone(name: str) -> str:
     try:
         ZoneInfo(name)
@@ -44,15 +61,15 @@ def _known_zone(name: str) -> str:
 
 
 def _no_repeats(values: tuple[str, ...]) -> tuple[str, ...]:
-    repeated = sorted({value for value in values if values.count(value) > 1})
+    repeated = sorted(value for value, times in Counter(values).items() if times > 1)
     if repeated:
         raise ValueError(f"named twice: {', '.join(repeated)}")
     return values
 
 
-Count = Annotated[int, BeforeValidator(_no_switch)]
+Count = Annotated[int, BeforeValidator(_no_switch), AfterValidator(_imaginable)]
 Number = Annotated[float, AllowInfNan(False), BeforeValidator(_no_switch)]
-Day = Annotated[date, BeforeValidator(_no_number)]
+Day = Annotated[date, BeforeValidator(_no_number), AfterValidator(_in_reach)]
 Days = Annotated[Count, Field(le=3660)]
 """A number of daily partitions; ten years at most."""
 TimeZone = Annotated[str, AfterValidator(_known_zone)]

@@ -32,8 +32,10 @@ from evergreen.contract import (
     RunIdentity,
     Status,
     StepError,
+    Stopped,
     Window,
     exit_code_of,
+    is_stop,
     utc_now,
 )
 from evergreen.lease import Lease
@@ -62,10 +64,6 @@ STEPS = (
 """Every step there is: module ``evergreen.steps.<name>`` with a function ``run(request, spec) -> Result``."""
 
 StepFunction = Callable[[Request, ModelSpec], Result]
-
-
-class Stopped(BaseException):
-    """SIGTERM arrived: no step may catch it by catching Exception."""
 
 
 @contextmanager
@@ -233,13 +231,9 @@ def _attempt(request: Request, spec: ModelSpec) -> Result | Failure:
         return _checked(request.step, load_step(request.step)(request, spec))
     except StepError as error:
         return Failure(failure_class=error.failure_class, message=error.message, hint=error.hint)
-    except (Stopped, KeyboardInterrupt) as error:
-        return _stopped("SIGTERM" if isinstance(error, Stopped) else "Ctrl-C")
-    except SystemExit as error:
-        if error.code == signal.SIGTERM:  # Ray replaces the handler by one that exits with the signal's number
-            return _stopped("SIGTERM")
-        return _unforeseen(request, error)
-    except Exception as error:  # the contract's last line: anything unforeseen leaves a manifest too
+    except BaseException as error:  # the contract's last line: anything unforeseen leaves a manifest too
+        if is_stop(error):
+            return _stopped("Ctrl-C" if isinstance(error, KeyboardInterrupt) else "SIGTERM")
         return _unforeseen(request, error)
 
 

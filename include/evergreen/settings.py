@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from evergreen.contract import ConfigurationError
+from evergreen.documents import MOST_BYTES
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 """The checkout this package runs from (in an image: the project folder it was copied to)."""
@@ -218,6 +219,9 @@ def _is_of_others(name: str, value: str) -> bool:
 
 def _load(*files: Path) -> Settings:
     try:
+        for file in files:
+            if file.is_file() and file.stat().st_size > MOST_BYTES:
+                raise ConfigurationError(f"{file}: longer than {MOST_BYTES:,} bytes.", "Is it the right file?")
         return Settings(_env_file=files)
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: {error.strerror}.", "Is it another user's?") from error

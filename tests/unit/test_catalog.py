@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from evergreen.catalog import (
     survey,
 )
 from evergreen.contract import ConfigurationError, DataError
+from evergreen.documents import read_text
 from evergreen.settings import PROJECT_ROOT
 from evergreen.spec import ModelSpec
 
@@ -85,6 +87,42 @@ def test_a_wrong_model_leaves_the_others_alone(models_dir: Path) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load_models(models_dir)
     assert all(problem in str(raised.value) for problem in said.values())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi")),
+        "[" * 100_000,
+        "".join(f"key{number}: 1\n" for number in range(70_000)),
+        "name: hostile\n" + "".join(f"key{number}: 1\n" for number in range(9_000)),
+        "task: 0x" + "f" * 9000,
+    ],
+)
+def test_a_hostile_model_takes_down_no_other(models_dir: Path, content: str) -> None:
+    (models_dir / "hostile").mkdir()
+    (models_dir / "hostile/model.yaml").write_text(content)
+    found = survey(models_dir)
+    assert [spec.name for spec in found.models] == ["flight_delay"]
+    assert "hostile/model.yaml: " in str(found.problems["hostile"])
+    assert len(str(found.problems["hostile"])) < 5000
+
+
+def test_a_model_fails_alone_whatever_is_raised(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that goes away while it is read, memory that runs out: no check can foresee them all."""
+    shutil.copytree(models_dir / "flight_delay", models_dir / "other")
+    for error in (RecursionError("too deep"), MemoryError(), PermissionError(13, "denied")):
+
+        def read(path: Path, error: Exception = error) -> str:
+            if path.parent.name == "other":
+                raise error
+            return read_text(path)
+
+        monkeypatch.setattr("evergreen.catalog.read_text", read)
+        found = survey(models_dir)
+        assert [spec.name for spec in found.models] == ["flight_delay"]
+        assert f"other: {type(error).__name__}" in str(found.problems["other"])
 
 
 def test_two_models_do_not_share_a_view_in_feast(models_dir: Path) -> None:
@@ -187,6 +225,8 @@ def test_two_models_may_have_files_of_one_name(models_dir: Path) -> None:
         ("def read(day:\n", "line 1: SyntaxError"),
         ("\nimport no_such_library\n", "line 2: ModuleNotFoundError: No module named 'no_such_library'"),
         ("x = 1\n\n1 / 0\n", "line 3: ZeroDivisionError"),
+        ("import sys\nsys.exit(0)\n", "line 2: SystemExit: 0"),
+        ("class Own(BaseException): ...\nraise Own('mine')\n", "line 2: Own: mine"),
     ],
 )
 def test_a_broken_file_of_a_model_is_its_author_s_to_correct(spec: ModelSpec, content: str, expected: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from evergreen import cli
 from evergreen.contract import Manifest, Request, Result
-from evergreen.settings import Settings
+from evergreen.settings import PROJECT_ROOT, Settings, get_settings
 
 RUN_STEP = ("run-step", "ingest", "--model=flight_delay", "--partition=2013-03-01")
 
@@ -68,6 +69,20 @@ def test_the_run_s_identity_is_taken_as_it_is(
     assert code == 0
     assert Manifest.model_validate_json(out).run.run_id == "../../x"
     assert (settings.state_dir / "artifacts/runs/flight_delay.ingest/%2E.%2F..%2Fx/%2E./result.json").is_file()
+
+
+def test_the_right_models_are_listed_beside_a_wrong_one(
+    evergreen: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(PROJECT_ROOT / "include/models", tmp_path / "models")
+    (tmp_path / "models/hostile").mkdir()
+    (tmp_path / "models/hostile/model.yaml").write_text("[" * 100_000)
+    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(tmp_path / "models"))
+    get_settings.cache_clear()
+    code, out, err = evergreen("models", "list")
+    assert code == 78
+    assert out.startswith("flight_delay\tbinary\t")
+    assert "hostile/model.yaml: line 1, column 51: not valid YAML: more than 50 brackets or indents deep" in err
 
 
 @pytest.mark.parametrize(

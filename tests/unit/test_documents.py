@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import traceback
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
 import pytest
 
 from evergreen.contract import ConfigurationError, Frozen
-from evergreen.documents import checked, read_yaml
+from evergreen.documents import Mistake, Mistakes, checked, read_yaml
 from evergreen.fields import matching
 
 
@@ -89,3 +91,63 @@ def test_a_secret_is_in_no_message_and_no_traceback(tmp_path: Path, text: str) -
     told = "".join(traceback.format_exception(caught.value))
     assert "hunter2" not in told
     assert "77777777" not in told
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{this}: &{this} [{', '.join([f'*{before}'] * 9)}]\n" for before, this in pairwise("abcdefghi")
+)
+"""0.4 kB that stand for 387 million values."""
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (BOMB, "more than 20,000 keys and values, those behind an alias counted each time"),
+        ("a: &a [1, *a]\n", "line 1, column 11: not valid YAML: more than 20,000"),
+        ("[" * 100_000, "more than 50 brackets or indents deep"),
+        ("{a: " * 100_000, "more than 50 brackets or indents deep"),
+        ("".join(f"key{number}: 1\n" for number in range(70_000)), "line 10000, column 10: not valid YAML: more than"),
+        ("a: " + "1:" * 100_000 + "1\n", "a text of more than 10,000 characters"),
+        ("# " + "x" * 1_000_000, "longer than 1,000,000 bytes. Is it the right file?"),
+    ],
+)
+def test_what_asks_too_much_of_the_machine_is_refused_unread(tmp_path: Path, content: str, expected: str) -> None:
+    path = tmp_path / "model.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError) as raised:
+        read_yaml(path)
+    assert str(path) in raised.value.message
+    assert expected in str(raised.value)
+    assert len(raised.value.message) < 500
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.yaml")
+    with pytest.raises(ConfigurationError, match=r"model\.yaml: a pipe or device, not a file"):
+        read_yaml(tmp_path / "model.yaml")
+
+
+def test_many_problems_are_counted_and_the_first_ones_said(tmp_path: Path) -> None:
+    class Wide(Frozen):
+        columns: dict[str, int]
+
+    right = "columns: {a: 1}\n"
+    with pytest.raises(Mistakes) as raised:
+        checked(tmp_path / "x.yaml", right + "".join(f"key{number}: 1\n" for number in range(9000)), Wide, "Look.")
+    assert raised.value.message == (
+        f"{tmp_path}/x.yaml: there is no such field (9,000 times: 'key0', 'key1', 'key2', 'key3', …)."
+    )
+    many = ", ".join(f"k{number}: {number}x" for number in range(50))
+    text = f"columns: {{{many}}}\n" + "".join(f"{letter}: 1\n" for letter in "bcd")
+    with pytest.raises(Mistakes) as raised:
+        checked(tmp_path / "x.yaml", text, Wide, "Look.")
+    assert [mistake.times for mistake in raised.value.mistakes] == [50, 1, 1, 1]
+    mistakes = [Mistake(f"line {number}") for number in range(100_000)]
+    cut = Mistakes(mistakes, "Look.")
+    assert len(cut.message.splitlines()) == 21
+    assert cut.message.endswith("line 19\n… and 99,980 more.")
+
+
+def test_a_number_of_any_length_can_be_shown(tmp_path: Path) -> None:
+    with pytest.raises(Mistakes, match="a number of thousands of digits"):
+        checked(tmp_path / "x.yaml", f"name: 0x{'f' * 9000}\n", Shelf, "")

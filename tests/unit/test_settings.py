@@ -203,6 +203,12 @@ def test_a_file_that_is_not_utf_8_is_named_and_not_quoted(tmp_path: Path) -> Non
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_a_file_that_is_no_list_of_settings_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A=1\n" * 300_000)
+    with pytest.raises(ConfigurationError, match=r"\.env: longer than 1,000,000 bytes"):
+        get_settings()
+
+
 def test_what_is_no_mistake_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings, the project's own variables, what Kubernetes adds for a Service evergreen-mlflow, and others'."""
     for name in ("EVERGREEN_RUNTIME", "evergreen_namespace", *(f"EVERGREEN_{name}" for name in NO_SETTINGS)):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from evergreen.authoring.scaffold import check_name
 from evergreen.catalog import SPEC_FILE, load_model, model_folders, survey
-from evergreen.contract import ConfigurationError, StepError, Window
+from evergreen.contract import ConfigurationError, StepError, Window, is_stop
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec, Task
 
@@ -77,7 +77,7 @@ def _function(spec: ModelSpec, field: str, reference: str) -> None:
         raise _field(
             spec, field, f"{reference!r}: there is no file {path}", "Create it, or correct the name."
         ) from error
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: 10,000 brackets
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
         raise ConfigurationError(f"{path}: {line}not valid Python: {error}.", "Correct that line.") from error
     found = [node for node in tree.body if name in _names(node)]
@@ -158,7 +158,9 @@ def _feast(spec: ModelSpec) -> None:
         definitions(spec)
     except StepError:
         raise
-    except Exception as error:  # whatever the file, or Feast, raises
+    except BaseException as error:  # whatever the file, or Feast, raises
+        if is_stop(error):
+            raise
         raise ConfigurationError(
             f"{path}: {type(error).__name__}: {error}.", "The file must import without an error."
         ) from error

@@ -38,14 +38,14 @@ class Training(Frozen):
 
     network: FunctionPath
     """``file.py:function``; called with the input schema, returns a torch module."""
-    workers: Count = Field(default=2, ge=1)
+    workers: Count = Field(default=2, ge=1, le=256)
     """Data-parallel Ray Train workers."""
-    epochs: Count = Field(default=5, ge=1)
-    batch_size: Count = Field(default=2048, ge=1)
-    learning_rate: Number = Field(default=2e-3, gt=0)
-    weight_decay: Number = Field(default=1e-4, ge=0)
-    seed: Count = 0
-    classes: Count = Field(default=2, ge=2)
+    epochs: Count = Field(default=5, ge=1, le=10_000)
+    batch_size: Count = Field(default=2048, ge=1, le=1_048_576)
+    learning_rate: Number = Field(default=2e-3, gt=0, le=10)
+    weight_decay: Number = Field(default=1e-4, ge=0, le=10)
+    seed: Count = Field(default=0, ge=0)
+    classes: Count = Field(default=2, ge=2, le=10_000)
     """Number of classes of a multiclass task."""
 
 
@@ -66,7 +66,7 @@ class Gate(Frozen):
     minimum_improvement: Number = Field(default=0.0, ge=0)
     """The lower confidence bound of the improvement must exceed this."""
     confidence: Number = Field(default=0.95, gt=0.5, lt=1)
-    resamples: Count = Field(default=500, ge=100)
+    resamples: Count = Field(default=500, ge=100, le=100_000)
     """Paired bootstrap resamples (Efron & Tibshirani 1993, ch. 16)."""
     required: tuple[str, ...] = ()
     """Metrics that must be present and finite, beside the deciding one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evergreen.contract import ConfigurationError, DataError
+from evergreen.contract import ConfigurationError, DataError, is_stop
 from evergreen.spec import ModelSpec, Task
 from evergreen.training.encoder import Encoder, load_network
 
@@ -105,7 +105,9 @@ def _check_network(spec: ModelSpec, encoder: Encoder, frame: pd.DataFrame) -> No
         network = load_network(spec.folder / file, function, encoder.schema).eval()
         numeric, categorical = (torch.from_numpy(part) for part in encoder.encode(frame.head(2)))
         shape = tuple(network(numeric, categorical).shape)
-    except Exception as error:  # whatever the model's own code raises is for its author
+    except BaseException as error:  # whatever the model's own code raises is for its author
+        if is_stop(error):
+            raise
         raise ConfigurationError(f"{spec.folder / file}: {type(error).__name__}: {error}.", hint) from error
     expected = (min(2, len(frame)), encoder.schema["outputs"])
     if shape != expected:
