@@ -34,6 +34,7 @@ NO_SETTINGS = frozenset(
     (
         *("ATTEMPT", "IMAGE"),  # told to a step by its operator
         *("FEAST_REGISTRY", "FEAST_TOKEN"),
+        "HEARTBEAT_FILE",  # told to Airflow's components by the chart
         *(f"ONLINE_{part}" for part in ("DATABASE", "HOST", "PASSWORD", "PORT", "SSLMODE", "USER")),
     )
 )
@@ -85,6 +86,12 @@ class Settings(BaseSettings):
     """A PostgreSQL server (``postgresql://user:password@host:port``); unset: the embedded one."""
     s3_endpoint: str | None = None
     """S3 endpoint when it is not Amazon's, e.g. a SeaweedFS. Keys come from the usual ``AWS_*`` variables."""
+    s3_connect_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
+    """How long an S3 may take to accept a connection."""
+    s3_read_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
+    """How long an S3 may send nothing: a busy one is slow long before it is gone."""
+    s3_attempts: Annotated[int, Field(ge=1, le=100)] = 4
+    """How often a request to it is made in all before the step that makes it fails as temporary."""
     postgres_port: Port = 15432
     airflow_port: Port = 8080
     mlflow_port: Port = 5000
@@ -95,6 +102,8 @@ class Settings(BaseSettings):
     airflow_password: SecretStr | None = None
     mlflow_tracking_uri: str = Field(default_factory=lambda data: f"http://127.0.0.1:{data['mlflow_port']}")
     """User and password come from ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``."""
+    mlflow_retry_seconds: Annotated[float, Field(ge=0, le=600)] = 300
+    """How long an MLflow that does not answer is asked again: as long as a busy node may need to start another."""
     ray_address: str = "local"
     """``local`` starts a private Ray in the step's process; otherwise the address of a cluster."""
     runtime: Literal["process", "kubernetes"] = "process"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError, DataError, TemporaryError, Window
@@ -63,8 +64,7 @@ def connect() -> MlflowClient:
     export_service_environment()
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    # MLflow's default goes on for minutes; a step that cannot reach the server is retried by Airflow
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(_retries(get_settings().mlflow_retry_seconds)))
     import_mlflow()
     import mlflow
 
@@ -72,6 +72,17 @@ def connect() -> MlflowClient:
     mlflow.set_tracking_uri(uri)  # what logs and loads models asks for it in the process
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)
+
+
+def _retries(seconds: float) -> int:
+    """Return how many retries last so long: MLflow waits 0, 4, 8, 16 ... and at most 120 s before each."""
+    pauses = (min(2.0**number, 120) if number > 1 else 0 for number in range(1, _MOST_RETRIES + 1))
+    lasting = accumulate(pauses)
+    return next((number for number, waited in enumerate(lasting, start=1) if waited >= seconds), _MOST_RETRIES)
+
+
+_MOST_RETRIES = 10
+"""MLflow refuses to make more."""
 
 
 def import_mlflow() -> None:
