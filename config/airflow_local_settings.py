@@ -6,12 +6,16 @@ models along, which its forks then parse again only where a file has changed. Ot
 
 The price: a change in plugins/ or include/evergreen counts for the operators once these two are restarted. Steps, in
 processes of their own, always run what is there.
+
+In a cluster the components also leave a sign of life for their probes.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 if {"scheduler", "dag-processor"} & set(sys.argv):
     import evergreen_airflow.operator  # noqa: F401
@@ -23,5 +27,10 @@ if {"scheduler", "dag-processor"} & set(sys.argv):
         with suppress(ConfigurationError):  # the parse of dags/models.py reports it
             survey()
         get_settings.cache_clear()
+
+if {"scheduler", "dag-processor", "triggerer"} & set(sys.argv) and "EVERGREEN_HEARTBEAT_FILE" in os.environ:
+    from evergreen_airflow import heartbeat
+
+    heartbeat.keep(Path(os.environ["EVERGREEN_HEARTBEAT_FILE"]))
 
 __all__: list[str] = []

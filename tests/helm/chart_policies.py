@@ -168,6 +168,25 @@ def unhealthy(found: list[Object]) -> list[str]:
     return wrong + [f"{label(pod)}: no PodDisruptionBudget" for pod in pods(others) if not budgeted(pod)]
 
 
+def impatient(found: list[Object]) -> list[str]:
+    """Servers that a busy node would get killed at their start or later, and probes that start a program of size."""
+    servers = [one for one in found if one["kind"] in {"Deployment", "StatefulSet", "RayCluster"}]
+    wrong = []
+    for pod in pods(servers):
+        for container in pod["spec"]["containers"]:
+            where, live = f"{label(pod)}: {container['name']}", container.get("livenessProbe", {})
+            start = container.get("startupProbe", live)  # git-sync has none: its first checkout is an init container
+            if start.get("periodSeconds", 10) * start.get("failureThreshold", 3) < (1200 if start is not live else 600):
+                wrong.append(f"{where}: may not take twenty minutes to start")
+            elif live.get("periodSeconds", 10) * live.get("failureThreshold", 3) < 300:
+                wrong.append(f"{where}: may not be silent for five minutes")
+            elif live.get("timeoutSeconds", 1) < 10:
+                wrong.append(f"{where}: an answer may not take ten seconds")
+            elif live.get("exec", {}).get("command", ["python", "-I", "-S"])[:3] != ["python", "-I", "-S"]:
+                wrong.append(f"{where}: the probe starts a whole program each time")
+    return wrong
+
+
 def uncovered(found: list[Object]) -> list[str]:
     """Pods without a network policy of their own, or in a namespace that does not deny by default."""
     policies = of_kind(found, "NetworkPolicy")

@@ -21,7 +21,7 @@ AIRFLOW__CORE__LOAD_EXAMPLES: "False"
 AIRFLOW__CORE__PARALLELISM: {{ .Values.airflow.parallelism | quote }}
 AIRFLOW__API__BASE_URL: {{ .Values.airflow.baseUrl }}
 AIRFLOW__API__INSTANCE_NAME: Evergreen
-AIRFLOW__API__WORKERS: {{ .Values.airflow.apiServer.workers | quote }}
+AIRFLOW__API__WORKERS: {{ include "evergreen.replicas" (dict "root" . "replicas" .Values.airflow.apiServer.workers) | quote }}
 AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH: /opt/airflow/bundles
 AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL: "30"  # the default, 300 s, hides new files
 AIRFLOW__EXECUTION_API__JWT_EXPIRATION_TIME: "21600"  # a task may wait in the queue longer than the default 10 minutes
@@ -32,7 +32,6 @@ AIRFLOW__LOGGING__REMOTE_LOGGING: "True"
 AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER: {{ include "evergreen.root" . }}/logs
 AIRFLOW__LOGGING__DELETE_LOCAL_LOGS: "True"
 {{- end }}
-AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK: "True"
 AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL: "30"
 AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME: "0.5"
 AIRFLOW__TRIGGERER__CAPACITY: {{ .Values.airflow.triggerer.capacity | quote }}
@@ -185,17 +184,10 @@ AIRFLOW__METRICS__STATSD_PORT: {{ .Values.metrics.port | quote }}
     {{- end }}
 {{- end }}
 
-{{/* Does this process have a live job? Asks the database (files/alive.py): "airflow jobs check" costs seconds of a core. */}}
+{{/* Does the component's main loop turn? It touches a file (plugins/evergreen_airflow/heartbeat.py); database and API may be away. */}}
 {{- define "evergreen.airflow.jobProbes" -}}
-{{- $check := dict "command" (list "python" "-c" (.root.Files.Get "files/alive.py") .job "90") -}}
-startupProbe:
-  exec: {{- toYaml $check | nindent 4 }}
-  periodSeconds: 10
-  timeoutSeconds: 20
-  failureThreshold: 30
-livenessProbe:
-  exec: {{- toYaml $check | nindent 4 }}
-  periodSeconds: 30
-  timeoutSeconds: 20
-  failureThreshold: 5
+{{- $command := list "python" "-I" "-S" "-c" (.Files.Get "files/alive.py") (include "evergreen.airflow.heartbeatFile" .) "300" -}}
+{{- include "evergreen.probes" (dict "check" (dict "exec" (dict "command" $command))) }}
 {{- end }}
+
+{{- define "evergreen.airflow.heartbeatFile" -}}/tmp/heartbeat{{- end }}

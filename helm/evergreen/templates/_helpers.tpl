@@ -87,7 +87,7 @@ topologySpreadConstraints:
   {{- end }}
 {{- end }}
 
-{{/* Single replicas in a trial: it has one node. */}}
+{{/* Single replicas, and processes in them, in a trial: it has one node. */}}
 {{- define "evergreen.replicas" -}}
 {{- if .root.Values.trial.enabled }}1{{ else }}{{ .replicas }}{{ end -}}
 {{- end }}
@@ -96,6 +96,18 @@ topologySpreadConstraints:
 {{- define "evergreen.rollout" -}}
 revisionHistoryLimit: 3
 progressDeadlineSeconds: 1200
+{{- end }}
+
+{{/*
+check (how to ask), ready (whether a Service sends it requests). A busy node is no reason to kill: half an hour to start, since
+who is killed half-way only makes it busier, and five minutes without an answer before what has run is called dead.
+*/}}
+{{- define "evergreen.probes" -}}
+startupProbe: {{- merge (dict "periodSeconds" 10 "failureThreshold" 180 "timeoutSeconds" 10) .check | toYaml | nindent 2 }}
+livenessProbe: {{- merge (dict "periodSeconds" 30 "failureThreshold" 10 "timeoutSeconds" 30) .check | toYaml | nindent 2 }}
+{{- if .ready }}
+readinessProbe: {{- merge (dict "periodSeconds" 10 "failureThreshold" 3 "timeoutSeconds" 10) .check | toYaml | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* A variable from a Secret: name, secret, key. */}}
