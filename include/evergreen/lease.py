@@ -122,7 +122,7 @@ class Lease:
     def _take_over(self, own: bytes) -> None:
         """Take a lease that somebody has left; tell who has it otherwise."""
         found = self.store.look(self.key)
-        if found is None or found[0] == own:  # a tie that nobody won; or S3 stored it and the answer was lost
+        if found is None or found[0] == own:  # somebody has deleted it; or S3 stored it and the answer was lost
             taken = found is not None or self.store.create(self.key, own)
         else:
             entry = _read(self.store, self.key, found[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import importlib
 import logging
 import math
@@ -42,6 +41,7 @@ from evergreen.lease import Lease
 from evergreen.settings import PROJECT_ROOT, get_settings
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, get_store, manifest_uri, read_manifest, write_manifest
+from evergreen.store.base import FULL
 
 log = logging.getLogger(__name__)
 
@@ -251,9 +251,9 @@ def _unforeseen(request: Request, error: BaseException) -> Failure:
     # DuckDB, torch and Ray each have an OutOfMemoryError of their own
     if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return Failure(failure_class=FailureClass.OUT_OF_MEMORY, message=f"out of memory: {text}")
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        hint = "Free space on the disk, then run it again."
-        return Failure(failure_class=FailureClass.TEMPORARY, message=f"the disk is full: {text}", hint=hint)
+    if isinstance(error, OSError) and error.errno in FULL:
+        hint = "Free space on the disk, then clear the task."
+        return Failure(failure_class=FailureClass.CONFIGURATION, message=f"the disk is full: {text}", hint=hint)
     log.error("step %s of %s failed", request.step, request.model, exc_info=error)
     hint = "This is a defect: report it with the log above."
     return Failure(failure_class=FailureClass.BUG, message=text, hint=hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -226,6 +227,18 @@ def test_a_database_that_is_down_is_a_temporary_failure(settings: Settings, monk
     get_settings.cache_clear()
     with pytest.raises(TemporaryError, match="lake's database"):
         get_lake()
+
+
+def test_a_table_whose_metadata_or_data_is_gone_waits_for_a_person(lake: Lake) -> None:
+    lake.write("m", "t", _rows({0: [1]}), _window(0))
+    table = lake.load("m", "t")
+    (data,) = table.inspect.data_files()["file_path"].to_pylist()
+    for file in (data, table.metadata_location):
+        Path(file.removeprefix("file://")).unlink()
+        with pytest.raises(DataError, match=r"the table m\.t: a file that its catalog names is gone: .*backup"):
+            lake.read("m", "t")
+    with pytest.raises(DataError, match="is gone"):
+        lake.write("m", "t", _rows({0: [2]}), _window(0))
 
 
 def test_no_database_is_a_configuration_error(settings: Settings) -> None:

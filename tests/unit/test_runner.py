@@ -100,7 +100,7 @@ class OutOfMemoryError(RuntimeError):
         (SystemExit(0), FailureClass.BUG, 70),
         (MemoryError(), FailureClass.OUT_OF_MEMORY, 137),
         (OutOfMemoryError("CUDA out of memory"), FailureClass.OUT_OF_MEMORY, 137),
-        (OSError(errno.ENOSPC, "No space left on device"), FailureClass.TEMPORARY, 75),
+        (OSError(errno.ENOSPC, "No space left on device"), FailureClass.CONFIGURATION, 78),
         (OSError(errno.EIO, "Input/output error"), FailureClass.BUG, 70),
         (runner.Stopped(), FailureClass.TEMPORARY, 75),
         (KeyboardInterrupt(), FailureClass.TEMPORARY, 75),

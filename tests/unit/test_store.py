@@ -158,17 +158,17 @@ def test_of_many_that_replace_a_version_one_does(store: LocalStore) -> None:
     assert_one_replaces(store)
 
 
-def test_a_full_disk_is_temporary_and_leaves_nothing(store: LocalStore) -> None:
+def test_a_full_disk_waits_for_a_person_and_leaves_nothing(store: LocalStore) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     code = (
         "import sys; from pathlib import Path; from evergreen import store; from evergreen.contract import *\n"
         "local = store.LocalStore(Path(sys.argv[1]))\n"
         "store.Path.open = lambda self, mode='r', **_: open('/dev/full', 'wb')\n"
-        "try:\n    local.write('k', b'x')\nexcept TemporaryError as error: print(error)\n"
+        "try:\n    local.write('k', b'x')\nexcept ConfigurationError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(store.root)], capture_output=True, text=True, check=True)
-    assert "k: the disk is full. Free space, then run it again." in done.stdout
+    assert "k: the disk is full. Free space, then clear the task." in done.stdout
     assert list(store.keys("")) == []
 
 

@@ -6,7 +6,6 @@ ask for exactly that snapshot. The catalog is PostgreSQL, the files are local or
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from evergreen.data.arrow import PARTITION, check_days, content_digest, differen
 from evergreen.data.lake_errors import lake_errors, retrying
 from evergreen.data.scan import NO_SNAPSHOT, current_snapshot_of, days_of, in_window, partitions_of, scan
 from evergreen.settings import get_settings
+from evergreen.store import iceberg_properties
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -224,10 +224,7 @@ def get_lake() -> Lake:
     warnings.filterwarnings("ignore", message="Delete operation did not match any records")
     settings = get_settings()
     properties = {"uri": settings.database("lake"), "warehouse": settings.lake_root, "pool_pre_ping": "true"}
-    if settings.s3_endpoint:
-        properties["s3.endpoint"] = settings.s3_endpoint
-        # PyIceberg would ask Amazon where the bucket is, and wait for an answer that does not come
-        properties["s3.region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    properties |= iceberg_properties()
     with lake_errors("the lake's catalog"):
         return Lake(retrying(10)(SqlCatalog, _CATALOG, **properties))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from evergreen.contract import ConfigurationError, TemporaryError
+from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError
+from evergreen.store.base import FULL
 
 
 def retrying(seconds: float) -> Retrying:
@@ -40,30 +42,49 @@ def lake_errors(what: str) -> Iterator[None]:
     except DBAPIError as error:
         message = f"{what}: the lake's database: {error.orig}."
         if refused(error.orig):
-            hint = "Check EVERGREEN_DATABASE_URL and the role's rights; evergreen up creates the databases."
+            hint = "Check EVERGREEN_DATABASE_URL, the role's rights and the disk; evergreen up makes the databases."
             raise ConfigurationError(message, hint) from error
         raise TemporaryError(message, "Is the database up? evergreen status tells.") from error
-    except PermissionError as error:
-        raise ConfigurationError(f"{what}: {error}.", "Check EVERGREEN_LAKE_ROOT and the rights on it.") from error
     except OSError as error:
-        hint = "Check EVERGREEN_LAKE_ROOT, EVERGREEN_S3_ENDPOINT, the AWS_* keys and the disk."
-        if any(name in str(error) for name in _S3_REFUSALS):
-            raise ConfigurationError(f"{what}: {error}.", hint) from error
-        raise TemporaryError(f"{what}: {error}.", hint) from error
+        raise _of_files(what, error) from error
+
+
+def _of_files(what: str, error: OSError) -> StepError:
+    """Name the class of what a file system raises, local or S3: only silence and a busy server pass by themselves."""
+    if isinstance(error, PermissionError):
+        return ConfigurationError(f"{what}: {error}.", "Check EVERGREEN_LAKE_ROOT and the rights on it.")
+    if isinstance(error, FileNotFoundError):
+        return DataError(
+            f"{what}: a file that its catalog names is gone: {error}.",
+            "Is EVERGREEN_LAKE_ROOT what it was, and its volume mounted? If so restore the file from your backup, "
+            "or drop the table and backfill it.",
+        )
+    if error.errno in FULL or _S3_FULL in str(error):
+        return ConfigurationError(
+            f"{what}: {error}.", "The lake's disk or bucket is full: make room, then clear the task."
+        )
+    hint = "Check EVERGREEN_LAKE_ROOT, EVERGREEN_S3_ENDPOINT, the AWS_* keys and the disk."
+    if any(name in str(error) for name in _S3_REFUSALS) or _S3_REFUSED.search(str(error)):
+        return ConfigurationError(f"{what}: {error}.", hint)
+    return TemporaryError(f"{what}: {error}.", hint)
 
 
 def refused(error: BaseException | None) -> bool:
     """Tell whether a database will go on refusing, from what its driver has raised."""
     state: str | None = getattr(error, "sqlstate", None)
     if state is not None:
-        return state == _NO_RIGHT or state.startswith(_NO_ENTRY)
+        return state in {_NO_RIGHT, _DISK_FULL} or state.startswith(_NO_ENTRY)
     return any(words in str(error) for words in _ENTRY_REFUSALS)
 
 
 _NO_RIGHT = "42501"
+_DISK_FULL = "53100"
 _NO_ENTRY = ("28", "3D")
 """SQLSTATE, and classes of it: insufficient privilege; wrong user or password, no such database."""
 _ENTRY_REFUSALS = ("authentication failed", "permission denied", "no pg_hba.conf entry", '" does not exist')
 """What PostgreSQL says to who may not connect: libpq does not pass on its SQLSTATE."""
 _S3_REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "NO_SUCH_BUCKET")
 """The AWS SDK's names of what S3 will go on refusing; PyArrow passes them on in its messages only."""
+_S3_FULL = "HTTP status 507"
+_S3_REFUSED = re.compile(r"HTTP status 4(?!08|29)\d\d")
+"""Of what that SDK has no name for: a request that is refused, but neither too late nor one too many."""

@@ -9,7 +9,7 @@ from evergreen.store.base import ArtifactStore
 from evergreen.store.documents import NewerDocument, parse_document, read_document
 from evergreen.store.local import LocalStore
 from evergreen.store.manifests import RESULT, manifest_uri, read_manifest, write_manifest
-from evergreen.store.s3 import S3Store, s3_client
+from evergreen.store.s3 import S3Store, arrow_options, iceberg_properties, s3_client
 
 __all__ = [
     "RESULT",
@@ -17,7 +17,9 @@ __all__ = [
     "LocalStore",
     "NewerDocument",
     "S3Store",
+    "arrow_options",
     "get_store",
+    "iceberg_properties",
     "manifest_uri",
     "parse_document",
     "read_document",

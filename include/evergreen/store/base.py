@@ -30,7 +30,7 @@ class ArtifactStore(Protocol):
         """Store the bytes under a key that has none yet; returns whether this call did.
 
         Of any number of concurrent calls, from any machine, at most one is told True. After a False read the key: it
-        may hold this very content (S3 stored it and the answer was lost), or nothing (a tie that nobody won).
+        may hold this very content (S3 stored it and the answer was lost), or nothing (somebody has deleted it since).
         """
         ...
 
@@ -58,18 +58,19 @@ class ArtifactStore(Protocol):
         ...
 
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What a disk says that has no room, or none for this user: a person must make some."""
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR})
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Name the class of what a local disk raises: a full one is temporary, one that may not be written is not."""
+    """Name the class of what a local disk raises: room and rights are given by a person, the rest may pass."""
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise TemporaryError(f"{path}: the disk is full.", "Free space, then run it again.") from error
+        if error.errno in FULL:
+            raise ConfigurationError(f"{path}: the disk is full.", "Free space, then clear the task.") from error
         if error.errno in _FORBIDDEN:
             raise ConfigurationError(
                 f"{path}: {error.strerror}: {error.filename}.", "Check EVERGREEN_ARTIFACT_ROOT and the rights on it."

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import get_settings
 from evergreen.store.base import checked_key, disk_errors, files_of, targets_of
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
 
 
 class S3Store:
@@ -75,10 +81,10 @@ class S3Store:
 
         with s3_errors(self.uri(key)):
             try:
-                self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=content, **condition)
+                where = {"Bucket": self.bucket, "Key": self._key(key)}
+                _asking_again()(self._client.put_object, **where, Body=content, **condition)
             except ClientError as error:
-                # 412: the condition does not hold; 409: another such call is under way
-                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in {409, 412}:
+                if _status(error) == 412:  # the condition does not hold
                     return False
                 raise
         return True
@@ -119,11 +125,12 @@ def s3_client() -> Any:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
-    endpoint = get_settings().s3_endpoint
+    settings = get_settings()
+    endpoint = settings.s3_endpoint
     config = Config(
-        connect_timeout=5,
-        read_timeout=60,
-        retries={"mode": "standard", "total_max_attempts": 4},
+        connect_timeout=settings.s3_connect_seconds,
+        read_timeout=settings.s3_read_seconds,
+        retries={"mode": "standard", "total_max_attempts": settings.s3_attempts},
         # a server of one's own seldom has a DNS name for each bucket
         s3={"addressing_style": "path"} if endpoint else {},
     )
@@ -137,8 +144,64 @@ def s3_client() -> Any:
         ) from error
 
 
+def arrow_options() -> dict[str, Any]:
+    """Return what pyarrow's `S3FileSystem` is told: Arrow itself gives up after 3 s without a byte, three times."""
+    settings = get_settings()
+    return {
+        **({"endpoint_override": settings.s3_endpoint} if settings.s3_endpoint else {}),
+        "connect_timeout": settings.s3_connect_seconds,
+        "request_timeout": settings.s3_read_seconds,
+        "retry_strategy": arrow_retries(),
+    }
+
+
+def iceberg_properties() -> dict[str, str]:
+    """Return the same in PyIceberg's words."""
+    settings = get_settings()
+    told = {
+        "s3.connect-timeout": str(settings.s3_connect_seconds),
+        "s3.request-timeout": str(settings.s3_read_seconds),
+        "s3.retry-strategy-impl": f"{__name__}.{arrow_retries.__name__}",  # what it calls without arguments
+    }
+    if settings.s3_endpoint:
+        told["s3.endpoint"] = settings.s3_endpoint
+        # PyIceberg would ask Amazon where the bucket is, and wait for an answer that does not come
+        told["s3.region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return told
+
+
+def arrow_retries() -> Any:
+    """Return how often Arrow makes a request."""
+    from pyarrow.fs import AwsStandardS3RetryStrategy
+
+    return AwsStandardS3RetryStrategy(max_attempts=get_settings().s3_attempts)
+
+
 _S3_HINT = "Check EVERGREEN_ARTIFACT_ROOT, EVERGREEN_S3_ENDPOINT and the AWS_* keys."
-_S3_BUSY = frozenset({"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "OperationAborted", "TooManyRequests"})
+_S3_CONFLICT = frozenset({"ConditionalRequestConflict", "OperationAborted"})
+"""409: another such call was under way, which says nothing about the condition. S3's own advice is to ask again."""
+_S3_BUSY = frozenset({"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "TooManyRequests"}) | _S3_CONFLICT
+_S3_FULL = 507
+"""Insufficient Storage, as servers of one's own answer whose disks are full."""
+_CONFLICT_SECONDS = 20
+
+
+def _asking_again() -> Retrying:
+    """Return a retrier for conflicts: of many that ask again one is told yes, the others that they are late."""
+    return Retrying(
+        retry=retry_if_exception(lambda error: _code(error) in _S3_CONFLICT),
+        wait=wait_random_exponential(multiplier=0.05, max=2),
+        stop=stop_after_delay(_CONFLICT_SECONDS),
+        reraise=True,
+    )
+
+
+def _code(error: BaseException) -> str:
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
 
 
 @contextmanager
@@ -158,9 +221,8 @@ def s3_errors(uri: str) -> Iterator[None]:
     except (ClientError, BotoCoreError, Boto3Error) as raised:
         error = raised.__context__ if isinstance(raised, Boto3Error) else raised  # uploads wrap what they met
         if isinstance(error, ClientError):
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-            refused = 300 <= status < 500 and status != 429 and code not in _S3_BUSY
+            code, status = _code(error), _status(error)
+            refused = (300 <= status < 500 and status != 429 and code not in _S3_BUSY) or status == _S3_FULL
             message = f"{uri}: S3 answered {code}: {error}."
         else:
             refused = isinstance(error, NoCredentialsError | PartialCredentialsError | ParamValidationError)

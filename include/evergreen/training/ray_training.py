@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from evergreen.contract import TemporaryError
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
+from evergreen.store import arrow_options
 from evergreen.training.encoder import Encoder, load_network
 from evergreen.training.lean_trainer import lean_trainer
 from evergreen.training.preparation import Prepared, prepare
@@ -164,8 +165,7 @@ def _storage(key: str) -> tuple[Any, str]:
         path = Path(settings.artifact_root).absolute() / key
         path.mkdir(parents=True, exist_ok=True)
         return LocalFileSystem(), str(path)
-    options = {"endpoint_override": settings.s3_endpoint} if settings.s3_endpoint else {}
-    return S3FileSystem(**options), f"{settings.artifact_root.removeprefix('s3://')}/{key}"
+    return S3FileSystem(**arrow_options()), f"{settings.artifact_root.removeprefix('s3://')}/{key}"
 
 
 def _train_loop(config: Mapping[str, Any]) -> None:

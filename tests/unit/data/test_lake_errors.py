@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from psycopg import errors
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from evergreen.contract import ConfigurationError, StepError, TemporaryError
+from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError
 from evergreen.data.lake_errors import lake_errors, retrying
 
 
@@ -19,6 +23,8 @@ from evergreen.data.lake_errors import lake_errors, retrying
         ),
         (errors.InvalidPassword("mot de passe"), ConfigurationError),
         (errors.UndefinedTable('relation "permission denied" does not exist'), TemporaryError),
+        (errors.DiskFull("could not extend file"), ConfigurationError),
+        (errors.TooManyConnections("sorry, too many clients already"), TemporaryError),
         (errors.AdminShutdown("the database system is shutting down"), TemporaryError),
         (
             errors.OperationalError('connection failed: FATAL:  password authentication failed for user "s"'),
@@ -55,3 +61,47 @@ def test_a_lost_race_is_tried_again_and_a_refusal_is_not(original: Exception, at
     else:
         retrying(10)(create)
     assert len(made) == attempts
+
+
+def _write_to_a_full_disk() -> None:
+    from pyarrow.fs import LocalFileSystem
+
+    with LocalFileSystem().open_output_stream("/dev/full") as file:
+        file.write(b"x" * 100_000)
+
+
+def _read_what_is_gone() -> None:
+    from pyarrow.fs import LocalFileSystem
+
+    LocalFileSystem().open_input_file("/nowhere/00001.metadata.json")
+
+
+def _raise(error: OSError) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("act", "expected", "said"),
+    [
+        (_write_to_a_full_disk, ConfigurationError, "make room"),
+        (_raise(OSError(errno.EDQUOT, "Disk quota exceeded")), ConfigurationError, "make room"),
+        (_raise(OSError("AWS Error UNKNOWN (HTTP status 507) during PutObject")), ConfigurationError, "make room"),
+        (_raise(OSError("AWS Error UNKNOWN (HTTP status 403) during PutObject")), ConfigurationError, "AWS_"),
+        (_raise(OSError("AWS Error UNKNOWN (HTTP status 429) during PutObject")), TemporaryError, "AWS_"),
+        (_raise(OSError("AWS Error UNKNOWN (HTTP status 503) during PutObject")), TemporaryError, "AWS_"),
+        (_raise(OSError("AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 28")), TemporaryError, ""),
+        (_raise(OSError(errno.EIO, "Input/output error")), TemporaryError, "disk"),
+        (_read_what_is_gone, DataError, "backup"),
+    ],
+)
+def test_of_what_files_raise_only_what_passes_by_itself_is_temporary(
+    act: Callable[[], None], expected: type[StepError], said: str
+) -> None:
+    if act is _write_to_a_full_disk and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with pytest.raises(expected, match=r"the table m\.t: ") as raised, lake_errors("the table m.t"):
+        act()
+    assert said in raised.value.hint
