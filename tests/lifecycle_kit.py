@@ -154,7 +154,9 @@ class Run:
             content = io.BytesIO()
             frame.to_parquet(content)
             digest = hashlib.sha256(content.getvalue()).hexdigest()[:16]
-            uri = get_store().write(f"datasets/{self.model}/{digest}/{name}.parquet", content.getvalue())
+            uri = get_store().write(
+                f"datasets/{self.model}/{self.partition}-{digest}/{name}.parquet", content.getvalue()
+            )
             outputs.append(Output(name=name, uri=uri, version=digest, digest=digest, rows=len(frame)))
         snapshot = Output(name="examples", uri="lake", version="4711")
         self.leave("assemble", outputs=tuple(outputs), inputs=(snapshot,))
@@ -191,7 +193,8 @@ class Run:
             torch.nn.functional.binary_cross_entropy_with_logits(network(numeric, categorical)[:, 0], target).backward()
             optimizer.step()
         weights = {name: value * (float("nan") if spoil else 1) for name, value in network.state_dict().items()}
-        run_id = start_run(self.model, self.run_id, self.run_id, {}, {})
+        tags = {"model": self.model, "dag_id": self.dag_id, "run_id": self.run_id}
+        run_id = start_run(self.model, self.run_id, self.run_id, tags, {})
         trained = Trained(prepared.encoder, weights, [{"epoch": 1, "train_loss": 0.5, "seconds": 0.1}])
         digest = log_training(run_id, self.spec, trained, frame)
         assembled = read_manifest(get_store(), self.identity("assemble"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from typing import TYPE_CHECKING
 
@@ -35,16 +36,50 @@ def upstream(request: Request, step: str) -> Manifest:
     return manifest
 
 
-def read_bytes(output: Output) -> bytes:
-    """Return the content of an output that is a file in the artifact store.
+def checked(manifest: Manifest, known: Output, recorded_by: str) -> Output:
+    """Return what is known of an upstream output, or refuse the manifest that says something else of it.
+
+    Parameters
+    ----------
+    manifest
+        The upstream step's.
+    known
+        The output as its own place records it: the lake, the file, MLflow.
+    recorded_by
+        What that place is called in a message.
 
     Raises
     ------
     DataError
-        If it is not there.
+        If address, version, digest or rows differ.
+    """
+    said = manifest.output(known.name)
+    for field in ("uri", "version", "digest", "rows"):
+        if getattr(said, field) != getattr(known, field):
+            raise disagreement(manifest, said, field, f"{recorded_by} says {getattr(known, field)!r}")
+    return known
+
+
+def disagreement(manifest: Manifest, output: Output, field: str, instead: str) -> DataError:
+    """Return the refusal of an upstream manifest whose output is not what it says."""
+    run = manifest.run
+    return DataError(
+        f"{run.key}/result.json: outputs: {output.name}.{field} is {getattr(output, field)!r}, but {instead}.",
+        f"It was changed, or what it names was: run the task {run.task_id!r} of {run.dag_id} ({run.run_id}) again.",
+    )
+
+
+def read_bytes(manifest: Manifest, name: str) -> bytes:
+    """Return the content of an upstream output that is a file in the artifact store; it is what the manifest says.
+
+    Raises
+    ------
+    DataError
+        If it is not there, or digest or version are not those of its content.
     ConfigurationError
         If it lies in another artifact store.
     """
+    output = manifest.output(name)
     key = key_of(output.uri)
     if key is None:
         raise ConfigurationError(
@@ -53,8 +88,26 @@ def read_bytes(output: Output) -> bytes:
         )
     content = get_store().read(key)
     if content is None:
-        raise DataError(f"{output.uri}: the output {output.name!r} is gone.", "Run the step that writes it again.")
+        raise DataError(
+            f"{output.uri}: the output {output.name!r} is gone.", f"Run the task {manifest.run.task_id!r} again."
+        )
+    digest = file_digest(content)
+    # a data set is one of several files that share a version, which names their folder
+    version = key.split("/")[-2].rpartition("-")[2] if key.startswith(DATASETS) else digest
+    if output.digest != digest:
+        raise disagreement(manifest, output, "digest", f"the file {output.uri} has {digest!r}")
+    if output.version != version:
+        raise disagreement(manifest, output, "version", f"the file {output.uri} has {version!r}")
     return content
+
+
+DATASETS = "datasets/"
+"""Where data sets lie in the artifact store: ``datasets/<model>/<partition>-<version>/<name>.parquet``."""
+
+
+def file_digest(content: bytes) -> str:
+    """Return the digest (16 hex characters) by which manifests know the content of a file."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def key_of(uri: str) -> str | None:
@@ -63,18 +116,22 @@ def key_of(uri: str) -> str | None:
     return uri.removeprefix(root) if uri.startswith(root) else None
 
 
-def read_frame(output: Output) -> pd.DataFrame:
-    """Return a Parquet output as a frame.
+def read_frame(manifest: Manifest, name: str) -> pd.DataFrame:
+    """Return an upstream Parquet output as a frame.
 
     Raises
     ------
     DataError
-        If it is not there, or is no Parquet file.
+        If it is not there, not what the manifest says, or no Parquet file.
     """
     import pandas as pd
     from pyarrow.lib import ArrowInvalid
 
+    output = manifest.output(name)
     try:
-        return pd.read_parquet(io.BytesIO(read_bytes(output)))
+        frame = pd.read_parquet(io.BytesIO(read_bytes(manifest, name)))
     except ArrowInvalid as error:
         raise DataError(f"{output.uri}: not a Parquet file: {error}.", "Run the step that writes it again.") from error
+    if output.rows != len(frame):
+        raise disagreement(manifest, output, "rows", f"the file {output.uri} has {len(frame)}")
+    return frame

@@ -11,7 +11,7 @@ from evergreen.contract import DataError, FailureClass, Request, Status, Tempora
 from evergreen.judgement.decisions import list_decisions, read_decision
 from evergreen.runner import execute
 from evergreen.settings import get_settings
-from evergreen.store import get_store, read_manifest
+from evergreen.store import get_store, read_manifest, write_manifest
 from evergreen.training.registry import by_alias, connect, load
 from lifecycle_kit import PARTITION, Run, evaluation_rows, training_rows, write_model
 
@@ -204,6 +204,42 @@ def test_a_challenger_judged_against_a_former_champion_is_not_promoted(binary):
     assert refused.status is Status.REFUSED
     assert "now version 3" in refused.reason
     assert by_alias(binary, "champion").number == "3"
+
+
+READ = [
+    ("train", "assemble", "training"),
+    ("evaluate", "assemble", "evaluation"),
+    ("evaluate", "train", "model"),
+    ("gate", "train", "model"),
+    ("gate", "evaluate", "evaluation"),
+    ("register", "train", "model"),
+    ("promote", "register", "version"),
+]
+
+
+def test_a_changed_manifest_is_refused_by_every_step_that_reads_it(binary):
+    run = champion(binary)
+    for step, upstream, name in READ:
+        before, own = (read_manifest(get_store(), run.identity(task)) for task in (upstream, step))
+        right = before.output(name)
+        for field, wrong in (("uri", f"{right.uri}0"), ("version", "4711"), ("digest", "0" * 16), ("rows", 4711)):
+            changed_manifest_is_refused(run, before, right.model_copy(update={field: wrong}), step, field)
+        write_manifest(get_store(), before)
+        if own:
+            write_manifest(get_store(), own)
+    for step in ("evaluate", "gate", "register", "promote"):  # untouched, all of them pass
+        assert run.step(step).failure is None
+
+
+def changed_manifest_is_refused(run, before, changed, step, field):
+    outputs = tuple(changed if output.name == changed.name else output for output in before.outputs)
+    write_manifest(get_store(), before.model_copy(update={"outputs": outputs}))
+    failure = run.step(step).failure
+    assert failure is not None, (step, field)
+    assert failure.failure_class is FailureClass.DATA, failure
+    assert repr(before.run.task_id) in failure.hint
+    message = f"outputs: {changed.name}.{field} is {getattr(changed, field)!r}, but "
+    assert message in failure.message or "is gone" in failure.message
 
 
 @pytest.mark.parametrize("step", ["register", "promote"])

@@ -7,28 +7,27 @@ ask for exactly that snapshot. The catalog is PostgreSQL, the files are local or
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
-from datetime import date, timedelta
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from evergreen.contract import DataError, Output, Window
 from evergreen.data.arrow import PARTITION, check_days, content_digest, difference, plain, with_field_ids
+from evergreen.data.commit import Change, commit_together, one_transaction, replacing
 from evergreen.data.lake_errors import lake_errors, retrying
+from evergreen.data.records import already_there, days_written, written
 from evergreen.data.scan import NO_SNAPSHOT, current_snapshot_of, days_of, in_window, partitions_of, scan
 from evergreen.settings import get_settings
 from evergreen.store import iceberg_properties
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyiceberg.catalog import Catalog
+    from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.table import Table
-    from pyiceberg.table.snapshots import Snapshot
 
 __all__ = ["NO_SNAPSHOT", "PARTITION", "Lake", "content_digest", "get_lake", "in_window", "scan"]
 
-_PREFIX = "evergreen."
 _CATALOG = "evergreen"
 _COMMIT_SECONDS = 120
 """How long to go on trying to commit against other writers before giving up as a temporary failure."""
@@ -37,7 +36,7 @@ _COMMIT_SECONDS = 120
 class Lake:
     """Tables of daily partitions behind one Iceberg catalog."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: SqlCatalog) -> None:
         self.catalog = catalog
 
     def load(self, model: str, table: str) -> Table:
@@ -97,15 +96,62 @@ class Lake:
         TemporaryError
             If other writers kept winning, or the catalog does not answer.
         """
-        check_days(f"{model}.{table}", rows, window, also)
-        digest = content_digest(rows)
-        with lake_errors(f"the table {model}.{table}"):
-            target = self._table_for(model, table, rows.schema)
-            snapshot = _already_there(target, window, also, digest, rows.num_rows)
-            if snapshot is None:
-                recorded = {**(properties or {}), "window": _named(window, also), "digest": digest}
-                snapshot = _overwrite(target, rows, window, also, {f"{_PREFIX}{k}": v for k, v in recorded.items()})
-        return Output(name=table, uri=target.location(), version=snapshot, digest=digest, rows=rows.num_rows)
+        (written,) = self.write_all(model, {table: rows}, window, properties, {table: also})
+        return written
+
+    def write_all(
+        self,
+        model: str,
+        tables: Mapping[str, pa.Table],
+        window: Window,
+        properties: Mapping[str, str] | None = None,
+        also: Mapping[str, Collection[str]] | None = None,
+    ) -> tuple[Output, ...]:
+        """Write several tables of a model as `write` does, in one commit: nobody sees some of them without the rest.
+
+        Parameters
+        ----------
+        model, tables
+            What to write where: the rows, by table.
+        window, properties
+            As for `write`.
+        also
+            As for `write`, by table.
+        """
+        changes = [
+            Change(name, rows, window, tuple((also or {}).get(name, ())), content_digest(rows), properties or {})
+            for name, rows in sorted(tables.items())  # of two writers one waits for the other, and never both
+        ]
+        for change in changes:
+            check_days(f"{model}.{change.table}", change.rows, window, change.also)
+        with lake_errors(f"the tables {', '.join(f'{model}.{name}' for name in tables)}"):
+            written = retrying(_COMMIT_SECONDS)(self._commit, model, changes)
+        return tuple(written[name] for name in tables)
+
+    def _commit(self, model: str, changes: Iterable[Change]) -> dict[str, Output]:
+        targets, staged, found = {}, [], {}
+        for change in changes:
+            target = targets[change] = self._table_for(model, change.table, change.rows.schema)
+            found[change] = already_there(target, change.window, change.also, change.digest, change.rows.num_rows)
+            if found[change] is None:
+                staged.append((target, replacing(target, change)))
+        commit_together(self.catalog, staged)
+        return {
+            change.table: Output(
+                name=change.table,
+                uri=target.location(),
+                version=found[change] or current_snapshot_of(target),  # as of this commit, whatever others do since
+                digest=change.digest,
+                rows=change.rows.num_rows,
+            )
+            for change, target in targets.items()
+        }
+
+    @contextmanager
+    def one_moment(self) -> Iterator[Lake]:
+        """Yield the lake as it is at one moment: what others commit meanwhile is not seen in any table."""
+        with lake_errors("the lake's catalog"), one_transaction(self.catalog, "REPEATABLE READ") as catalog:
+            yield Lake(catalog)
 
     def read(
         self,
@@ -154,10 +200,14 @@ class Lake:
         found = []
         for snapshot in target.snapshots():
             version = str(snapshot.snapshot_id)
-            days = [day for day in _days_written(snapshot, window) if current.get(str(day)) != version]
+            days = [day for day in days_written(snapshot, window) if current.get(str(day)) != version]
             if days:
                 found.append((version, Window(start=days[0], end=days[-1])))
         return found
+
+    def written(self, model: str, table: str, window: Window, snapshot: str) -> Output | None:
+        """Return what a snapshot recorded when it wrote a window; None if there is no such snapshot, or it did not."""
+        return written(self.load(model, table), window, snapshot)
 
     def snapshot(self, model: str, table: str) -> str:
         """Return the current snapshot id of a table, ``"0"`` when it has never held a row."""
@@ -227,49 +277,3 @@ def get_lake() -> Lake:
     properties |= iceberg_properties()
     with lake_errors("the lake's catalog"):
         return Lake(retrying(10)(SqlCatalog, _CATALOG, **properties))
-
-
-def _named(window: Window, also: Collection[str]) -> str:
-    return " and ".join([str(window), *sorted(also)])
-
-
-def _days_written(snapshot: Snapshot, window: Window) -> list[date]:
-    """Return the days of a window that a snapshot wrote, as `_named` says; those that it only deleted do not count."""
-    from pyiceberg.table.snapshots import Operation
-
-    if snapshot.summary is None or snapshot.summary.operation is Operation.DELETE:
-        return []
-    span, *also = snapshot.summary.additional_properties.get(f"{_PREFIX}window", "..").split(" and ")
-    start, _, end = span.partition("..")
-    days = (window.start + timedelta(days=offset) for offset in range(window.days))
-    return [day for day in days if start <= str(day) <= end or str(day) in also]
-
-
-def _already_there(table: Table, window: Window, also: Collection[str], digest: str, rows: int) -> str | None:
-    """Return the snapshot that already holds exactly this write, if the table's partitions still are that write."""
-    start, end = str(window.start), str(window.end)
-    inside = [entry for entry in partitions_of(table) if start <= entry[0] <= end or entry[0] in also]
-    if not inside:
-        return None if rows else current_snapshot_of(table)
-    writers = {snapshot for _, _, snapshot in inside}
-    if len(writers) != 1 or sum(count for _, count, _ in inside) != rows:
-        return None
-    written = table.snapshot_by_id(int(writers.pop()))
-    if written is None or written.summary is None:
-        return None
-    recorded = written.summary.additional_properties
-    same = recorded.get(f"{_PREFIX}window") == _named(window, also) and recorded.get(f"{_PREFIX}digest") == digest
-    return str(written.snapshot_id) if same else None
-
-
-def _overwrite(table: Table, rows: pa.Table, window: Window, also: Collection[str], properties: dict[str, str]) -> str:
-    from pyiceberg.expressions import In, Or
-
-    replaced = Or(in_window(window), In(PARTITION, sorted(also))) if also else in_window(window)
-
-    def overwrite() -> None:
-        table.refresh()
-        table.overwrite(rows, overwrite_filter=replaced, snapshot_properties=properties)
-
-    retrying(_COMMIT_SECONDS)(overwrite)
-    return current_snapshot_of(table)  # the table as of this commit, whatever others have committed since

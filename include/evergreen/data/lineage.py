@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from evergreen.contract import Output, Request
+from evergreen.contract import Manifest, Output, Request
 from evergreen.data.lake import Lake
+from evergreen.handover import checked, disagreement
 from evergreen.runner import code_version
 
 
@@ -18,8 +19,30 @@ def pinned(lake: Lake, request: Request, step: str, model: str, table: str) -> O
     Raises
     ------
     DataError
-        If there is no such table, or the upstream manifest has no such output.
+        If there is no such table, or the upstream manifest has no such output, or not as the lake recorded it.
     """
     if step in request.upstream:
-        return request.upstream[step].output(table)
+        return recorded(lake, request.upstream[step], table)
     return Output(name=table, uri=lake.load(model, table).location(), version=lake.snapshot(model, table))
+
+
+def recorded(lake: Lake, manifest: Manifest, table: str) -> Output:
+    """Return a table that an upstream step wrote, as the lake itself recorded that write.
+
+    Raises
+    ------
+    DataError
+        If the manifest says something else.
+    """
+    said = manifest.output(table)
+    known = lake.written(manifest.model, table, manifest.window, said.version)
+    if known is None or (said.rows and not known.rows):
+        inside = [
+            snapshot
+            for day, _, snapshot in lake.details(manifest.model, table)
+            if str(manifest.window.start) <= day <= str(manifest.window.end)
+        ]
+        last = ", ".join(sorted(set(inside))) or "none"
+        why = f"no such snapshot of {table} wrote {manifest.window}; what is there is of {last}"
+        raise disagreement(manifest, said, "version", why)
+    return checked(manifest, known, "the lake")

@@ -25,12 +25,12 @@ class Partition(Frozen):
 
 def published(spec: ModelSpec) -> list[Partition]:
     """Return every day of which something is published or quarantined, oldest first."""
-    lake = get_lake()
-    details = {
-        source.name: {day: (rows, snapshot) for day, rows, snapshot in lake.details(spec.name, source.name)}
-        for source in spec.sources
-    }
-    quarantines = [dict(lake.partitions(spec.name, f"{source.name}_quarantine")) for source in spec.sources]
+    with get_lake().one_moment() as lake:
+        details = {
+            source.name: {day: (rows, snapshot) for day, rows, snapshot in lake.details(spec.name, source.name)}
+            for source in spec.sources
+        }
+        quarantines = [dict(lake.partitions(spec.name, f"{source.name}_quarantine")) for source in spec.sources]
     days = sorted(
         {day for found in details.values() for day in found} | {day for table in quarantines for day in table}
     )

@@ -10,6 +10,7 @@ from evergreen.contract import Output, Request, Result, Status, Window
 from evergreen.data.lake import get_lake
 from evergreen.data.lineage import pinned
 from evergreen.features.feature_store import training_set
+from evergreen.handover import DATASETS, file_digest
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 
@@ -26,9 +27,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
     windows = _windows(request, spec)
     if isinstance(windows, str):
         return Result(status=Status.SKIPPED, reason=windows)
-    lake = get_lake()
     tables = ["examples", *(view.name for view in spec.features.views)]
-    inputs = [pinned(lake, request, "build_features", spec.name, table) for table in tables]
+    with get_lake().one_moment() as lake:
+        inputs = [pinned(lake, request, "build_features", spec.name, table) for table in tables]
     snapshots = {given.name: given.version for given in inputs}
     frames = {name: training_set(spec, window, snapshots=snapshots) for name, window in windows.items()}
     facts = {
@@ -76,8 +77,8 @@ def _store(request: Request, spec: ModelSpec, frames: dict[str, pd.DataFrame]) -
     store = get_store()
     outputs = []
     for name, content in contents.items():
-        key = f"datasets/{spec.name}/{request.partition}-{digest}/{name}.parquet"
-        own = hashlib.sha256(content).hexdigest()[:16]
+        key = f"{DATASETS}{spec.name}/{request.partition}-{digest}/{name}.parquet"
+        own = file_digest(content)
         outputs.append(
             Output(name=name, uri=store.write(key, content), version=digest, digest=own, rows=len(frames[name]))
         )

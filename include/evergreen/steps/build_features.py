@@ -45,19 +45,15 @@ def run(request: Request, spec: ModelSpec) -> Result:
         last = max([str(request.window.end), *(day for days in later.values() for day in days)])
         reach = Window(start=request.window.start, end=request.window.end.fromisoformat(last))
         needed = with_lookback(reach, max(lookbacks.values()))
-        inputs = [pinned(lake, request, "publish", spec.name, source.name) for source in spec.sources]
+        with lake.one_moment() as now:
+            inputs = [pinned(now, request, "publish", spec.name, source.name) for source in spec.sources]
         sources = {given.name: lake.read(spec.name, given.name, needed, given.version) for given in inputs}
         if not _has_rows(sources.values(), request.window) and not _is_built(lake, spec, request.window, lookbacks):
             return Result(status=Status.SKIPPED, reason=f"Nothing is published for {request.window}.")
         tables = _build(spec, sources, request.window, later)
-        outputs = [
-            lake.write(spec.name, name, table, request.window, written_by(request), later[name])
-            for name, table in tables.items()
-        ]
+        outputs = lake.write_all(spec.name, tables, request.window, written_by(request), later)
         if "publish" in request.upstream or not _changed(lake, spec, inputs, needed):
-            return Result(
-                outputs=tuple(outputs), inputs=tuple(inputs), facts=_facts(spec, tables, request.window, later)
-            )
+            return Result(outputs=outputs, inputs=tuple(inputs), facts=_facts(spec, tables, request.window, later))
         log.info("days of %s were published anew meanwhile: building again", needed)
     raise TemporaryError(f"{spec.name}: days of {needed} were published anew {_ROUNDS} times while this step ran.")
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from datetime import date
 
 from pydantic import JsonValue
 
 from evergreen.contract import Output, Request, Result, Window
-from evergreen.handover import read_frame, upstream
+from evergreen.handover import file_digest, read_frame, upstream
 from evergreen.judgement.evaluation import compare, score, slice_scores
 from evergreen.judgement.evidence import Candidate, Evaluation, with_interval
 from evergreen.spec import ModelSpec
 from evergreen.steps.train import window_of
 from evergreen.store import get_store
 from evergreen.training.registry import Version, champion_before, load
+from evergreen.training.tracking import logged_model
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
     A champion that has seen part of the window is scored and reported, but its comparison is no evidence: the gate
     refuses it.
     """
-    trained, dataset = upstream(request, "train"), upstream(request, "assemble").output("evaluation")
-    frame, model = read_frame(dataset), trained.output("model")
+    trained, assembled = upstream(request, "train"), upstream(request, "assemble")
+    dataset, frame = assembled.output("evaluation"), read_frame(assembled, "evaluation")
+    model = logged_model(trained)
     run_id = str(trained.facts["run_id"])
     champion = champion_before(spec.name, run_id)
     loaded = [load(model.uri), *([load(champion.uri)] if champion else [])]
@@ -51,7 +52,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         evaluation = with_interval(evaluation, compare(spec, frame, scores[1], scores[0]))
     content = evaluation.model_dump_json(indent=2).encode()
     uri = get_store().write(f"{request.run.key}/evaluation.json", content)
-    digest = hashlib.sha256(content).hexdigest()[:16]
+    digest = file_digest(content)
     output = Output(name="evaluation", uri=uri, version=digest, digest=digest, rows=len(frame))
     versions = [Output(name="champion", uri=champion.uri, version=champion.number)] if champion else []
     return Result(

@@ -6,13 +6,14 @@ import logging
 
 from evergreen.catalog import config_digest
 from evergreen.contract import Request, Result, Status, utc_now
-from evergreen.handover import read_bytes, upstream
+from evergreen.handover import disagreement, read_bytes, upstream
 from evergreen.judgement.decisions import DecisionRecord, write_decision
 from evergreen.judgement.evidence import Evaluation, decide
 from evergreen.runner import code_version
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store, parse_document
 from evergreen.training.registry import TAG, connect, mlflow_errors
+from evergreen.training.tracking import logged_model
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,11 @@ log = logging.getLogger(__name__)
 def run(request: Request, spec: ModelSpec) -> Result:
     """Decide on the evaluation's evidence alone. "Not justified" is recorded as a promotion is."""
     evaluated, trained = upstream(request, "evaluate"), upstream(request, "train")
-    output = evaluated.output("evaluation")
-    evaluation = parse_document(read_bytes(output), output.uri, Evaluation, "an evaluation", "Run evaluate again.")
+    output, model = evaluated.output("evaluation"), logged_model(trained)
+    content = read_bytes(evaluated, "evaluation")
+    evaluation = parse_document(content, output.uri, Evaluation, "an evaluation", "Run evaluate again.")
+    if output.rows != evaluation.rows:
+        raise disagreement(evaluated, output, "rows", f"the evaluation says {evaluation.rows}")
     verdict = decide(evaluation, spec)
     log.info("%s: %s", verdict.decision, verdict.why)
     key = write_decision(
@@ -35,7 +39,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
             decided_at=utc_now(),
             requested_by=str(request.params.get("requested_by") or request.run.run_id),
             evaluation=evaluation,
-            evidence=(output, *trained.outputs, *evaluated.inputs, *trained.inputs),
+            evidence=(output, model, *evaluated.inputs, *trained.inputs),
             gate=spec.gate.model_dump(mode="json"),
             config_digest=config_digest(spec),
             code_version=code_version(),

@@ -43,11 +43,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
         )
     for name, days in missing.items():
         log.warning("source %s has nothing for %s", name, ", ".join(map(str, days)))
-    lake = get_lake()
-    outputs = tuple(
-        lake.write(spec.name, f"raw_{name}", table, request.window, written_by(request))
-        for name, (table, _) in read.items()
-    )
+    raw = {f"raw_{name}": table for name, (table, _) in read.items()}
+    outputs = get_lake().write_all(spec.name, raw, request.window, written_by(request))
     facts = {"rows": {name: table.num_rows for name, (table, _) in read.items()}, "missing": _named(missing)}
     return Result(outputs=outputs, facts=facts)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from evergreen.catalog import SPEC_FILE
-from evergreen.contract import ConfigurationError, Output, Request, Result, Status, utc_now
-from evergreen.handover import upstream
+from evergreen.contract import ConfigurationError, DataError, Manifest, Output, Request, Result, Status, utc_now
+from evergreen.handover import checked, upstream
 from evergreen.judgement.decisions import DecisionRecord, Promotion, Rejection, amend_decision, read_decision, said_no
 from evergreen.judgement.evidence import Decision
 from evergreen.pipelines import APPROVED
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
-from evergreen.training.registry import CHAMPION, REPLACED, by_alias, by_number, set_alias, set_tags
+from evergreen.training.registry import CHAMPION, REPLACED, Version, by_alias, by_run, set_alias, set_tags
 
 
 def refuse_in_backfill(request: Request) -> None:
@@ -42,6 +42,18 @@ def _rejection(request: Request, spec: ModelSpec, record: DecisionRecord) -> Rej
     return Rejection(rejected_by=str(who) if who else None, rejected_at=said)
 
 
+def _registered(manifest: Manifest, spec: ModelSpec, record: DecisionRecord) -> Version:
+    """Return the version of the run that was judged, which must be the one that ``register`` names."""
+    version = by_run(spec.name, record.evaluation.challenger.run_id)
+    if version is None:
+        raise DataError(
+            f"{spec.name}: no version is registered from the run {record.evaluation.challenger.run_id}.",
+            "Run register again.",
+        )
+    checked(manifest, Output(name="version", uri=version.uri, version=version.number), "MLflow")
+    return version
+
+
 def run(request: Request, spec: ModelSpec) -> Result:
     """Promote, once: a second run finds the alias where it belongs and reports the same.
 
@@ -58,8 +70,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
         )
     if rejection := _rejection(request, spec, record):
         amend_decision(store, key, rejection=rejection)
-        return Result(status=Status.SKIPPED, reason=f"version {registered.facts['version']}: {said_no(rejection)}")
-    version = by_number(spec.name, str(registered.facts["version"]))
+        number = registered.output("version").version
+        return Result(status=Status.SKIPPED, reason=f"version {number}: {said_no(rejection)}")
+    version = _registered(registered, spec, record)
     champion = by_alias(spec.name, CHAMPION)
     judged_against = judged.facts["champion"]
     if champion and champion.number == version.number:
@@ -85,6 +98,6 @@ def run(request: Request, spec: ModelSpec) -> Result:
     amend_decision(store, key, promotion=promotion, rejection=None, registered_version=version.number)
     return Result(
         outputs=(Output(name="champion", uri=version.uri, version=version.number),),
-        inputs=registered.outputs,
+        inputs=(registered.output("version"),),
         facts={"version": version.number, "previous": previous},
     )

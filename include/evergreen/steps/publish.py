@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evergreen.contract import DataError, Output, Request, Result
+from evergreen.contract import DataError, Manifest, Output, Request, Result
 from evergreen.data.lake import PARTITION, Lake, get_lake
-from evergreen.data.lineage import written_by
+from evergreen.data.lineage import pinned, written_by
 from evergreen.data.tables import REASON, ROW, published_schema, raw_schema
 from evergreen.data.validation import SourceReport, ValidationReport, report_key
+from evergreen.handover import checked, disagreement, file_digest
 from evergreen.spec import ModelSpec, Source
-from evergreen.store import get_store, read_document
+from evergreen.store import get_store, parse_document
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 def run(request: Request, spec: ModelSpec) -> Result:
     """Write ``<source>`` and ``<source>_quarantine``: every raw row ends in exactly one of the two.
+
+    All tables change in one commit: whoever reads finds a day as it was or as it is now, never half of each.
 
     Raises
     ------
@@ -27,15 +30,15 @@ def run(request: Request, spec: ModelSpec) -> Result:
     report = _report(request, spec)
     lake = get_lake()
     inputs: list[Output] = []
-    outputs: list[Output] = []
-    quarantines: list[Output] = []
+    good: dict[str, pa.Table] = {}
+    bad: dict[str, pa.Table] = {}
     for source in spec.sources:
         found = report.sources[source.name]
         raw = lake.read(spec.name, f"raw_{source.name}", request.window, found.snapshot)
-        good, bad = _split(source, raw, found)
-        inputs.append(_input(lake, spec.name, f"raw_{source.name}", found))
-        outputs.append(lake.write(spec.name, source.name, good, request.window, written_by(request)))
-        quarantines.append(lake.write(spec.name, f"{source.name}_quarantine", bad, request.window, written_by(request)))
+        good[source.name], bad[f"{source.name}_quarantine"] = _split(source, raw, found)
+        inputs.append(_input(lake, request, f"raw_{source.name}", found))
+    written = lake.write_all(spec.name, good | bad, request.window, written_by(request))
+    outputs, quarantines = written[: len(good)], written[len(good) :]
     facts = {
         "rows": sum(output.rows or 0 for output in outputs),
         "quarantined": sum(output.rows or 0 for output in quarantines),
@@ -43,18 +46,21 @@ def run(request: Request, spec: ModelSpec) -> Result:
         "partition": str(request.partition),
         "sources": {output.name: {"rows": output.rows, "snapshot": output.version} for output in outputs},
     }
-    return Result(outputs=(*outputs, *quarantines), inputs=tuple(inputs), facts=facts)
+    return Result(outputs=written, inputs=tuple(inputs), facts=facts)
 
 
 def _report(request: Request, spec: ModelSpec) -> ValidationReport:
     store = get_store()
     key = report_key(spec.name, request.window)
-    hint = "Run the step validate for this window again: it replaces the file."
-    report = read_document(store, key, ValidationReport, "a validation report", hint)
-    if report is None:
+    content = store.read(key)
+    if content is None:
         raise DataError(
             f"{store.uri(key)}: {request.window} was not validated.", "Run the step validate for this window first."
         )
+    if "validate" in request.upstream:
+        _check_report(request.upstream["validate"], store.uri(key), content)
+    hint = "Run the step validate for this window again: it replaces the file."
+    report = parse_document(content, store.uri(key), ValidationReport, "a validation report", hint)
     absent = [source.name for source in spec.sources if source.name not in report.sources]
     if absent:
         raise DataError(
@@ -66,6 +72,13 @@ def _report(request: Request, spec: ModelSpec) -> ValidationReport:
             "Correct the source, then run ingest and validate again.",
         )
     return report
+
+
+def _check_report(manifest: Manifest, uri: str, content: bytes) -> None:
+    digest = file_digest(content)
+    # an older validate gave the digest as the version alone
+    also = digest if manifest.output("validation").digest else ""
+    checked(manifest, Output(name="validation", uri=uri, version=digest, digest=also), "the report itself")
 
 
 def _split(source: Source, raw: pa.Table, found: SourceReport) -> tuple[pa.Table, pa.Table]:
@@ -86,5 +99,12 @@ def _split(source: Source, raw: pa.Table, found: SourceReport) -> tuple[pa.Table
     return good, bad
 
 
-def _input(lake: Lake, model: str, table: str, found: SourceReport) -> Output:
-    return Output(name=table, uri=lake.load(model, table).location(), version=found.snapshot, rows=found.rows)
+def _input(lake: Lake, request: Request, table: str, found: SourceReport) -> Output:
+    """Return the raw table that was judged; it must be the one that was ingested, where that is known."""
+    if "ingest" in request.upstream:
+        given = pinned(lake, request, "ingest", request.model, table)
+        if given.version != found.snapshot:
+            raise disagreement(
+                request.upstream["ingest"], given, "version", f"{found.snapshot!r} was judged: run validate again too"
+            )
+    return Output(name=table, uri=lake.load(request.model, table).location(), version=found.snapshot, rows=found.rows)

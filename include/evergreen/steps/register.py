@@ -9,13 +9,14 @@ from evergreen.spec import ModelSpec
 from evergreen.steps.promote import refuse_in_backfill
 from evergreen.store import get_store
 from evergreen.training.registry import CHALLENGER, register, set_alias
+from evergreen.training.tracking import logged_model
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
     """Register the run's model once, with the tags that later steps and people need."""
     refuse_in_backfill(request)
     trained, judged = upstream(request, "train"), upstream(request, "gate")
-    run_id = str(trained.facts["run_id"])
+    run_id, model = str(trained.facts["run_id"]), logged_model(trained)
     read = {given.name: given for given in trained.inputs}
     dataset = read.pop("training")
     scores = {
@@ -31,7 +32,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         "dataset_version": dataset.version,
         "config_digest": trained.config_digest,
         "code_version": trained.code_version,
-        "model_digest": trained.output("model").digest,
+        "model_digest": model.digest,
         "decision": judged.facts["decision"],
         "decision_key": judged.facts["decision_key"],
         **{f"snapshot.{given.name}": given.version for given in read.values()},
@@ -42,6 +43,6 @@ def run(request: Request, spec: ModelSpec) -> Result:
     amend_decision(get_store(), str(judged.facts["decision_key"]), registered_version=version.number)
     return Result(
         outputs=(Output(name="version", uri=version.uri, version=version.number),),
-        inputs=trained.outputs,
+        inputs=(model,),
         facts={"version": version.number, "run_id": run_id},
     )

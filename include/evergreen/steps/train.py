@@ -29,14 +29,13 @@ def run(request: Request, spec: ModelSpec) -> Result:
     a finished training is returned as it is, and an interrupted one goes on from its last checkpoint.
     """
     assembled = upstream(request, "assemble")
-    dataset = assembled.output("training")
+    dataset, frame = assembled.output("training"), read_frame(assembled, "training")
     run_key = _run_key(request, spec, dataset)
     existing = find_run(spec.name, run_key)
     if existing and DIGEST in existing[1]:
         log.info("the MLflow run %s already holds this training", existing[0])
         run_id, tags = existing
         return _result(run_id, tags[DIGEST], dataset, assembled, tags)
-    frame = read_frame(dataset)
     window = window_of(frame)
     tags = _tags(request, spec, assembled, dataset, window)
     name = f"{spec.name}-{request.partition}-{request.run.run_id}"

@@ -11,6 +11,7 @@ from evergreen.data.lake import PARTITION, get_lake
 from evergreen.data.lineage import pinned
 from evergreen.data.tables import REASON, ROW
 from evergreen.data.validation import SourceReport, ValidationReport, report_key
+from evergreen.handover import file_digest
 from evergreen.spec import ModelSpec, Source
 from evergreen.store import get_store
 
@@ -98,13 +99,12 @@ def _key_problems(frame: pd.DataFrame, source: Source) -> dict[int, str]:
 
 
 def _store(report: ValidationReport) -> Output:
-    import hashlib
-
     store = get_store()
     content = report.model_dump_json(indent=1).encode()
     key = report_key(report.model, report.window)
     store.write(key, content)
-    return Output(name="validation", uri=store.uri(key), version=hashlib.sha256(content).hexdigest()[:16])
+    digest = file_digest(content)
+    return Output(name="validation", uri=store.uri(key), version=digest, digest=digest)
 
 
 def _refuse_critical(report: ValidationReport, output: Output) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from evergreen.contract import Manifest, Output
+from evergreen.handover import checked, disagreement
 from evergreen.spec import ModelSpec, Task
 from evergreen.training import encoder as encoder_module
 from evergreen.training.encoder import Encoder
@@ -40,6 +42,33 @@ def find_run(model: str, run_key: str) -> tuple[str, dict[str, str]] | None:
         return None
     tags = {name.removeprefix(TAG): value for name, value in found[0].data.tags.items() if name.startswith(TAG)}
     return found[0].info.run_id, tags
+
+
+def logged_model(trained: Manifest) -> Output:
+    """Return the model that a ``train`` manifest names, as MLflow recorded it.
+
+    Raises
+    ------
+    DataError
+        If there is no such run, it is another Airflow run's, or the manifest says something else of its model.
+    """
+    from mlflow.exceptions import MlflowException
+
+    said, run_id, client = trained.output(MODEL), str(trained.facts.get("run_id")), connect()
+    with mlflow_errors():
+        try:
+            found = client.get_run(run_id).data.tags
+        except MlflowException as error:
+            if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                raise
+            raise disagreement(trained, said, "uri", f"MLflow has no run {run_id!r}") from error
+    tags = {name.removeprefix(TAG): value for name, value in found.items() if name.startswith(TAG)}
+    for name, value in (("model", trained.model), ("dag_id", trained.run.dag_id), ("run_id", trained.run.run_id)):
+        if tags.get(name) != value:
+            why = f"MLflow's run {run_id} has {TAG}{name} = {tags.get(name)!r}, and not {value!r}"
+            raise disagreement(trained, said, "uri", why)
+    digest = tags.get(DIGEST, "")
+    return checked(trained, Output(name=MODEL, uri=f"runs:/{run_id}/{MODEL}", version=digest, digest=digest), "MLflow")
 
 
 def start_run(model: str, name: str, run_key: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
