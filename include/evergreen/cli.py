@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import date, datetime
 from typing import Annotated, cast
@@ -29,9 +30,9 @@ app.add_typer(models_app, name="models")
 
 def main() -> None:
     """Run the command; an error a user can cause ends in one clear sentence and the exit code of its class."""
-    from evergreen.settings import misspelt
+    from evergreen.settings import exposed, misspelt
 
-    for warning in misspelt():
+    for warning in (*misspelt(), *exposed()):
         sys.stderr.write(f"warning: {warning}\n")
     try:
         app()
@@ -95,6 +96,7 @@ def run_step(
     from evergreen.settings import export_service_environment
 
     configure()
+    os.umask(0o077)  # what a step leaves on this machine is nobody else's to read
     check_step(step)
     end = _day(partition, "--partition")
     start = _day(window_start, "--window-start") if window_start else end
@@ -128,6 +130,7 @@ def loop(
     from evergreen.local.loop import run_loop
     from evergreen.local.plan import parse_day, parse_length
 
+    os.umask(0o077)
     end = parse_day(through, "--through", last=True)
     first = parse_day(start, "--start", last=False) if start else None
     history = parse_day(history_start, "--history-start", last=False) if history_start else None

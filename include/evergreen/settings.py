@@ -23,7 +23,14 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 """The checkout this package runs from (in an image: the project folder it was copied to)."""
 
 
-DATABASES = ("airflow", "mlflow", "mlflow_auth", "feast", "online", "lake")
+OWNERS: Mapping[str, tuple[str, ...]] = {
+    "airflow": ("airflow",),
+    "mlflow": ("mlflow", "mlflow_auth"),
+    "steps": ("feast", "online", "lake"),
+}
+"""Whose each database is: Airflow's, MLflow's, or the steps'."""
+
+DATABASES = tuple(name for databases in OWNERS.values() for name in databases)
 """Every database of the project, all on one PostgreSQL server."""
 
 ENV_FILE = PROJECT_ROOT / ".env"
@@ -84,6 +91,10 @@ class Settings(BaseSettings):
     """The Iceberg warehouse."""
     database_url: SecretStr | None = None
     """A PostgreSQL server (``postgresql://user:password@host:port``); unset: the embedded one."""
+    airflow_database_url: SecretStr | None = None
+    """That server for Airflow's own role, which no step is told; unset: ``EVERGREEN_DATABASE_URL``."""
+    mlflow_database_url: SecretStr | None = None
+    """The same for MLflow's."""
     s3_endpoint: str | None = None
     """S3 endpoint when it is not Amazon's, e.g. a SeaweedFS. Keys come from the usual ``AWS_*`` variables."""
     s3_connect_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
@@ -148,24 +159,33 @@ class Settings(BaseSettings):
         """
         if name not in DATABASES:
             raise ConfigurationError(f"There is no database {name!r}.", f"Databases: {', '.join(DATABASES)}.")
-        if self.database_url is None:
+        variable, address = self._server(name)
+        if address is None:
             raise ConfigurationError(
                 "EVERGREEN_DATABASE_URL is not set and no services are running.",
                 "Start them with: evergreen up (or make up).",
             )
         try:
-            parts = urlsplit(self.database_url.get_secret_value())
+            parts = urlsplit(address.get_secret_value())
         except ValueError:  # its message may hold the password
             raise ConfigurationError(
-                "EVERGREEN_DATABASE_URL is no address: a bracket, or a character that only looks like another.",
+                f"{variable} is no address: a bracket, or a character that only looks like another.",
                 "Write such characters in user and password as %XX.",
             ) from None
         if parts.scheme.partition("+")[0] not in {"postgresql", "postgres"}:
             raise ConfigurationError(
-                f"EVERGREEN_DATABASE_URL: {parts.scheme!r} is not PostgreSQL.",
+                f"{variable}: {parts.scheme!r} is not PostgreSQL.",
                 "Write it as postgresql://user:password@host:5432",
             )
         return urlunsplit(("postgresql+psycopg", parts.netloc, f"/{name}", parts.query, ""))
+
+    def _server(self, name: str) -> tuple[str, SecretStr | None]:
+        """Return the variable that names the server of a database, and its value."""
+        own = {"airflow": self.airflow_database_url, "mlflow": self.mlflow_database_url}
+        for owner, address in own.items():
+            if name in OWNERS[owner] and address is not None:
+                return f"EVERGREEN_{owner.upper()}_DATABASE_URL", address
+        return "EVERGREEN_DATABASE_URL", self.database_url
 
 
 def user_settings() -> Settings:
@@ -219,6 +239,19 @@ def misspelt() -> Iterator[str]:
             close = difflib.get_close_matches(name, settings, n=1)
             hint = f"Did you mean {PREFIX}{close[0]}?" if close else "docs/settings.md lists them all."
             yield f"{variable}, {where}, is no setting and is ignored. {hint}"
+
+
+def exposed() -> Iterator[str]:
+    """Yield a sentence if ``.env`` holds secrets that other users of the machine can read."""
+    secret = {name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None}
+    with suppress(OSError, ValueError):  # whoever reads a setting says what is wrong with the file
+        given = {name.upper() for name, value in dotenv_values(ENV_FILE).items() if value}
+        held = [name for name in sorted(f"{PREFIX}{field.upper()}" for field in secret) if name in given]
+        if held and ENV_FILE.stat().st_mode & 0o077:
+            yield (
+                f"{ENV_FILE} holds {', '.join(held)}, and other users of this machine can read it. "
+                f"Close it: chmod 600 {ENV_FILE}"
+            )
 
 
 def _is_of_others(name: str, value: str) -> bool:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ import psycopg
 import pytest
 
 from evergreen.local.credentials import Credentials, read_credentials
+from evergreen.local.environment import MLFLOW_STEPS_USER
+from evergreen.local.postgres import EmbeddedPostgres
 from evergreen.local.processes import is_alive
 from evergreen.local.status import State, SupervisorStatus, read_status
-from evergreen.settings import DATABASES, Settings
+from evergreen.settings import DATABASES, OWNERS, Settings
 from installation import PORTS, free_ports
 
 pytestmark = pytest.mark.integration
@@ -181,9 +184,7 @@ def test_no_secret_is_in_a_command_line_and_the_files_are_private(stack: Stack) 
 
 
 def test_postgres_lets_nobody_in_without_the_password(stack: Stack) -> None:
-    url = Settings(_env_file=(stack.user.secrets_file,)).database_url
-    assert url is not None
-    address = url.get_secret_value()
+    address = EmbeddedPostgres(stack.user).url
     with psycopg.connect(f"{address}/postgres") as connection:
         have = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
     assert have >= set(DATABASES)
@@ -193,6 +194,44 @@ def test_postgres_lets_nobody_in_without_the_password(stack: Stack) -> None:
             psycopg.connect(f"{wrong}/postgres")
     server = psutil.Process(stack.status().services[0].pid)
     assert server.username() != "root"
+
+
+def test_the_steps_have_their_own_databases_and_no_others(stack: Stack) -> None:
+    url = Settings(_env_file=(stack.user.secrets_file,)).database_url
+    assert url is not None
+    for name in OWNERS["steps"]:
+        with psycopg.connect(f"{url.get_secret_value()}/{name}") as connection:
+            connection.execute("SELECT 1")
+    for name in ("airflow", "mlflow", "mlflow_auth", "postgres"):
+        with pytest.raises(psycopg.OperationalError, match="permission denied"):
+            psycopg.connect(f"{url.get_secret_value()}/{name}")
+
+
+def test_nothing_in_the_state_folder_is_for_other_users(stack: Stack) -> None:
+    assert stack.folder.stat().st_mode & 0o767 == 0o700
+    stack.until(lambda now: now.healthy)
+    for path in stack.folder.rglob("*"):
+        with suppress(FileNotFoundError):  # the services come and go with some
+            assert path.is_symlink() or path.stat().st_mode & 0o077 == 0, path
+
+
+def test_the_steps_user_of_mlflow_is_no_administrator(stack: Stack) -> None:
+    login = base64.b64encode(f"{MLFLOW_STEPS_USER}:{stack.credentials.mlflow_steps}".encode()).decode()
+    headers = {"Authorization": f"Basic {login}"}
+    user = {"username": "another", "password": "a-password-of-twelve"}
+    assert stack.request("MLFLOW", "POST", "/api/2.0/mlflow/users/create", headers, user)[0] == 403
+    change = {"username": "admin", "password": "a-password-of-twelve"}
+    assert stack.request("MLFLOW", "PATCH", "/api/2.0/mlflow/users/update-password", headers, change)[0] == 403
+    # what an earlier version's steps made as the administrator, or a person did, is theirs to go on with
+    admin = base64.b64encode(f"admin:{stack.credentials.mlflow_admin}".encode()).decode()
+    of_admin = {"Authorization": f"Basic {admin}"}
+    model, version = {"name": "of_the_admin"}, {"name": "of_the_admin", "key": "k", "value": "v"}
+    assert stack.request("MLFLOW", "POST", "/api/2.0/mlflow/registered-models/create", of_admin, model)[0] == 200
+    assert stack.request("MLFLOW", "POST", "/api/2.0/mlflow/registered-models/set-tag", headers, version)[0] == 200
+    experiment = {"name": "of_the_admin"}
+    made = stack.request("MLFLOW", "POST", "/api/2.0/mlflow/experiments/create", of_admin, experiment)[1]
+    run = {"experiment_id": made["experiment_id"]}
+    assert stack.request("MLFLOW", "POST", "/api/2.0/mlflow/runs/create", headers, run)[0] == 200
 
 
 def test_mlflow_lets_nobody_in_without_the_password(stack: Stack) -> None:

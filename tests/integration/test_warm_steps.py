@@ -22,10 +22,12 @@ from airflow.sdk.exceptions import AirflowException
 
 from evergreen import guardian
 from evergreen.contract import Manifest
+from evergreen.local.credentials import read_credentials
 from evergreen.local.environment import step_environment
 from evergreen.local.processes import child_of
+from evergreen.local.services import build_services
 from evergreen.local.warm import NotWarmError, Request, connect
-from evergreen.settings import Settings
+from evergreen.settings import Settings, user_settings
 from evergreen_airflow.operator import StepOperator
 from evergreen_airflow.process_runtime import PodProcess
 from operator_kit import DAEMON, STAY, Kit, Lines, task_context
@@ -249,6 +251,30 @@ def test_manifest_is_that_of_a_process_of_its_own(tmp_path: Path, lake_settings:
     assert "warm_server" in (kit.folder / "parent").read_text()
     assert manifests[0] == manifests[1]
     assert manifests[0]["outputs"][0]["rows"] == 3
+
+
+def test_a_step_is_told_no_password_but_its_own(
+    tmp_path: Path, settings: Settings, service: Warm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what `evergreen up` makes: the roles of Airflow, MLflow and PostgreSQL's superuser, keys, administrators."""
+    kit = Kit(tmp_path, settings.state_dir)
+    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(kit.folder / "models"))
+    monkeypatch.setenv("EVERGREEN_AIRFLOW_DATABASE_URL", "postgresql://airflow:of-the-shell@db")
+    user = user_settings()
+    build_services(user)
+    credentials = read_credentials(user)
+    own = {credentials.database_steps, credentials.mlflow_steps}
+    superuser = (user.state_dir / "postgres" / "password").read_text().strip()
+    others = {superuser, "of-the-shell", *credentials.model_dump().values()} - own
+    assert len(others) == len(type(credentials).model_fields)
+    for run in ("cold", "warm"):
+        skipped(kit, '(here / "environ").write_text(json.dumps(dict(os.environ)))', run)
+        told = (kit.folder / "environ").read_text()
+        assert [secret for secret in own if secret in told] == list(own)
+        assert [secret for secret in others if secret in told] == []
+        if not (kit.state_dir / "run" / "warm.sock").exists():
+            service.serve(kit.state_dir)
+    assert "AIRFLOW__" not in told
 
 
 @pytest.mark.parametrize(

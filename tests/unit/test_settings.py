@@ -13,9 +13,11 @@ from pydantic import ValidationError
 from evergreen.contract import ConfigurationError
 from evergreen.settings import (
     NO_SETTINGS,
+    OWNERS,
     PROJECT_ROOT,
     Settings,
     export_service_environment,
+    exposed,
     get_settings,
     misspelt,
     user_settings,
@@ -193,6 +195,34 @@ def test_a_misspelt_setting_is_told_without_its_value(
     assert in_environment.startswith(f"{name}, in the environment, is no setting and is ignored. {hint}")
     assert in_file.startswith(f"{name}, in {tmp_path / '.env'}, is no setting and is ignored. {hint}")
     assert "hunter2" not in in_environment + in_file
+
+
+def test_a_dotenv_with_secrets_that_others_can_read_is_told_without_them(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("EVERGREEN_DATABASE_URL=postgresql://me:hunter2@db\nEVERGREEN_RUNTIME=process\n")
+    file.chmod(0o644)
+    (warning,) = exposed()
+    assert warning == (
+        f"{file} holds EVERGREEN_DATABASE_URL, and other users of this machine can read it. Close it: chmod 600 {file}"
+    )
+    file.chmod(0o600)
+    assert list(exposed()) == []
+    file.write_text("EVERGREEN_RUNTIME=process\n")
+    file.chmod(0o644)
+    assert list(exposed()) == []
+
+
+def test_airflow_s_and_mlflow_s_databases_may_have_roles_of_their_own() -> None:
+    urls = {name: f"postgresql://{name}:secret@db:5433" for name in ("airflow", "mlflow", "steps")}
+    found = Settings(
+        database_url=urls["steps"], airflow_database_url=urls["airflow"], mlflow_database_url=urls["mlflow"]
+    )
+    for owner, databases in OWNERS.items():
+        for name in databases:
+            assert found.database(name) == f"postgresql+psycopg://{owner}:secret@db:5433/{name}"
+    wrong = Settings(database_url=urls["steps"], airflow_database_url="mysql://db")
+    with pytest.raises(ConfigurationError, match="EVERGREEN_AIRFLOW_DATABASE_URL: 'mysql' is not PostgreSQL"):
+        wrong.database("airflow")
 
 
 def test_a_file_that_is_not_utf_8_is_named_and_not_quoted(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ def airflow_sections(settings: Settings, credentials: Credentials) -> Sections:
         "logging": {
             "base_log_folder": str(logs / "tasks"),
             "dag_processor_child_process_log_directory": str(logs / "dag_processor"),
+            "file_task_handler_new_folder_permissions": "0o700",  # the default lets everybody read them
+            "file_task_handler_new_file_permissions": "0o600",
         },
         "api": {
             "host": "127.0.0.1",

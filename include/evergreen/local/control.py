@@ -16,7 +16,7 @@ from rich.table import Table
 from evergreen.contract import ConfigurationError, FailureClass, StepError, TemporaryError, utc_now
 from evergreen.local.airflow_config import airflow_url
 from evergreen.local.credentials import credentials_file
-from evergreen.local.files import check_free_space, clear_disk_errors, keep_previous, make_folder
+from evergreen.local.files import check_free_space, clear_disk_errors, keep_previous, keep_to_oneself, make_folder
 from evergreen.local.processes import stop_processes
 from evergreen.local.status import (
     State,
@@ -53,7 +53,8 @@ def up(console: Console, *, foreground: bool = False) -> None:
         If they cannot be started.
     """
     user = user_settings()
-    check_free_space(make_folder(user.state_dir))
+    keep_to_oneself(user.state_dir)
+    check_free_space(user.state_dir)
     if foreground:
         logging.getLogger("httpx").setLevel(logging.WARNING)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -37,13 +37,22 @@ class Credentials(Frozen):
     airflow_fernet_key: str = Field(default_factory=_fernet_key)
     airflow_jwt_secret: str = Field(default_factory=_key)
     airflow_api_secret: str = Field(default_factory=_key)
+    database_airflow: str = Field(default_factory=new_password)
+    database_mlflow: str = Field(default_factory=new_password)
+    database_steps: str = Field(default_factory=new_password)
     mlflow_admin: str = Field(default_factory=new_password)
+    mlflow_steps: str = Field(default_factory=new_password)
     mlflow_session_secret: str = Field(default_factory=_key)
 
     @property
     def airflow_passwords(self) -> dict[str, str]:
         """Return the users of the Airflow UI and their passwords."""
         return {"admin": self.airflow_admin, "viewer": self.airflow_viewer}
+
+    @property
+    def database_passwords(self) -> dict[str, str]:
+        """Return the passwords of the embedded PostgreSQL's roles, by owner."""
+        return {"airflow": self.database_airflow, "mlflow": self.database_mlflow, "steps": self.database_steps}
 
 
 def credentials_file(settings: Settings) -> Path:

@@ -28,6 +28,8 @@ BASE_VARIABLES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV",
 """What a process needs of the machine it runs on; everything else comes from the pod, as it would in a cluster."""
 
 MLFLOW_USER = "admin"
+"""The administrator of the embedded MLflow, for people."""
+MLFLOW_STEPS_USER = "evergreen-steps"
 _MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _RAY_LOGIN = (
     "RAY_AUTH_MODE",
@@ -82,7 +84,7 @@ def _mlflow_login(settings: Settings, credentials: Credentials) -> dict[str, str
     """Return the embedded MLflow's user and password; another server is never shown them, it gets this shell's."""
     address = urlsplit(settings.mlflow_tracking_uri)
     if address.hostname in _LOOPBACK and address.port == settings.mlflow_port:
-        return {"MLFLOW_TRACKING_USERNAME": MLFLOW_USER, "MLFLOW_TRACKING_PASSWORD": credentials.mlflow_admin}
+        return {"MLFLOW_TRACKING_USERNAME": MLFLOW_STEPS_USER, "MLFLOW_TRACKING_PASSWORD": credentials.mlflow_steps}
     return _of_this_shell(_MLFLOW_LOGIN)
 
 

@@ -42,7 +42,11 @@ def clear_disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def make_folder(path: Path, mode: int = 0o755) -> Path:
+STATE_FOLDER = 0o710 if os.geteuid() == 0 else 0o700
+"""Mode of the state folder. Root's PostgreSQL runs as another account, which passes as a member of root's group."""
+
+
+def make_folder(path: Path, mode: int = 0o700) -> Path:
     """Create a folder (and its parents), or set the mode of an existing one; returns it."""
     with clear_disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -51,6 +55,33 @@ def make_folder(path: Path, mode: int = 0o755) -> Path:
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
     return path
+
+
+def keep_to_oneself(state_dir: Path) -> None:
+    """Make the state folder, and take from other users what an earlier version or another umask let them read.
+
+    From here on this process and all it starts create files that nobody else can read.
+    """
+    os.umask(0o077)
+    with clear_disk_errors(state_dir):
+        known = state_dir.is_dir()
+        make_folder(state_dir, STATE_FOLDER)
+        inside = [path for path in state_dir.iterdir() if path.name != "postgres"] if known else []
+        if any(path.lstat().st_mode & 0o077 and not path.is_symlink() for path in inside):
+            for path in inside:
+                _close(path)
+
+
+def _close(path: Path) -> None:
+    with suppress(FileNotFoundError):  # it went away meanwhile
+        if path.is_symlink():
+            return
+        mode = path.stat().st_mode
+        if mode & 0o077:
+            path.chmod(mode & 0o7700)
+        if path.is_dir():
+            for child in path.iterdir():
+                _close(child)
 
 
 def check_free_space(path: Path) -> None:

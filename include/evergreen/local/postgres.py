@@ -72,6 +72,7 @@ class EmbeddedPostgres:
                     )
                 self._password_file.touch(mode=0o600)
                 self._password_file.write_text(new_password())
+            self._password_file.chmod(0o600)
             if account:
                 _own([self.folder, self._password_file], account)
                 open_the_way(self.folder.parent)

@@ -14,12 +14,13 @@ from functools import partial
 from http.client import HTTPConnection
 from importlib.metadata import version
 
+from pydantic import SecretStr
+
 from evergreen.contract import ConfigurationError
 from evergreen.local import declared
 from evergreen.local.airflow_config import airflow_environment, airflow_home, airflow_url, write_airflow_config
-from evergreen.local.credentials import Credentials, credentials_file, ensure_credentials
+from evergreen.local.credentials import Credentials, ensure_credentials
 from evergreen.local.environment import (
-    MLFLOW_USER,
     service_environment,
     step_config,
     step_environment,
@@ -27,11 +28,13 @@ from evergreen.local.environment import (
     write_step_environment,
 )
 from evergreen.local.files import make_folder, write_private
+from evergreen.local.mlflow_users import ensure_users
 from evergreen.local.postgres import EmbeddedPostgres, connect, create_databases, plain_environment
+from evergreen.local.roles import ensure_roles, role_url
 from evergreen.local.status import run_folder
 from evergreen.local.warm import connect as connect_warm
 from evergreen.local.warm import socket_path
-from evergreen.settings import Settings, get_settings
+from evergreen.settings import OWNERS, Settings, get_settings
 
 HEARTBEAT_SECONDS = 30.0
 """An Airflow component beats every 5 s; without a beat for this long it is not well."""
@@ -80,16 +83,19 @@ def build_services(user: Settings) -> list[Service]:
     if user.database_url is None:
         postgres = EmbeddedPostgres(user)
         postgres.prepare()
-        url = postgres.url
-        services.append(_postgres(postgres, url))
+        urls = {owner: role_url(postgres.url, owner, credentials.database_passwords[owner]) for owner in OWNERS}
+        services.append(_postgres(postgres, credentials))
     else:
-        url = user.database_url.get_secret_value()
-        user.database("airflow")  # a wrong address is an error now, before anything starts
-        create_databases(url)
-    config, secrets = step_config(user), step_secrets(user, url, credentials)
+        urls = _given(user)
+        for owner, url in urls.items():
+            user.database(OWNERS[owner][0])  # a wrong address is an error now, before anything starts
+            create_databases(url, OWNERS[owner])
+    config, secrets = step_config(user), step_secrets(user, urls["steps"], credentials)
     write_step_environment(user, config, secrets)
     get_settings.cache_clear()
-    settings = get_settings()
+    # what follows is for the services: the steps are never told these two
+    own = {f"{owner}_database_url": SecretStr(urls[owner]) for owner in ("airflow", "mlflow")}
+    settings = get_settings().model_copy(update=own)
     write_airflow_config(settings, credentials)
     environment = {**service_environment(config), **secrets}
     needs = tuple(service.name for service in services)
@@ -101,11 +107,18 @@ def build_services(user: Settings) -> list[Service]:
     ]
 
 
-def _postgres(server: EmbeddedPostgres, url: str) -> Service:
+def _given(user: Settings) -> dict[str, str]:
+    """Return the addresses that a person has given of a server, by owner; one may serve for all."""
+    given = {"airflow": user.airflow_database_url, "mlflow": user.mlflow_database_url}
+    found = {owner: given.get(owner) or user.database_url for owner in OWNERS}
+    return {owner: url.get_secret_value() for owner, url in found.items() if url is not None}
+
+
+def _postgres(server: EmbeddedPostgres, credentials: Credentials) -> Service:
     import signal
 
     def check(_: float) -> None:
-        with connect(url) as connection:
+        with connect(server.url) as connection:
             connection.execute("SELECT 1")
 
     return Service(
@@ -114,7 +127,7 @@ def _postgres(server: EmbeddedPostgres, url: str) -> Service:
         environment=plain_environment(),
         check=check,
         prepare=server.prepare,
-        ready=partial(create_databases, url),
+        ready=lambda: ensure_roles(server.url, credentials.database_passwords),
         ports={"EVERGREEN_POSTGRES_PORT": server.port},
         address=f"127.0.0.1:{server.port}",
         stop_signal=signal.SIGINT,  # "fast": SIGTERM would wait for every client to leave
@@ -134,7 +147,7 @@ def _mlflow(
         environment={**environment, **mlflow_environment(settings, credentials)},
         check=lambda _: _http_ok(port, "/health"),
         needs=needs,
-        ready=lambda: _check_mlflow_login(settings, credentials),
+        ready=lambda: ensure_users(settings, credentials),
         ports={"EVERGREEN_MLFLOW_PORT": port},
         address=f"http://127.0.0.1:{port}",
         grace=5,
@@ -276,18 +289,3 @@ def _http_ok(port: int, path: str, headers: Mapping[str, str] | None = None) -> 
             raise NotHealthyError(f"{path} answered {response.status}")
     finally:
         connection.close()
-
-
-def _check_mlflow_login(settings: Settings, credentials: Credentials) -> None:
-    import base64
-
-    login = base64.b64encode(f"{MLFLOW_USER}:{credentials.mlflow_admin}".encode()).decode()
-    try:
-        _http_ok(
-            settings.mlflow_port, "/api/2.0/mlflow/experiments/get?experiment_id=0", {"Authorization": f"Basic {login}"}
-        )
-    except NotHealthyError as error:
-        raise ConfigurationError(
-            f"MLflow refuses the password of its user {MLFLOW_USER!r} ({error}): it was made with another one.",
-            f"Put back the old {credentials_file(settings)}, or drop the database mlflow_auth.",
-        ) from error

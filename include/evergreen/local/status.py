@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 import psutil
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from evergreen.contract import Frozen, utc_now
 from evergreen.local.files import clear_disk_errors, make_folder, write_private
@@ -142,5 +142,5 @@ def now() -> datetime:
 def settings_digest(settings: Settings) -> str:
     """Return a digest of what a person has set."""
     values = settings.model_dump(mode="json")
-    secret = settings.database_url.get_secret_value() if settings.database_url else ""
-    return hashlib.sha256(json.dumps([values, secret], sort_keys=True).encode()).hexdigest()[:16]
+    secrets = [value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)]
+    return hashlib.sha256(json.dumps([values, secrets], sort_keys=True).encode()).hexdigest()[:16]

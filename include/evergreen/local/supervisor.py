@@ -18,7 +18,7 @@ import psutil
 
 from evergreen import guardian
 from evergreen.contract import StepError, TemporaryError
-from evergreen.local.files import check_free_space, keep_previous, make_folder
+from evergreen.local.files import STATE_FOLDER, check_free_space, keep_previous, keep_to_oneself, make_folder
 from evergreen.local.processes import check_port, left_its_session, stop_processes
 from evergreen.local.runner import Runner
 from evergreen.local.services import Service, build_services
@@ -88,7 +88,7 @@ class Supervisor:
             raise self.error
 
     def _start(self) -> None:
-        check_free_space(make_folder(self.user.state_dir))
+        check_free_space(make_folder(self.user.state_dir, STATE_FOLDER))
         make_folder(self.logs)
         leave = living_guardians(read_status(self.user))
         if leave:
@@ -197,7 +197,7 @@ def supervise(user: Settings) -> None:
     StepError
         If they cannot be started, or are already running.
     """
-    make_folder(user.state_dir)
+    keep_to_oneself(user.state_dir)
     with try_lock(user, patience=2) as held:
         if not held:
             raise TemporaryError("The services are already running.", "See `evergreen status`.")

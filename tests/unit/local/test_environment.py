@@ -86,7 +86,7 @@ def test_steps_are_let_in_to_a_ray_elsewhere(
     ("uri", "embedded"),
     [("http://127.0.0.1:5000", True), ("http://localhost:5000", True), ("https://mlflow.example.com", False)],
 )
-def test_only_the_embedded_mlflow_is_shown_its_password(
+def test_only_the_embedded_mlflow_is_shown_its_password_and_not_the_administrator_s(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str, embedded: bool
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
@@ -94,7 +94,7 @@ def test_only_the_embedded_mlflow_is_shown_its_password(
     credentials = Credentials()
     own = Settings(state_dir=tmp_path, mlflow_tracking_uri=uri, mlflow_port=5000)
     secrets = environment.step_secrets(own, URL, credentials)
-    expected = (environment.MLFLOW_USER, credentials.mlflow_admin) if embedded else ("me", "mine")
+    expected = (environment.MLFLOW_STEPS_USER, credentials.mlflow_steps) if embedded else ("me", "mine")
     assert (secrets["MLFLOW_TRACKING_USERNAME"], secrets["MLFLOW_TRACKING_PASSWORD"]) == expected
 
 

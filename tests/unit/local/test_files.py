@@ -24,6 +24,29 @@ def test_a_private_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["secret"]
 
 
+def test_what_others_could_read_is_closed_and_stays_so(tmp_path: Path) -> None:
+    state, logs = tmp_path / "state", tmp_path / "state" / "logs" / "tasks"
+    outside = tmp_path / "outside"
+    previous = os.umask(0)
+    try:
+        for folder in (logs, outside):
+            folder.mkdir(parents=True)
+            (folder / "one.log").touch()
+        (logs / "program").touch(mode=0o755)
+        (logs / "link").symlink_to(outside / "one.log")
+        files.keep_to_oneself(state)
+        (logs / "new").mkdir()
+        (logs / "new" / "two.log").touch()
+    finally:
+        os.umask(previous)
+    assert state.stat().st_mode & 0o767 == 0o700
+    modes = {path.name: path.stat().st_mode & 0o777 for path in state.rglob("*") if not path.is_symlink()}
+    assert modes.pop("program") == 0o700
+    assert {modes.pop(name) for name in ("logs", "tasks", "new")} == {0o700}
+    assert set(modes.values()) == {0o600}
+    assert (outside / "one.log").stat().st_mode & 0o777 == 0o666  # a link leads to what is not ours
+
+
 def test_a_folder_that_cannot_be_made_names_itself_and_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match=r"file/state: not a directory\. .*EVERGREEN_STATE_DIR"):

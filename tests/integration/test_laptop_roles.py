@@ -1,0 +1,147 @@
+"""The embedded PostgreSQL lets each role into its own databases only, also after an earlier version's upgrade."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from evergreen.local.credentials import Credentials
+from evergreen.local.postgres import EmbeddedPostgres, connect, create_databases, plain_environment
+from evergreen.local.roles import ensure_roles, role_of, role_url
+from evergreen.settings import DATABASES, OWNERS, Settings
+from installation import free_ports
+
+pytestmark = pytest.mark.integration
+CREDENTIALS = Credentials()
+
+FORMER = """
+CREATE TYPE mood AS ENUM ('good', 'bad');
+CREATE TABLE things (id serial PRIMARY KEY, other integer GENERATED ALWAYS AS IDENTITY, mood mood);
+CREATE SEQUENCE alone;
+CREATE VIEW seen AS SELECT * FROM things;
+CREATE FUNCTION one() RETURNS integer LANGUAGE sql AS 'SELECT 1';
+CREATE SCHEMA more;
+CREATE TABLE more.things (id integer);
+INSERT INTO things (mood) VALUES ('good');
+"""
+"""Made by the one superuser that an earlier version had for everything."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedPostgres]:
+    """A server of an earlier version, with something in every database, that this version has started twice."""
+    folder = Path(tempfile.mkdtemp(prefix="eg-"))
+    (port,) = free_ports(1)
+    embedded = EmbeddedPostgres(Settings(state_dir=folder, postgres_port=port))
+    embedded.prepare()
+    (embedded.folder / "password").chmod(0o644)  # somebody restored a backup, say
+    embedded.prepare()
+    process = subprocess.Popen(embedded.command(), env=plain_environment(), start_new_session=True)
+    try:
+        _wait(embedded, process)
+        create_databases(embedded.url)
+        for name in DATABASES:
+            with connect(embedded.url, name) as connection:
+                connection.execute(FORMER)
+        for _ in range(2):
+            ensure_roles(embedded.url, CREDENTIALS.database_passwords)
+        yield embedded
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(embedded: EmbeddedPostgres, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        assert process.poll() is None
+        try:
+            connect(embedded.url).close()
+        except psycopg.OperationalError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _as(server: EmbeddedPostgres, owner: str, database: str) -> psycopg.Connection:
+    return connect(role_url(server.url, owner, CREDENTIALS.database_passwords[owner]), database)
+
+
+@pytest.mark.parametrize(("owner", "database"), [(owner, name) for owner, names in OWNERS.items() for name in names])
+def test_a_role_owns_what_an_earlier_version_made_in_its_databases(
+    server: EmbeddedPostgres, owner: str, database: str
+) -> None:
+    with _as(server, owner, database) as connection:
+        connection.execute("INSERT INTO things (mood) VALUES ('bad')")
+        assert connection.execute("SELECT count(*), max(other) FROM seen").fetchone() == (2, 2)
+        for change in (
+            "ALTER TABLE things ADD COLUMN extra text",
+            "ALTER TABLE more.things ADD COLUMN extra text",
+            "ALTER TYPE mood ADD VALUE 'middling'",
+            "ALTER SEQUENCE alone RESTART",
+            "DROP FUNCTION one()",
+            "DROP VIEW seen",
+            "CREATE TABLE new (id integer)",
+        ):
+            connection.execute(change)
+        mine = connection.execute(
+            "SELECT count(*) FILTER (WHERE relowner = current_user::regrole), count(*) FROM pg_class"
+            " WHERE relnamespace IN ('public'::regnamespace, 'more'::regnamespace)"
+        ).fetchone()
+        assert mine
+        assert mine[0] == mine[1] > 5
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_a_role_enters_no_other_database(server: EmbeddedPostgres, owner: str) -> None:
+    for database in {*DATABASES, "postgres", "template1"} - {*OWNERS[owner]}:
+        with pytest.raises(psycopg.OperationalError, match=f'permission denied for database "{database}"'):
+            _as(server, owner, database)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COPY things FROM PROGRAM 'echo 1'",
+        "COPY (SELECT 1) TO PROGRAM 'cat'",
+        "COPY (SELECT 1) TO '/tmp/of_the_steps'",
+        "SELECT pg_read_file('/etc/passwd')",
+        "CREATE ROLE another SUPERUSER",
+        "ALTER ROLE evergreen_steps SUPERUSER",
+        "ALTER ROLE evergreen_airflow PASSWORD 'known'",
+        "CREATE DATABASE another",
+        "SET ROLE evergreen_airflow",
+        "ALTER SYSTEM SET fsync = off",
+        "SELECT rolpassword FROM pg_authid",
+    ],
+)
+def test_the_steps_run_no_programs_and_become_nobody_else(server: EmbeddedPostgres, statement: str) -> None:
+    with _as(server, "steps", "lake") as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(statement)
+
+
+def test_the_superuser_may_what_the_steps_may_not(server: EmbeddedPostgres) -> None:
+    with connect(server.url, "lake") as connection:
+        connection.execute("COPY (SELECT 1) TO PROGRAM 'cat > /dev/null'")
+        assert connection.execute("SELECT count(*) FROM pg_authid").fetchone()
+
+
+def test_a_password_is_asked_for_and_its_file_is_private(server: EmbeddedPostgres) -> None:
+    address = urlsplit(server.url)
+    for user in (role_of("steps"), "evergreen"):
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(f"postgresql://{user}:wrong@{address.hostname}:{address.port}/lake")
+    assert (server.folder / "password").stat().st_mode & 0o777 == 0o600
+    assert server.folder.stat().st_mode & 0o777 == 0o700
