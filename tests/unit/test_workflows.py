@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,22 @@ from evergreen.settings import PROJECT_ROOT
 WORKFLOWS = sorted((PROJECT_ROOT / ".github" / "workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (PROJECT_ROOT / "Makefile").read_text(), flags=re.M))
 PINNED = re.compile(r"uses: [\w/-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+$")
+OURS = re.compile(r"uses: \./(\.github/workflows/\w+\.yml)")
+
+
+MUST_PASS = ("make lint", "make test", "make test-e2e", "make scan", "make test-slow", "make test-images")
 
 
 def steps(text: str) -> Iterator[dict[str, Any]]:
     """Yield the steps of every job."""
     for job in yaml.safe_load(text)["jobs"].values():
-        yield from job["steps"]
+        yield from job.get("steps", ())  # a job that calls a workflow has none
 
 
 def problems(text: str) -> list[str]:
     """Return actions that could change, and make targets that do not exist."""
     wrong = [line.strip() for line in text.splitlines() if "uses:" in line and not PINNED.search(line)]
+    wrong = [line for line in wrong if not (OURS.fullmatch(line) and (PROJECT_ROOT / OURS.fullmatch(line)[1]).exists())]
     called = [words for step in steps(text) for words in re.findall(r"\bmake ([\w-]+)", step.get("run", ""))]
     return wrong + [f"make {target}" for target in called if target not in TARGETS]
 
@@ -88,6 +93,36 @@ def test_a_released_chart_names_the_images_of_its_release(tmp_path: Path) -> Non
         for name, (_, _, key) in build_images.TARGETS.items()
     }
     assert yaml.safe_load(values.read_text()) == before | {"images": before["images"] | released}
+
+
+def untested(text: str, called: Mapping[str, str]) -> list[str]:
+    """Return the commands that a job with the right to publish does not wait for, directly or through others."""
+    jobs = yaml.safe_load(text)["jobs"]
+
+    def waited(name: str) -> set[str]:
+        needs = jobs[name].get("needs", [])
+        return set(needs).union(*(waited(one) for one in needs))
+
+    missing = []
+    for name, job in jobs.items():
+        if job.get("permissions", {}).get("packages") == "write":
+            files = [jobs[one].get("uses", "") for one in waited(name)]
+            ran = "\n".join(step.get("run", "") for file in files for step in steps(called.get(file, "jobs: {}")))
+            missing += [command for command in MUST_PASS if f"{command}\n" not in f"{ran}\n"]
+    return missing
+
+
+def test_nothing_is_published_that_has_not_passed_every_test() -> None:
+    called = {f"./.github/workflows/{path.name}": path.read_text() for path in WORKFLOWS}
+    text = (PROJECT_ROOT / ".github" / "workflows" / "release.yml").read_text()
+    assert untested(text, called) == []
+    for path in called:
+        if path in text:
+            assert "workflow_call" in yaml.safe_load(called[path])[True]
+    assert untested(text.replace("needs: [checks, slow, images]", "needs: [checks, slow]"), called) == [
+        "make test-images"
+    ]
+    assert untested(text.replace("    needs: [checks, slow, images]\n", ""), called) == list(MUST_PASS)
 
 
 @pytest.mark.parametrize("line", ["uses: actions/checkout@v4", "run: make no-such-target"])

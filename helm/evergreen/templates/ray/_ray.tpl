@@ -42,8 +42,10 @@ containers:
       - {name: gcs-server, containerPort: 6379}
       - {name: client, containerPort: 10001}
       {{- end }}
-    {{- /* what dies ends "ray start --block", and with it the container: the probes need not ask for more than an open port */}}
-    {{- include "evergreen.probes" (dict "check" (dict "tcpSocket" (dict "port" (ternary "client" "node-manager" $head))) "ready" true) | nindent 4 }}
+    {{- $check := dict "tcpSocket" (dict "port" (ternary "client" "node-manager" $head)) }}
+    {{- /* both answer to gRPC's health protocol, without a token; "ray health-check" would start a Python of two seconds */}}
+    {{- $live := dict "grpc" (dict "port" (ternary 6379 6380 $head)) }}
+    {{- include "evergreen.probes" (dict "check" $check "live" $live "ready" true) | nindent 4 }}
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
       - {name: shm, mountPath: /dev/shm}
