@@ -17,8 +17,8 @@ from pathlib import Path
 from evergreen.settings import PROJECT_ROOT
 
 PORTS = ("POSTGRES", "AIRFLOW", "MLFLOW")
-TWO_WEEKS = ("loop", "--start=2013-01-15", "--through=2013-01-28", "--step=week")
-"""Two weeks of history, then two weeks that arrive one after the other."""
+TWO_WEEKS = ("loop", "--start=2013-01-29", "--through=2013-02-11", "--step=week")
+"""Four weeks of history, then two weeks that arrive one after the other."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,6 @@ def write_model(folder: Path, task: str, **training) -> str:
         "gate": {
             "metric": metric,
             "direction": direction,
-            "resamples": 200,
             "limits": limits,
             "required": required,
             "slices": [{"column": "site", "maximum_regression": 0.2, "minimum_rows": 50}],

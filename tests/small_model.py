@@ -1,4 +1,4 @@
-"""The first model with windows that fit into four weeks, for loops that are short."""
+"""The first model with windows that fit into six weeks, for loops that are short."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from evergreen.settings import PROJECT_ROOT
 
 SMALLER = {
     "windows": {
-        "training_days": 10,
-        "evaluation_days": 4,
+        "training_days": 14,
+        "evaluation_days": 20,
         "minimum_training_rows": 2000,
         "minimum_evaluation_rows": 500,
     },
     "drift": {"minimum_rows": 500, "current_days": 4, "reference": "training"},
     "retraining": {"cooldown_days": 0, "minimum_new_labels": 100},
-    "gate": {"resamples": 200, "limits": {}},
+    "gate": {"limits": {}},
     "training": {"epochs": 5, "batch_size": 256},
 }
-"""What differs from the real model: windows that fit into four weeks of winter, and less work."""
+"""What differs from the real model: windows that fit into six weeks of winter, and less work."""
 
 
 def scaled_models(folder: Path) -> Path:

@@ -26,7 +26,7 @@ from small_model import scaled_models
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
-LOOP = ("loop", "--start=2013-01-15", "--through=2013-01-15", "--step=week")
+LOOP = ("loop", "--start=2013-01-29", "--through=2013-01-29", "--step=week")
 ROOTS = {
     "EVERGREEN_ARTIFACT_ROOT": f"s3://{BUCKET}/evergreen/artifacts",
     "EVERGREEN_LAKE_ROOT": f"s3://{BUCKET}/evergreen/lake",

@@ -40,12 +40,12 @@ def asking_models(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def admin() -> Iterator[Person]:
-    """The installation's administrator; three weeks of history are in the lake, and one kill has been survived."""
+    """The installation's administrator; four weeks of history are in the lake, and one kill has been survived."""
     with installed(asking_models) as made:
         person = Person(made, "admin")
         for pipeline in ("ingest", "features", "monitor", "retrain", "train", "backfill"):
             person.http.patch(f"/api/v2/dags/{MODEL}.{pipeline}", json={"is_paused": False}).raise_for_status()
-        assert person.trigger("backfill", "history", start="2013-01-01", end="2013-01-20").is_success
+        assert person.trigger("backfill", "history", start="2013-01-01", end="2013-01-27").is_success
         running = person.wait("backfill", "history", "ingest", "running")
         os.kill(running["pid"], signal.SIGKILL)
         person.wait("backfill", "history", "materialize", "success", "upstream_failed")
@@ -119,10 +119,10 @@ def test_a_wrong_model_is_shown_and_stops_nobody_else(admin: Person) -> None:
 
 
 def test_a_backfill_cascades(admin: Person) -> None:
-    body = {"dag_id": f"{MODEL}.ingest", "from_date": "2013-01-22T00:00:00Z", "to_date": "2013-01-25T00:00:00Z"}
+    body = {"dag_id": f"{MODEL}.ingest", "from_date": "2013-01-29T00:00:00Z", "to_date": "2013-02-01T00:00:00Z"}
     body |= {"run_backwards": False, "dag_run_conf": {}, "reprocess_behavior": "none", "max_active_runs": 3}
     admin.http.post("/api/v2/backfills", json=body).raise_for_status()
-    days = {"2013-01-22", "2013-01-23", "2013-01-24"}
+    days = {"2013-01-29", "2013-01-30", "2013-01-31"}
 
     def done(pipeline: str) -> set[str]:
         runs = admin.runs(pipeline).values()
@@ -172,7 +172,7 @@ def _environment(process: psutil.Process) -> str | None:
 
 
 def decision(made: Installation) -> DecisionRecord:
-    path = made.state / "artifacts" / "decisions" / MODEL / "2013-01-20__asked.json"
+    path = made.state / "artifacts" / "decisions" / MODEL / "2013-01-27__asked.json"
     return DecisionRecord.model_validate_json(path.read_text())
 
 
@@ -186,7 +186,7 @@ def expire(made: Installation) -> None:
 
 
 def test_a_training_is_killed_cleared_rejected_forgotten_and_approved(admin: Person) -> None:
-    assert admin.trigger("train", "asked", partition="2013-01-20").is_success
+    assert admin.trigger("train", "asked", partition="2013-01-27").is_success
     admin.wait("train", "asked", "train", "running")
     with every_process_ends(ray_of(admin.made)):
         admin.mark_failed("train", "asked", "train")
@@ -214,6 +214,6 @@ def test_a_training_is_killed_cleared_rejected_forgotten_and_approved(admin: Per
     admin.decide("asked", "Approve")
     admin.wait("train", "asked", "promote", "success")
     found = decision(admin.made)
-    assert (found.rejection, found.partition) == (None, date(2013, 1, 20))
+    assert (found.rejection, found.partition) == (None, date(2013, 1, 27))
     assert found.promotion is not None
     assert (found.promotion.version, found.promotion.approved_by) == ("1", "admin")

@@ -174,14 +174,17 @@ def test_a_window_without_examples_is_empty_and_has_all_columns(season: dict[str
     assert empty.columns.tolist() == some.columns.tolist()
 
 
-def _small(monkeypatch: pytest.MonkeyPatch, **windows: int) -> None:
-    """Judge on a week and train on two: the season is only three weeks long."""
+def _small(monkeypatch: pytest.MonkeyPatch, label_delay_days: int = 0, **windows: int) -> None:
+    """Judge on ten days and train on eleven: the season is only three weeks long."""
     import evergreen.runner
 
     spec = load_model(MODEL)
-    small = spec.windows.model_copy(update={"training_days": 14, "evaluation_days": 7, **windows})
+    short = {"training_days": 11, "evaluation_days": 10, "minimum_training_rows": 1000}
+    small = spec.windows.model_copy(update={**short, **windows})
     start = spec.schedule.model_copy(update={"start": SEASON.start})
-    changed = spec.model_copy(update={"windows": small, "schedule": start})
+    examples = spec.features.examples.model_copy(update={"label_delay_days": label_delay_days})
+    features = spec.features.model_copy(update={"examples": examples})
+    changed = spec.model_copy(update={"windows": small, "schedule": start, "features": features})
     changed._folder = spec.folder
     monkeypatch.setattr(evergreen.runner, "load_model", lambda name: changed)
 
@@ -193,11 +196,11 @@ def test_assemble_writes_two_windows_that_do_not_touch(
     manifest = run("assemble", day(str(SEASON.end)))
     assert manifest.status is Status.OK, manifest
     assert manifest.facts["windows"] == {
-        "training": "2013-01-25..2013-02-07",
-        "evaluation": "2013-02-08..2013-02-14",
+        "training": "2013-01-25..2013-02-04",
+        "evaluation": "2013-02-05..2013-02-14",
     }
     spec = load_model(MODEL)
-    for name, first, last in (("training", "2013-01-25", "2013-02-07"), ("evaluation", "2013-02-08", "2013-02-14")):
+    for name, first, last in (("training", "2013-01-25", "2013-02-04"), ("evaluation", "2013-02-05", "2013-02-14")):
         output = manifest.output(name)
         frame = pq.read_table(output.uri).to_pandas()
         labelled = flights[flights["ds"].between(first, last)].dropna(subset="arr_delay")
@@ -220,7 +223,7 @@ def test_too_few_labels_is_an_answer_and_no_failure(
     manifest = run("assemble", day(str(SEASON.end)))
     assert manifest.status is Status.SKIPPED
     assert (
-        "labelled rows in 2013-01-25..2013-02-07, windows.minimum_training_rows asks for 1,000,000" in manifest.reason
+        "labelled rows in 2013-01-25..2013-02-04, windows.minimum_training_rows asks for 1,000,000" in manifest.reason
     )
     assert manifest.outputs == ()
 
@@ -231,8 +234,33 @@ def test_no_days_to_train_on_names_the_first_partition_that_has_some(
     _small(monkeypatch)
     early = run("assemble", day("2013-01-31"))
     assert early.status is Status.SKIPPED
-    assert "The first partition with any is 2013-02-01." in early.reason
-    assert run("assemble", day("2013-02-01")).facts["windows"]["training"] == "2013-01-25..2013-01-25"
+    assert "The first partition with any is 2013-02-04." in early.reason
+    assert run("assemble", day("2013-02-04")).facts["windows"]["training"] == "2013-01-25..2013-01-25"
+
+
+def test_too_few_days_with_labels_are_an_answer_too(
+    season: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _small(monkeypatch, evaluation_days=12, minimum_evaluation_partitions=12)
+    assert run("assemble", day(str(SEASON.end))).status is Status.OK
+    _small(monkeypatch, evaluation_days=12, minimum_evaluation_partitions=13)
+    manifest = run("assemble", day(str(SEASON.end)))
+    assert manifest.status is Status.SKIPPED
+    assert (
+        "labelled rows on 12 days of 2013-02-03..2013-02-14, windows.minimum_evaluation_partitions asks for 13."
+        in manifest.reason
+    )
+    assert manifest.outputs == ()
+
+
+def test_training_ends_before_labels_that_the_evaluation_s_first_day_did_not_know(
+    season: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _small(monkeypatch, label_delay_days=3)
+    assert run("assemble", day(str(SEASON.end))).facts["windows"] == {
+        "training": "2013-01-25..2013-01-29",
+        "evaluation": "2013-02-02..2013-02-11",
+    }
 
 
 def test_a_join_reads_only_the_days_it_needs(season: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:

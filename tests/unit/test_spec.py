@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -123,7 +123,6 @@ def test_the_first_model_is_right() -> None:
         ("training.seed", -1, "training.seed: Input should be greater than or equal to 0"),
         ("training.learning_rate", 100, "training.learning_rate: Input should be less than or equal to 10"),
         ("windows.minimum_training_rows", 10**12, "windows.minimum_training_rows: expected at most 1,000,000,000"),
-        ("gate.resamples", 10**9, "gate.resamples: Input should be less than or equal to 100000"),
         ("schedule.start", "9999-01-01", "schedule.start: expected a day from 1900-01-01 to 2199-12-31"),
         ("schedule.start", "0001-01-01", "schedule.start: expected a day from 1900-01-01 to 2199-12-31"),
         ("training.learning_rate", float("nan"), "training.learning_rate: Input should be"),
@@ -131,6 +130,7 @@ def test_the_first_model_is_right() -> None:
         ("windows.training_days", 10**9, "windows.training_days: Input should be less than or equal to 3660"),
         ("gate.metric", "rmse", "gate.metric: 'rmse' is not a metric of a binary model; use one of auc"),
         ("gate.required", ["nope"], "gate.required: 'nope' is not a metric"),
+        ("gate.looks", 101, "gate.looks: Input should be less than or equal to 100"),
         ("gate.limits", {"auc": True}, "gate.limits.auc: expected a number"),
         ("gate.direction", "minimize", "gate.direction: auc is to maximize, not to minimize"),
         ("gate.slices.0.column", "tailnum", "gate.slices: column: 'tailnum' is neither an input"),
@@ -220,10 +220,29 @@ def test_every_task_has_metrics_of_its_own_and_only_those(task: Task) -> None:
                 ModelSpec.model_validate(content)
 
 
-@given(st.dates(date(2000, 1, 1), date(2100, 1, 1)), st.integers(1, 3660), st.integers(1, 3660))
-def test_training_and_evaluation_meet_and_never_overlap(newest: date, training: int, evaluation: int) -> None:
+@given(st.dates(date(2000, 1, 1), date(2100, 1, 1)), st.integers(1, 3660), st.integers(10, 3660), st.integers(0, 400))
+def test_the_last_training_labels_are_known_the_day_before_evaluation(
+    newest: date, training: int, evaluation: int, delay: int
+) -> None:
     windows = Windows(training_days=training, evaluation_days=evaluation)
-    trained, judged = windows.training(newest), windows.evaluation(newest)
+    trained, judged = windows.training(newest, delay), windows.evaluation(newest)
     assert judged.end == newest
     assert (trained.days, judged.days) == (training, evaluation)
-    assert (judged.start - trained.end).days == 1
+    assert trained.end + timedelta(days=delay) == judged.start - timedelta(days=1)
+
+
+def test_a_model_may_be_judged_from_the_day_after_its_last_label_was_known() -> None:
+    content = changed("features.examples.label_delay_days", 3)
+    spec = ModelSpec.model_validate(content)
+    newest = date(2024, 3, 31)
+    trained = spec.windows.training(newest, 3)
+    assert spec.first_unseen(trained) == spec.windows.evaluation(newest).start
+    assert spec.first_unseen(trained) == trained.end + timedelta(days=4)
+
+
+def test_windows_too_short_for_the_days_they_ask_for_are_refused() -> None:
+    with pytest.raises(ValueError, match="evaluation_days: 13 can never hold the 14 days"):
+        Windows(evaluation_days=13, minimum_evaluation_partitions=14)
+    assert Windows(evaluation_days=14, minimum_evaluation_partitions=14).evaluation_days == 14
+    with pytest.raises(ValueError, match="greater than or equal to 10"):
+        Windows(minimum_evaluation_partitions=9)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError, DataError
 from evergreen.data.lake import PARTITION
-from evergreen.judgement.evidence import SliceScore
-from evergreen.judgement.metrics import Interval, Scored, improvement, scored
+from evergreen.judgement.baseline import best_baseline
+from evergreen.judgement.evidence import Baseline, Candidate, Evaluation, SliceScore
+from evergreen.judgement.interval import Interval, improvement
+from evergreen.judgement.metrics import Scored, scored
 from evergreen.spec import ModelSpec
-from evergreen.training.preparation import check_labels
+from evergreen.training.preparation import check_labels, window_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,32 +48,77 @@ def _inputs(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     return frame[list(wanted)].astype(numeric)
 
 
-def compare(spec: ModelSpec, frame: pd.DataFrame, champion: Scored, challenger: Scored) -> Interval | None:
-    """Return how much better the challenger is by the deciding metric, with its interval."""
-    gate = spec.gate
-    return improvement(
-        champion,
-        challenger,
-        gate.metric,
-        frame[PARTITION].astype("category").cat.codes.to_numpy(dtype="int64"),
-        confidence=gate.confidence,
-        resamples=gate.resamples,
-        seed=spec.training.seed,
-    )
+def evaluation_of(
+    spec: ModelSpec,
+    frame: pd.DataFrame,
+    dataset: str,
+    challenger: tuple[Candidate, Scored],
+    rival: tuple[Candidate, Scored] | pd.DataFrame,
+) -> Evaluation:
+    """Return the evidence of a comparison: all that the gate decides on.
 
-
-def slice_scores(
-    spec: ModelSpec, frame: pd.DataFrame, champion: Scored | None, challenger: Scored
-) -> Iterator[SliceScore]:
-    """Yield the deciding metric of both models on every value of every slice column.
+    Parameters
+    ----------
+    spec, frame, dataset
+        The model, the rows of the evaluation window, and their address and version.
+    challenger
+        It and its scores on these rows.
+    rival
+        The champion and its scores; or, where there is none yet, the training window's rows, which together with the
+        frame's say what can be predicted without a model.
 
     Raises
     ------
     ConfigurationError
         If a slice column is not in the data set.
     """
+    candidate, scores = challenger
+    champion, theirs = rival if isinstance(rival, tuple) else (None, None)
+    interval = _overall(spec, frame, theirs, scores) if theirs else None
+    return Evaluation(
+        model=spec.name,
+        metric=spec.gate.metric,
+        window=window_of(frame),
+        rows=len(frame),
+        partitions=frame[PARTITION].nunique(),
+        dataset=dataset,
+        challenger=candidate,
+        champion=champion,
+        confidence=1 - 2 * spec.gate.risk,
+        unit="partition" if interval else "",
+        effective_partitions=interval.effective if interval else None,
+        baseline=None if isinstance(rival, tuple) else _baseline(spec, frame, rival, scores),
+        slices=tuple(slice_scores(spec, frame, theirs, scores)),
+        **_bounds(interval),
+    )
+
+
+def _baseline(spec: ModelSpec, frame: pd.DataFrame, earlier: pd.DataFrame, challenger: Scored) -> Baseline:
+    name, scores = best_baseline(spec, frame, earlier, challenger)
+    interval = _overall(spec, frame, scores, challenger)
+    return Baseline(name=name, score=scores.metrics().get(spec.gate.metric), **_bounds(interval))
+
+
+def _overall(spec: ModelSpec, frame: pd.DataFrame, champion: Scored, challenger: Scored) -> Interval | None:
+    return improvement(champion, challenger, spec.gate.metric, frame[PARTITION].to_numpy(), risk=spec.gate.risk)
+
+
+def _bounds(interval: Interval | None) -> dict[str, float]:
+    if interval is None:
+        return {}
+    return {"improvement": interval.improvement, "low": interval.low, "high": interval.high}
+
+
+def slice_scores(
+    spec: ModelSpec, frame: pd.DataFrame, champion: Scored | None, challenger: Scored
+) -> Iterator[SliceScore]:
+    """Yield the deciding metric on every value of every slice column, with the improvement over a champion.
+
+    The intervals of a column's values share the risk, so that many values are not many chances of an error.
+    """
     from evergreen.training.encoder import texts
 
+    metric = spec.gate.metric
     for rule in spec.gate.slices:
         if rule.column not in frame.columns:
             raise ConfigurationError(
@@ -79,12 +126,18 @@ def slice_scores(
                 f"Use one of: {', '.join(frame.columns)}.",
             )
         values = texts(frame[rule.column]).fillna("missing")
-        for value in sorted(values.unique()):
+        names = sorted(values.unique())
+        risk = (1 - spec.gate.confidence) / max(1, len(names))
+        for value in names:
             rows = (values == value).to_numpy()
+            days, ours = frame[PARTITION].to_numpy()[rows], challenger.select(rows)
+            theirs = champion.select(rows) if champion else None
             yield SliceScore(
                 column=rule.column,
                 value=value,
-                rows=int(rows.sum()),
-                champion=champion.metrics(rows).get(spec.gate.metric) if champion else None,
-                challenger=challenger.metrics(rows).get(spec.gate.metric),
+                rows=len(days),
+                partitions=len(set(days)),
+                champion=theirs.metrics().get(metric) if theirs else None,
+                challenger=ours.metrics().get(metric),
+                **_bounds(improvement(theirs, ours, metric, days, risk=risk) if theirs else None),
             )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from evergreen.contract import Frozen, Window
-from evergreen.judgement.metrics import Interval
-from evergreen.spec import METRICS, Direction, Gate, ModelSpec
+from evergreen.spec import METRICS, Direction, Gate, ModelSpec, Slice
 from evergreen.stored import OpenEnum, Part, Stored
 
 Metrics = Annotated[dict[str, float], Field(default_factory=dict)]
+Bounds = tuple[float, float, float]
+"""An improvement, its lower and its upper bound."""
 
 
 class Decision(OpenEnum):
@@ -36,14 +37,40 @@ class Candidate(Part):
     """Every metric that is defined and finite."""
 
 
+class Baseline(Part):
+    """The best prediction that needs no model, on the same rows: what a first champion has to beat."""
+
+    name: str
+    """``constant``, or what a regression's newest known labels say: ``last day``, ``last 7 days``."""
+    score: float | None = None
+    """Its deciding metric; None where it is not defined."""
+    improvement: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def interval(self) -> Bounds | None:
+        """How much better the challenger is, with lower and upper bound."""
+        return _finite(self.improvement, self.low, self.high)
+
+
 class SliceScore(Part):
     """The deciding metric on the rows where a column has one value; None where it is not defined."""
 
     column: str
     value: str
     rows: int
+    partitions: int = 0
     champion: float | None = None
     challenger: float | None = None
+    improvement: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def interval(self) -> Bounds | None:
+        """Improvement with its lower and upper bound, positive when the challenger is better."""
+        return _finite(self.improvement, self.low, self.high)
 
 
 class Evaluation(Stored):
@@ -55,6 +82,8 @@ class Evaluation(Stored):
     window: Window
     """Where the rows come from."""
     rows: int
+    partitions: int = 0
+    """On how many days they are."""
     dataset: str
     """Address and version of the rows."""
     challenger: Candidate
@@ -63,16 +92,24 @@ class Evaluation(Stored):
     low: float | None = None
     high: float | None = None
     confidence: float
+    """Of the interval, two-sided; it is stricter than the gate's, which all its looks share."""
     unit: str = ""
-    """What the bootstrap resampled: ``partition`` or ``row``."""
+    """What counted as one observation: ``partition``; in documents of old also ``row``."""
+    effective_partitions: float | None = None
+    """How many independent days the window is worth."""
+    baseline: Baseline | None = None
+    """Present when there is no champion."""
     slices: tuple[SliceScore, ...] = ()
 
     @property
-    def interval(self) -> tuple[float, float, float] | None:
+    def interval(self) -> Bounds | None:
         """Improvement with its lower and upper bound, positive when the challenger is better."""
-        found = (self.improvement, self.low, self.high)
-        present = [value for value in found if value is not None and math.isfinite(value)]
-        return (present[0], present[1], present[2]) if len(present) == len(found) else None
+        return _finite(self.improvement, self.low, self.high)
+
+
+def _finite(*bounds: float | None) -> Bounds | None:
+    present = [value for value in bounds if value is not None and math.isfinite(value)]
+    return (present[0], present[1], present[2]) if len(present) == len(bounds) else None
 
 
 class Verdict(Frozen):
@@ -80,6 +117,8 @@ class Verdict(Frozen):
 
     decision: Decision
     why: str
+    unjudged: tuple[str, ...] = ()
+    """Values of slices that the evidence is too weak to judge."""
 
     @property
     def passed(self) -> bool:
@@ -90,37 +129,61 @@ class Verdict(Frozen):
 def decide(evaluation: Evaluation, spec: ModelSpec) -> Verdict:
     """Say whether the challenger may become champion; a function of the evidence and the spec alone.
 
-    Missing evidence means no: a metric that is absent or not finite, too few rows, a model that has seen the rows
+    Missing evidence means no: a metric that is absent or not finite, too few rows or days, a model that has seen what
     it is judged on, an interval that could not be computed.
     """
     gate = spec.gate
+    regressions, unjudged = _slices(evaluation, spec)
     objections = [*_missing(evaluation, spec), *_limits(evaluation.challenger, gate)]
-    if evaluation.champion is not None:
-        objections += [*_comparison(evaluation, gate), *_slices(evaluation, gate)]
+    objections += _merit(evaluation) if evaluation.champion is None else _comparison(evaluation, gate)
+    objections += regressions
     if objections:
-        return Verdict(decision=Decision.NOT_JUSTIFIED, why="; ".join(objections))
+        return _verdict(Decision.NOT_JUSTIFIED, "; ".join(objections), unjudged)
     score = f"{gate.metric} {evaluation.challenger.metrics[gate.metric]:.4f} on {evaluation.window}"
     if evaluation.champion is None:
-        return Verdict(
-            decision=Decision.FIRST_CHAMPION, why=f"there is no champion yet, and {score} passes every limit"
-        )
-    return Verdict(decision=Decision.PROMOTE, why=f"{score}: {_measured(evaluation)}, better beyond noise")
+        why = f"there is no champion yet, and {score} passes every limit: {_merit_measured(evaluation)}"
+        return _verdict(Decision.FIRST_CHAMPION, why, ())
+    return _verdict(Decision.PROMOTE, f"{score}: {_measured(evaluation)}, better beyond noise", unjudged)
+
+
+_SHOWN = 10
+"""Values of slices that a reason names; the evaluation has them all."""
+
+
+def _verdict(decision: Decision, why: str, unjudged: Sequence[str]) -> Verdict:
+    if unjudged:
+        more = f" and {len(unjudged) - _SHOWN} more" if len(unjudged) > _SHOWN else ""
+        why += f"; not judged: {', '.join(unjudged[:_SHOWN])}{more}"
+    return Verdict(decision=decision, why=why, unjudged=tuple(unjudged))
 
 
 def _missing(evaluation: Evaluation, spec: ModelSpec) -> Iterator[str]:
-    if evaluation.rows < spec.windows.minimum_evaluation_rows:
-        least = spec.windows.minimum_evaluation_rows
-        yield f"missing evidence: {evaluation.rows} labelled rows in {evaluation.window}, {least} are needed"
+    rows, days = spec.windows.minimum_evaluation_rows, spec.windows.minimum_evaluation_partitions
+    if evaluation.rows < rows:
+        yield f"missing evidence: {evaluation.rows} labelled rows in {evaluation.window}, {rows} are needed"
+    if evaluation.partitions < days:
+        yield (
+            f"missing evidence: labelled rows on {evaluation.partitions} days of {evaluation.window}, "
+            f"{days} days are needed"
+        )
     for name in dict.fromkeys([spec.gate.metric, *spec.gate.required, *spec.gate.limits]):
         value = evaluation.challenger.metrics.get(name)
         if value is None or not math.isfinite(value):
             yield f"missing evidence: the challenger's {name} could not be computed"
     for title, candidate in (("challenger", evaluation.challenger), ("champion", evaluation.champion)):
-        if candidate is not None and candidate.training.end >= evaluation.window.start:
-            yield (
-                f"missing evidence: the {title} learned from {candidate.training}, "
-                f"which reaches into the evaluation window {evaluation.window}"
-            )
+        if candidate is not None and not unseen(candidate, evaluation.window, spec):
+            yield f"missing evidence: the {title} learned from {candidate.training}{_reaches(evaluation, spec)}"
+
+
+def unseen(candidate: Candidate, window: Window, spec: ModelSpec) -> bool:
+    """Return whether all labels that a model learned from were known before a window began."""
+    return spec.first_unseen(candidate.training) <= window.start
+
+
+def _reaches(evaluation: Evaluation, spec: ModelSpec) -> str:
+    delay = spec.features.examples.label_delay_days
+    late = f" (labels are known {delay} days later)" if delay else ""
+    return f", which reaches into the evaluation window {evaluation.window}{late}"
 
 
 def _limits(challenger: Candidate, gate: Gate) -> Iterator[str]:
@@ -133,6 +196,23 @@ def _limits(challenger: Candidate, gate: Gate) -> Iterator[str]:
             yield f"the challenger's {name} of {value:.4f} is {'below' if floor else 'above'} the limit {limit:g}"
 
 
+def _merit(evaluation: Evaluation) -> Iterator[str]:
+    interval = evaluation.baseline.interval if evaluation.baseline else None
+    if interval is None:
+        yield f"missing evidence: whether {evaluation.metric} is better than a trivial baseline's could not be computed"
+    elif interval[1] <= 0:
+        yield f"{_merit_measured(evaluation)}: no better beyond noise than without a model"
+
+
+def _merit_measured(evaluation: Evaluation) -> str:
+    if evaluation.baseline is None or evaluation.baseline.interval is None or evaluation.baseline.score is None:
+        return "no baseline"
+    return (
+        f"{_bounds(evaluation.metric, evaluation.baseline.interval, evaluation.confidence)} "
+        f"over the baseline ({evaluation.baseline.name}: {evaluation.baseline.score:.4f})"
+    )
+
+
 def _comparison(evaluation: Evaluation, gate: Gate) -> Iterator[str]:
     interval = evaluation.interval
     if interval is None:
@@ -142,40 +222,55 @@ def _comparison(evaluation: Evaluation, gate: Gate) -> Iterator[str]:
 
 
 def _measured(evaluation: Evaluation) -> str:
-    improvement, low, high = evaluation.interval or (math.nan,) * 3
-    return (
-        f"improvement of {evaluation.metric} {improvement:+.4f} "
-        f"({evaluation.confidence:.0%} interval {low:+.4f} to {high:+.4f})"
-    )
+    return _bounds(evaluation.metric, evaluation.interval or (math.nan,) * 3, evaluation.confidence)
 
 
-def _slices(evaluation: Evaluation, gate: Gate) -> Iterator[str]:
-    sign = 1 if gate.direction is Direction.MAXIMIZE else -1
-    for rule in gate.slices:
+def _bounds(metric: str, interval: Bounds, confidence: float) -> str:
+    improvement, low, high = interval
+    return f"improvement of {metric} {improvement:+.4f} ({100 * confidence:.4g}% interval {low:+.4f} to {high:+.4f})"
+
+
+def _slices(evaluation: Evaluation, spec: ModelSpec) -> tuple[list[str], list[str]]:
+    """Return what speaks against the challenger, and the values that could not be judged."""
+    objections: list[str] = []
+    unjudged: list[str] = []
+    for rule in spec.gate.slices if evaluation.champion else ():
         scores = [score for score in evaluation.slices if score.column == rule.column]
+        weak: list[str] = []
         if not scores:
-            yield f"missing evidence: no scores by {rule.column}"
+            objections.append(f"missing evidence: no scores by {rule.column}")
         for score in scores:
-            if score.rows < rule.minimum_rows:
-                continue
-            if score.champion is None or score.challenger is None:
-                yield f"missing evidence: {gate.metric} for {rule.column}={score.value} ({score.rows} rows)"
-            elif (regression := sign * (score.champion - score.challenger)) > rule.maximum_regression:
-                yield (
-                    f"{rule.column}={score.value}: {gate.metric} worse by {regression:.4f} "
-                    f"({score.rows} rows), more than the allowed {rule.maximum_regression:g}"
-                )
+            if objection := _regression(score, rule, spec):
+                objections.append(objection)
+            elif weakness := _weakness(score, rule, spec):
+                weak.append(f"{rule.column}={score.value} ({weakness})")
+        if rule.required and weak:
+            objections.append(f"missing evidence: gate.slices requires every {rule.column} to be judged")
+        unjudged += weak
+    return objections, unjudged
 
 
-def with_interval(evaluation: Evaluation, interval: Interval | None) -> Evaluation:
-    """Return the evaluation with a bootstrap interval in it."""
-    if interval is None:
-        return evaluation
-    return evaluation.model_copy(
-        update={
-            "improvement": interval.improvement,
-            "low": interval.low,
-            "high": interval.high,
-            "unit": interval.unit,
-        }
+def _regression(score: SliceScore, rule: Slice, spec: ModelSpec) -> str:
+    """Return why a value speaks against the challenger: it is worse beyond noise, however few its rows are."""
+    where, metric = f"{rule.column}={score.value}", spec.gate.metric
+    if score.interval is None:
+        enough = score.rows >= rule.minimum_rows and score.partitions >= spec.windows.minimum_evaluation_partitions
+        return f"missing evidence: {metric} for {where} ({score.rows} rows)" if enough else ""
+    improvement, low, high = score.interval
+    if -improvement <= rule.maximum_regression or high >= 0:
+        return ""
+    return (
+        f"{where}: {metric} worse by {-improvement:.4f} (interval {-high:.4f} to {-low:.4f}, {score.rows} rows), "
+        f"more than the allowed {rule.maximum_regression:g}"
     )
+
+
+def _weakness(score: SliceScore, rule: Slice, spec: ModelSpec) -> str:
+    """Return why a value's evidence is too weak to say that it is not worse than allowed."""
+    if score.rows < rule.minimum_rows:
+        return f"{score.rows} rows of {rule.minimum_rows}"
+    if score.partitions < spec.windows.minimum_evaluation_partitions:
+        return f"{score.partitions} days of {spec.windows.minimum_evaluation_partitions}"
+    if score.interval and -score.interval[0] > rule.maximum_regression:
+        return f"worse by {-score.interval[0]:.4f}, but within noise"
+    return ""

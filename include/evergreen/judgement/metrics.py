@@ -1,4 +1,4 @@
-"""The metrics a gate can ask for, in a weighted form, so that a bootstrap resample is a vector of row counts."""
+"""The metrics a gate can ask for, in a weighted form, so that leaving a day out is a vector of row weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evergreen.spec import METRICS, Direction, Task
+from evergreen.spec import METRICS, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,9 +36,9 @@ class Scored:
     prediction: np.ndarray
 
     def metric(self, name: str, weights: np.ndarray) -> np.ndarray:
-        """Return a metric under each row of ``weights`` (resamples, rows); nan where it is not defined.
+        """Return a metric under each row of ``weights`` (weightings, rows); nan where it is not defined.
 
-        ``weights`` counts how often a resample drew each row; a single row of ones gives the metric itself.
+        A weight says how often a row counts; a single row of ones gives the metric itself.
         """
         return _METRICS[name](self, weights)
 
@@ -78,87 +78,6 @@ def scored(task: Task, labels: pd.Series, predictions: Sequence[pd.DataFrame]) -
         Scored(task, index, frame.reindex(columns=classes, fill_value=0.0).to_numpy(dtype=np.float64))
         for frame in predictions
     ]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """How much better the challenger is: positive is better, whatever the metric's direction."""
-
-    improvement: float
-    low: float
-    high: float
-    resamples: int
-    """Resamples in which the metric was defined for both models."""
-    unit: str
-    """What was resampled: ``partition`` or ``row``."""
-
-
-FEWEST_CLUSTERS = 10
-"""With fewer partitions than this, rows are resampled: a bootstrap over a handful of days says nothing."""
-_CHUNK = 25
-"""Resamples worked on at a time: 25 x 28,000 float64 weights are 5 MB, and stay in the cache."""
-
-
-def improvement(
-    champion: Scored,
-    challenger: Scored,
-    metric: str,
-    clusters: np.ndarray,
-    *,
-    confidence: float,
-    resamples: int,
-    seed: int,
-) -> Interval | None:
-    """Return the challenger's improvement with its paired bootstrap percentile interval, or None if undefined.
-
-    It is undefined, too, if a prediction of either model is not finite: no metric of theirs is evidence.
-
-    Both models are scored on the same resamples. Whole partitions are drawn, not rows: flights of one day are
-    late together, and an interval that takes them for independent is far too narrow (Davison & Hinkley 1997,
-    section 3.8; Cameron, Gelbach & Miller 2008).
-
-    Parameters
-    ----------
-    champion, challenger
-        Predictions on the same rows.
-    metric
-        The deciding metric.
-    clusters
-        (rows,) integers from 0: the partition of each row.
-    confidence
-        Two-sided, e.g. 0.95.
-    resamples, seed
-        How many, and from where the draw starts.
-    """
-    import numpy as np
-
-    if not all(np.isfinite(model.prediction).all() for model in (champion, challenger)):
-        return None  # to sort by nan would make it the highest score
-    sign = 1.0 if METRICS[metric][1] is Direction.MAXIMIZE else -1.0
-    by_partition = clusters.size > 0 and int(clusters.max()) + 1 >= FEWEST_CLUSTERS
-    units = clusters if by_partition else np.arange(clusters.size)
-    ones = np.ones((1, units.size))
-    point = sign * float((challenger.metric(metric, ones) - champion.metric(metric, ones))[0]) if units.size else np.nan
-    generator, differences = np.random.default_rng(seed), []
-    for start in range(0, resamples if math.isfinite(point) else 0, _CHUNK):
-        weights = _draw(generator, min(_CHUNK, resamples - start), units)
-        differences.append(sign * (challenger.metric(metric, weights) - champion.metric(metric, weights)))
-    valid = np.concatenate(differences) if differences else np.zeros(0)
-    valid = valid[np.isfinite(valid)]
-    if valid.size < 0.9 * resamples:  # too many resamples without, say, a single positive
-        return None
-    low, high = np.quantile(valid, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(point, float(low), float(high), int(valid.size), "partition" if by_partition else "row")
-
-
-def _draw(generator: np.random.Generator, resamples: int, units: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    count = int(units.max()) + 1
-    drawn = generator.integers(0, count, size=(resamples, count)) + np.arange(resamples)[:, None] * count
-    counts = np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count)
-    weights: np.ndarray = counts[:, units].astype(np.float64)
-    return weights
 
 
 def _mean(loss: Callable[[Scored], np.ndarray]) -> Callable[[Scored, np.ndarray], np.ndarray]:
@@ -223,7 +142,7 @@ def _average_precision(model: Scored, weights: np.ndarray) -> np.ndarray:
 
 
 def _macro_f1(model: Scored, weights: np.ndarray) -> np.ndarray:
-    """Mean F1 over the classes that occur in the truth or in the choices of a resample."""
+    """Mean F1 over the classes that occur in the truth or in the choices that count."""
     import numpy as np
 
     choice, scores = _choice(model), []

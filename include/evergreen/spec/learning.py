@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from evergreen.contract import Frozen, Window
 from evergreen.fields import ColumnName, Count, Days, FunctionPath, Number
@@ -14,22 +14,34 @@ from evergreen.spec.metrics import Direction
 class Windows(Frozen):
     """How far back training and evaluation reach, in daily partitions.
 
-    The evaluation window ends at the newest labelled partition; training ends the day before it
-    starts, so that neither champion nor challenger has seen what they are judged on.
+    The evaluation window ends at the newest labelled partition. Training ends before it starts, by a day and the
+    delay of the labels: later ones were not known yet on the evaluation's first day.
     """
 
     training_days: Days = Field(default=90, ge=1)
     evaluation_days: Days = Field(default=30, ge=1)
     minimum_training_rows: Count = Field(default=1000, ge=1)
     minimum_evaluation_rows: Count = Field(default=500, ge=1)
+    minimum_evaluation_partitions: Count = Field(default=10, ge=10)
+    """Days with labelled rows. With fewer than ten no interval is right: they depend on each other."""
+
+    @model_validator(mode="after")
+    def _enough_days(self) -> Windows:
+        least = self.minimum_evaluation_partitions
+        if self.evaluation_days < least:
+            raise ValueError(
+                f"evaluation_days: {self.evaluation_days} can never hold the {least} days that "
+                "minimum_evaluation_partitions asks for"
+            )
+        return self
 
     def evaluation(self, newest_labelled: date) -> Window:
         """Return the window both models are judged on."""
         return Window(start=newest_labelled - timedelta(days=self.evaluation_days - 1), end=newest_labelled)
 
-    def training(self, newest_labelled: date) -> Window:
-        """Return the window the challenger learns from: it ends the day before evaluation starts."""
-        end = self.evaluation(newest_labelled).start - timedelta(days=1)
+    def training(self, newest_labelled: date, label_delay_days: int) -> Window:
+        """Return the window the challenger learns from: its last labels were known the day before evaluation starts."""
+        end = self.evaluation(newest_labelled).start - timedelta(days=1 + label_delay_days)
         return Window(start=end - timedelta(days=self.training_days - 1), end=end)
 
 
@@ -56,6 +68,9 @@ class Slice(Frozen):
     maximum_regression: Number = Field(gt=0)
     """How much worse the challenger may be on any value, in units of the deciding metric."""
     minimum_rows: Count = Field(default=500, ge=1)
+    """A value with fewer rows counts as not judged, unless it is worse beyond noise all the same."""
+    required: bool = False
+    """Whether a value that is not judged means no."""
 
 
 class Gate(Frozen):
@@ -66,10 +81,16 @@ class Gate(Frozen):
     minimum_improvement: Number = Field(default=0.0, ge=0)
     """The lower confidence bound of the improvement must exceed this."""
     confidence: Number = Field(default=0.95, gt=0.5, lt=1)
-    resamples: Count = Field(default=500, ge=100, le=100_000)
-    """Paired bootstrap resamples (Efron & Tibshirani 1993, ch. 16)."""
+    """How sure it is that none of ``looks`` challengers no better than the champion is promoted."""
+    looks: Count = Field(default=4, ge=1, le=100)
+    """Judgements that share the risk of a false promotion."""
     required: tuple[str, ...] = ()
     """Metrics that must be present and finite, beside the deciding one."""
     limits: dict[str, Number] = Field(default_factory=dict)
     """Absolute limit of a metric: a floor when it is maximized, a ceiling when it is minimized."""
     slices: tuple[Slice, ...] = ()
+
+    @property
+    def risk(self) -> float:
+        """The chance that one judgement promotes a challenger that is no better than the champion."""
+        return (1 - self.confidence) / self.looks

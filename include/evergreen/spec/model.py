@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from pathlib import Path
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from evergreen.contract import Frozen, Name
+from evergreen.contract import Frozen, Name, Window
 from evergreen.fields import Text
 from evergreen.spec.data import Features, Schedule, Source, refuse
 from evergreen.spec.learning import Gate, Training, Windows
@@ -88,6 +89,10 @@ class ModelSpec(Frozen):
         if best is not self.gate.direction:
             problems.append(f"gate.direction: {self.gate.metric} is to {best}, not to {self.gate.direction}")
         return problems
+
+    def first_unseen(self, training: Window) -> date:
+        """Return the first day that a model of a training window may be judged on: all its labels were known before."""
+        return training.end + timedelta(days=1 + self.features.examples.label_delay_days)
 
     def source(self, name: str) -> Source:
         """Return the source called ``name``; KeyError if there is none."""

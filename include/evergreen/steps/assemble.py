@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from evergreen.contract import Output, Request, Result, Status, Window
-from evergreen.data.lake import get_lake
+from evergreen.data.lake import PARTITION, get_lake
 from evergreen.data.lineage import pinned
 from evergreen.features.feature_store import training_set
 from evergreen.handover import DATASETS, file_digest
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def run(request: Request, spec: ModelSpec) -> Result:
     """Write ``training`` and ``evaluation``: what the challenger learns from, and what both models are judged on.
 
-    The newest labelled partition is the request's, less the label delay. With too few labelled rows in either window
-    nothing is written and the run is skipped: early in a model's life that is no failure, and it ends by itself.
+    The newest labelled partition is the request's, less the label delay. With too few labelled rows in either window,
+    or on too few days, nothing is written and the run is skipped: early in a model's life that is no failure, and it
+    ends by itself.
     """
     windows = _windows(request, spec)
     if isinstance(windows, str):
@@ -46,9 +47,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
 
 def _windows(request: Request, spec: ModelSpec) -> dict[str, Window] | str:
     """Return the two windows, or why there are none yet."""
-    newest = request.partition - timedelta(days=spec.features.examples.label_delay_days)
-    start = spec.schedule.start
-    training, evaluation = spec.windows.training(newest), spec.windows.evaluation(newest)
+    delay, start = spec.features.examples.label_delay_days, spec.schedule.start
+    newest = request.partition - timedelta(days=delay)
+    training, evaluation = spec.windows.training(newest, delay), spec.windows.evaluation(newest)
     if training.end < start:
         return (
             f"The evaluation window {evaluation} leaves no days to train on: the model's data starts on {start}. "
@@ -62,12 +63,19 @@ def _too_few(spec: ModelSpec, windows: dict[str, Window], frames: dict[str, pd.D
         "training": spec.windows.minimum_training_rows,
         "evaluation": spec.windows.minimum_evaluation_rows,
     }
-    return " ".join(
+    reasons = [
         f"{name}: {len(frames[name]):,} labelled rows in {windows[name]}, "
         f"windows.minimum_{name}_rows asks for {needed[name]:,}."
         for name in windows
         if len(frames[name]) < needed[name]
-    )
+    ]
+    days, least = frames["evaluation"][PARTITION].nunique(), spec.windows.minimum_evaluation_partitions
+    if days < least:
+        reasons.append(
+            f"evaluation: labelled rows on {days} days of {windows['evaluation']}, "
+            f"windows.minimum_evaluation_partitions asks for {least}."
+        )
+    return " ".join(reasons)
 
 
 def _store(request: Request, spec: ModelSpec, frames: dict[str, pd.DataFrame]) -> tuple[Output, ...]:

@@ -27,7 +27,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     if champion is None:
         return _skip(request, spec, "there is no champion yet")
     newest = request.partition - timedelta(days=spec.features.examples.label_delay_days)
-    start = max(newest - timedelta(days=spec.drift.current_days - 1), champion.training.end + timedelta(days=1))
+    start = max(newest - timedelta(days=spec.drift.current_days - 1), spec.first_unseen(champion.training))
     if start > newest:
         why = f"the champion learned from {champion.training}: it has seen every label up to {newest}"
         return _skip(request, spec, why)

@@ -9,10 +9,9 @@ from pydantic import JsonValue
 
 from evergreen.contract import Output, Request, Result, Window
 from evergreen.handover import file_digest, read_frame, upstream
-from evergreen.judgement.evaluation import compare, score, slice_scores
-from evergreen.judgement.evidence import Candidate, Evaluation, with_interval
+from evergreen.judgement.evaluation import evaluation_of, score
+from evergreen.judgement.evidence import Candidate, Evaluation, unseen
 from evergreen.spec import ModelSpec
-from evergreen.steps.train import window_of
 from evergreen.store import get_store
 from evergreen.training.registry import Version, champion_before, load
 from evergreen.training.tracking import logged_model
@@ -37,19 +36,13 @@ def run(request: Request, spec: ModelSpec) -> Result:
         start=date.fromisoformat(str(trained.facts["training_start"])),
         end=date.fromisoformat(str(trained.facts["training_end"])),
     )
-    evaluation = Evaluation(
-        model=spec.name,
-        metric=spec.gate.metric,
-        window=window_of(frame),
-        rows=len(frame),
-        dataset=f"{dataset.uri} ({dataset.version})",
-        challenger=Candidate(run_id=run_id, training=learned, metrics=scores[0].metrics()),
-        champion=_champion(champion, scores[1].metrics()) if champion else None,
-        confidence=spec.gate.confidence,
-        slices=tuple(slice_scores(spec, frame, scores[1] if champion else None, scores[0])),
+    evaluation = evaluation_of(
+        spec,
+        frame,
+        f"{dataset.uri} ({dataset.version})",
+        (Candidate(run_id=run_id, training=learned, metrics=scores[0].metrics()), scores[0]),
+        (_champion(champion, scores[1].metrics()), scores[1]) if champion else read_frame(assembled, "training"),
     )
-    if champion:
-        evaluation = with_interval(evaluation, compare(spec, frame, scores[1], scores[0]))
     content = evaluation.model_dump_json(indent=2).encode()
     uri = get_store().write(f"{request.run.key}/evaluation.json", content)
     digest = file_digest(content)
@@ -59,7 +52,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         outputs=(output,),
         inputs=(model, dataset, *versions),
         metrics=_metrics(evaluation),
-        facts=_facts(evaluation),
+        facts=_facts(evaluation, spec),
     )
 
 
@@ -73,16 +66,21 @@ def _metrics(evaluation: Evaluation) -> dict[str, float]:
         metrics |= {f"champion_{name}": value for name, value in evaluation.champion.metrics.items()}
     if interval := evaluation.interval:
         metrics |= dict(zip(("improvement", "improvement_low", "improvement_high"), interval, strict=True))
+    if (baseline := evaluation.baseline) and (interval := baseline.interval) and baseline.score is not None:
+        metrics["baseline"] = baseline.score
+        metrics |= dict(zip(("merit", "merit_low", "merit_high"), interval, strict=True))
     return metrics
 
 
-def _facts(evaluation: Evaluation) -> dict[str, JsonValue]:
+def _facts(evaluation: Evaluation, spec: ModelSpec) -> dict[str, JsonValue]:
     champion = evaluation.champion
     return {
         "window": str(evaluation.window),
         "rows": evaluation.rows,
         "champion": champion.version if champion else None,
-        "champion_saw_window": bool(champion and champion.training.end >= evaluation.window.start),
-        "resampled": evaluation.unit or None,
+        "partitions": evaluation.partitions,
+        "effective_partitions": evaluation.effective_partitions,
+        "champion_saw_window": bool(champion and not unseen(champion, evaluation.window, spec)),
+        "baseline": evaluation.baseline.name if evaluation.baseline else None,
         "slices": len(evaluation.slices),
     }

@@ -58,6 +58,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
             "why": verdict.why,
             "decision_key": key,
             "run_id": evaluation.challenger.run_id,
+            "slices_not_judged": list(verdict.unjudged),
             "champion": evaluation.champion.version if evaluation.champion else None,
         },
     )

@@ -97,12 +97,13 @@ def _claimed(claim: Claim, spec: ModelSpec) -> _Training:
 
 
 def _new_labels(request: Request, spec: ModelSpec, last: _Training | None) -> int:
-    """Count the labelled examples since the newest label that the last training knew."""
+    """Count the labels that a training would take and the last one did not: up to the newest that is due."""
     start = last.knows + timedelta(days=1) if last else spec.schedule.start
-    if start > request.partition:
+    newest = request.partition - timedelta(days=spec.features.examples.label_delay_days)
+    if start > newest:
         return 0
     label = spec.features.examples.label
-    rows = get_lake().read(spec.name, "examples", Window(start=start, end=request.partition), columns=[label])
+    rows = get_lake().read(spec.name, "examples", Window(start=start, end=newest), columns=[label])
     return count_known(rows[label])
 
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from datetime import date
-from typing import TYPE_CHECKING
 
 from evergreen.catalog import config_digest
 from evergreen.contract import Manifest, Output, Request, Result, Window
-from evergreen.data.lake import PARTITION
 from evergreen.handover import read_frame, upstream
 from evergreen.runner import code_version
 from evergreen.spec import ModelSpec
+from evergreen.training.preparation import window_of
 from evergreen.training.ray_training import train
 from evergreen.training.tracking import DIGEST, find_run, log_training, start_run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +41,6 @@ def run(request: Request, spec: ModelSpec) -> Result:
     digest = log_training(run_id, spec, trained, frame)
     tags["train_loss"] = str(trained.history[-1]["train_loss"])
     return _result(run_id, digest, dataset, assembled, tags)
-
-
-def window_of(frame: pd.DataFrame) -> Window:
-    """Return the first and last partition of a data set."""
-    return Window(start=date.fromisoformat(frame[PARTITION].min()), end=date.fromisoformat(frame[PARTITION].max()))
 
 
 def _run_key(request: Request, spec: ModelSpec, dataset: Output) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
-from evergreen.contract import ConfigurationError, DataError, is_stop
+from evergreen.contract import ConfigurationError, DataError, Window, is_stop
+from evergreen.data.lake import PARTITION
 from evergreen.spec import ModelSpec, Task
 from evergreen.training.encoder import Encoder, load_network
 
@@ -44,6 +46,11 @@ def prepare(spec: ModelSpec, frame: pd.DataFrame) -> Prepared:
     _check_network(spec, encoder, frame)
     numeric, categorical = encoder.encode(frame)
     return Prepared(encoder, numeric, categorical, encoder.encode_labels(frame[label]))
+
+
+def window_of(frame: pd.DataFrame) -> Window:
+    """Return the first and last partition of a data set."""
+    return Window(start=date.fromisoformat(frame[PARTITION].min()), end=date.fromisoformat(frame[PARTITION].max()))
 
 
 def check_labels(spec: ModelSpec, labels: pd.Series) -> None:

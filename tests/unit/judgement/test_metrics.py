@@ -1,11 +1,11 @@
-"""The metrics against scikit-learn, and the bootstrap against what it must cover."""
+"""The metrics against scikit-learn."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics as reference
 
-from evergreen.judgement.metrics import Scored, improvement, scored
+from evergreen.judgement.metrics import Scored, scored
 from evergreen.spec import METRICS, Task
 
 RNG = np.random.default_rng(5)
@@ -40,7 +40,7 @@ EXPECTED = [
 @pytest.mark.parametrize(
     ("model", "name", "expected"), EXPECTED, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_agrees_with_scikit_learn_on_a_resample(model, name, expected):
+def test_agrees_with_scikit_learn_under_weights(model, name, expected):
     weights = np.stack([np.ones(400), WEIGHTS]).astype(float)
     assert model.metric(name, weights) == pytest.approx([expected(None), expected(WEIGHTS)], rel=1e-9)
 
@@ -67,67 +67,3 @@ def test_a_class_that_one_model_does_not_know_has_probability_zero():
     assert one.metrics()["accuracy"] == pytest.approx(2 / 3)
     assert other.metrics()["accuracy"] == 1
     assert np.isfinite(one.metrics()["log_loss"])
-
-
-def interval(champion, challenger, metric, clusters, seed=0):
-    return improvement(champion, challenger, metric, clusters, confidence=0.9, resamples=200, seed=seed)
-
-
-def test_an_identical_model_improves_by_exactly_nothing():
-    result = interval(BINARY, BINARY, "auc", np.arange(400) % 20)
-    assert (result.improvement, result.low, result.high) == (0, 0, 0)
-    assert result.unit == "partition"
-
-
-def test_improvement_is_positive_when_better_whichever_the_direction():
-    worse = Scored(Task.REGRESSION, VALUES, GUESSES + 3)
-    for metric in ("rmse", "mae", "r2"):
-        better = interval(worse, REGRESSION, metric, np.arange(400) % 20)
-        assert 0 < better.low < better.improvement < better.high
-        assert interval(REGRESSION, worse, metric, np.arange(400) % 20).high < 0
-
-
-def test_the_same_seed_gives_the_same_interval():
-    other = Scored(Task.BINARY, TRUTH, RNG.random(400))
-    few = np.zeros(400, dtype=int)
-    assert interval(BINARY, other, "auc", few) == interval(BINARY, other, "auc", few)
-    assert interval(BINARY, other, "auc", few) != interval(BINARY, other, "auc", few, seed=1)
-    assert interval(BINARY, other, "auc", few).unit == "row"
-
-
-def test_undefined_means_none():
-    negatives = Scored(Task.BINARY, np.zeros(40), RNG.random(40))
-    assert interval(negatives, negatives, "auc", np.zeros(40, dtype=int)) is None
-    nothing = Scored(Task.BINARY, np.zeros(0), np.zeros(0))
-    assert interval(nothing, nothing, "auc", np.zeros(0, dtype=int)) is None
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize(("model", "name"), [(model, name) for model, name, _ in EXPECTED])
-def test_one_prediction_that_is_not_finite_is_no_evidence(model, name, value):
-    broken = Scored(model.task, model.truth, model.prediction.copy())
-    broken.prediction[3] = value
-    days = np.arange(400) % 20
-    assert interval(model, model, name, days) is not None
-    assert interval(broken, model, name, days) is None
-    assert interval(model, broken, name, days) is None
-
-
-def test_the_interval_covers_the_truth_when_days_move_together():
-    """Errors share a part per day: rows look like a lot of evidence, days are the evidence there is."""
-    days, per_day, true_improvement = 40, 50, 0.5
-    clusters = np.repeat(np.arange(days), per_day)
-    covered = {"partition": 0, "row": 0}
-    for trial in range(100):
-        rng = np.random.default_rng(trial)
-        # losses of champion and challenger differ by 0.5 on average, and by a shared amount each day
-        difference = np.repeat(rng.normal(true_improvement, 1, days), per_day) + rng.normal(size=days * per_day)
-        truth = np.zeros(days * per_day)
-        champion = Scored(Task.REGRESSION, truth, np.full(days * per_day, 10.0))
-        challenger = Scored(Task.REGRESSION, truth, 10.0 - difference)
-        for unit, groups in (("partition", clusters), ("row", np.zeros_like(clusters))):
-            result = interval(champion, challenger, "mae", groups, seed=trial)
-            assert result.unit == unit
-            covered[unit] += result.low <= true_improvement <= result.high
-    assert 80 <= covered["partition"] <= 98  # nominal: 90
-    assert covered["row"] < 50  # why rows are not resampled

@@ -1,0 +1,113 @@
+"""How sure an improvement is: a confidence interval from a few days that are not independent of each other.
+
+The days are what was observed, not their rows: flights of one day are late together. And the days are few, and one is
+like the next: a storm stays. So a day's share in the improvement is found by leaving the day out (the jackknife), the
+lag-1 autocorrelation of these shares says how many independent days the window is worth, and Student's t with as many
+allows for what so few can say of their own spread. docs/decisions/interval.md has the reasons and the measurement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evergreen.judgement.metrics import Scored
+from evergreen.spec import METRICS, Direction
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FEWEST_DAYS = 5
+"""With fewer there is no interval. A gate asks for more: windows.minimum_evaluation_partitions."""
+_SURE = 1.28
+"""Standard errors above its estimate at which the autocorrelation is taken: 90 % sure that it is no higher."""
+_HIGHEST = 0.95
+"""The autocorrelation is taken for no more than this: above, no number of days would be worth anything."""
+_WEIGHTS = 2_000_000
+"""How many weights are worked on at a time: 16 MB of float64."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How much better the challenger is: positive is better, whatever the metric's direction."""
+
+    improvement: float
+    low: float
+    high: float
+    partitions: int
+    """Days with rows."""
+    effective: float
+    """How many independent days they are worth."""
+
+
+def improvement(champion: Scored, challenger: Scored, metric: str, days: np.ndarray, *, risk: float) -> Interval | None:
+    """Return the challenger's improvement with its interval, or None if there is none.
+
+    There is none if the metric is undefined for either model, as a whole or without any one day, if a prediction of
+    either is not finite, or if there are fewer than :data:`FEWEST_DAYS` days.
+
+    Parameters
+    ----------
+    champion, challenger
+        Predictions on the same rows.
+    metric
+        The deciding metric.
+    days
+        (rows,) the partition of each row; days come in ascending order of it.
+    risk
+        The chance that the lower end lies above the truth; the upper end has the same.
+    """
+    from scipy import stats
+
+    found = day_shares(champion, challenger, metric, days)
+    if found is None:
+        return None
+    point, shares = found
+    error, effective = _standard_error(shares)
+    reach = float(stats.t.ppf(1 - risk, effective - 1)) * error
+    return Interval(point, point - reach, point + reach, len(shares), effective)
+
+
+def day_shares(champion: Scored, challenger: Scored, metric: str, days: np.ndarray) -> tuple[float, np.ndarray] | None:
+    """Return the improvement, and for each day how far it moves the improvement (of a mean: the day's own, centred)."""
+    import numpy as np
+
+    if not all(np.isfinite(model.prediction).all() for model in (champion, challenger)):
+        return None  # to sort by nan would make it the highest score
+    names, codes = np.unique(days, return_inverse=True)
+    count = len(names)
+    if count < FEWEST_DAYS:
+        return None
+    sign = 1.0 if METRICS[metric][1] is Direction.MAXIMIZE else -1.0
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        better: np.ndarray = sign * (challenger.metric(metric, weights) - champion.metric(metric, weights))
+        return better
+
+    point = float(difference(np.ones((1, codes.size)))[0])
+    at_a_time = max(1, _WEIGHTS // codes.size)
+    parts = np.split(np.arange(count), range(at_a_time, count, at_a_time))
+    without = np.concatenate([difference((codes != part[:, None]).astype(np.float64)) for part in parts])
+    if not (np.isfinite(point) and np.isfinite(without).all()):
+        return None
+    shares = (count - 1) * (point - without)
+    return point, shares - shares.mean()
+
+
+def _standard_error(shares: np.ndarray) -> tuple[float, float]:
+    """Return the standard error of the mean of a short, centred, autocorrelated series, and its effective length.
+
+    The lag-1 autocorrelation of a series of n is estimated too low by (1 + 3 rho) / n (Marriott & Pope 1954), with a
+    standard error of 1 / sqrt(n). Too low an estimate makes an interval too narrow, so the upper end is taken.
+    """
+    import numpy as np
+
+    count, squares = len(shares), float(shares @ shares)
+    if squares == 0:
+        return 0.0, float(count)
+    found = float(shares[1:] @ shares[:-1]) / squares
+    upper = (count * found + 1) / (count - 3) + _SURE / count**0.5
+    rho = float(np.clip(upper, 0, _HIGHEST))
+    effective = max(count * (1 - rho) / (1 + rho), 2.0)
+    variance = squares / count / (1 - 1 / effective)  # of a day, around the true mean
+    return float(np.sqrt(variance / effective)), effective
