@@ -136,6 +136,23 @@ def test_the_smallest_trial_has_the_size_that_is_said() -> None:
     assert int(said[1]) - 1 < memory <= int(said[1])
 
 
+def test_the_resources_are_those_of_the_values() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())["resources"]
+    kinds = ("requests", "limits")
+    cells = {name: [f"{of[kind]['cpu']}, {of[kind]['memory']}" for kind in kinds] for name, of in values.items()}
+    table = [f"| `{name}` | {' | '.join(both)} |" for name, both in cells.items()]
+    assert "\n".join(table) in PAGE
+
+
+def test_the_trial_of_two_cores_has_the_requests_that_are_said() -> None:
+    (said,) = re.findall(r"leave a trial with a training ([\d.]+) cores", PAGE)
+    small = yaml.safe_load(next(text for text in VALUES if text.startswith("# a trial on two cores")))
+    _, cores, _ = requested({**TRIAL, **small})
+    training, loop = small["profiles"]["medium"]["requests"]["cpu"], "100m"
+    cores += float(parse_quantity(training) + parse_quantity(loop))
+    assert float(said) == pytest.approx(cores, abs=0.06)
+
+
 def test_the_commands_make_every_key_of_every_secret() -> None:
     made = set(re.findall(r"--from-literal=([\w.-]+)=", PAGE))
     used = {
