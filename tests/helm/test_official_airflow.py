@@ -82,6 +82,22 @@ def _options() -> dict[tuple[str, str], Any]:
     }
 
 
+def test_a_busy_node_gets_nothing_killed_there_either() -> None:
+    (own,) = pick(objects("production"), "Deployment", "evergreen-scheduler")["spec"]["template"]["spec"]["containers"]
+    told = {one["name"]: one.get("value") for one in own["env"]}
+    for component in ("scheduler", "dagProcessor", "triggerer"):
+        values = VALUES[component]
+        assert values["livenessProbe"]["command"] == own["livenessProbe"]["exec"]["command"]
+        (variable,) = values["env"]
+        assert variable["value"] == told[variable["name"]]
+        start = values.get("startupProbe", values["livenessProbe"])
+        assert start["periodSeconds"] * start["failureThreshold"] == 1800
+    for probe in ("startupProbe", "livenessProbe"):
+        numbers = {name: value for name, value in own[probe].items() if name != "exec"}
+        assert VALUES["apiServer"][probe] == numbers
+        assert VALUES["scheduler"][probe] == {**numbers, "command": own[probe]["exec"]["command"]}
+
+
 def test_the_version_is_that_of_the_image() -> None:
     requirements = (CHART.parents[1] / "requirements.txt").read_text()
     assert f"apache-airflow=={VALUES['airflowVersion']}\n" in requirements
