@@ -11,7 +11,6 @@ to equal models at any of the four.
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -251,7 +250,7 @@ WINDOWS = (
 RHOS = (0.0, 0.45, 0.7)
 
 
-def measure(worlds: int, say: Callable[[str], None] = print) -> dict[str, float]:
+def measure(say: Callable[[str], None] = print, worlds: int = 300) -> dict[str, float]:
     """Print the tables of docs/decisions/interval.md; returns every share."""
     found: dict[str, float] = {}
 
@@ -285,9 +284,3 @@ def _false(methods: Sequence[str], metric: str, step: int, worlds: int, world: W
 
 def _right(methods: Sequence[str], worlds: int, world: World) -> dict[str, float]:
     return power(methods, "auc", world, worlds)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worlds", type=int, default=1000)
-    measure(parser.parse_args().worlds)

@@ -22,6 +22,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "tests" / "benchmarks")]
 
+import interval  # noqa: E402
 import parse  # noqa: E402
 import psutil  # noqa: E402
 import ray_settings  # noqa: E402
@@ -34,7 +35,7 @@ from evergreen.local.airflow_api import TaskRun  # noqa: E402
 from evergreen.local.warm import socket_path  # noqa: E402
 from installation import Installation, installed  # noqa: E402
 
-PARTS = ("parse", "start", "ray", "loop", "waiting")
+PARTS = ("parse", "start", "ray", "loop", "waiting", "interval")
 STARTS = 9
 LIGHT = ("gate", "guard", "publish", "promote", "register")
 """Steps that do little: for them the way from the task's start to the step's counts most."""
@@ -60,6 +61,8 @@ def main() -> int:
         figures["loop"] = replay(arguments.through, out)
     if arguments.only == "waiting":  # six minutes, and of interest to clusters alone
         figures |= waiting.measure()
+    if arguments.only == "interval":  # no speed, but how often the gate is wrong
+        figures["interval"] = interval.measure(out.print)
     path = PROJECT / ".evergreen" / "bench.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(figures, indent=2) + "\n")

@@ -370,3 +370,29 @@ def test_the_guard_needs_a_report(model):
     window, run = Window(start=PARTITION, end=PARTITION), RunIdentity(dag_id="m", run_id="r", task_id="guard")
     failed = execute(build_request("guard", model, window, run, {}, {}))
     assert "has no drift report" in failed.failure.message
+
+
+def delay_labels(models, model, days):
+    file = models / model / "model.yaml"
+    text = file.read_text()
+    assert "label_delay_days: 0" in text
+    file.write_text(text.replace("label_delay_days: 0", f"label_delay_days: {days}"))
+
+
+@pytest.mark.parametrize(("delay", "labels"), [(0, 4 * 60), (3, 60)])
+def test_the_guard_counts_only_labels_that_are_due(model, tmp_path, delay, labels):
+    """Labels that came before their time are in the lake, and no training takes them yet."""
+    delay_labels(tmp_path / "models", model, delay)
+    drifted(model, PARTITION)
+    judged = decision(model, PARTITION - timedelta(days=10), "manual", PARTITION - timedelta(days=4))
+    write_decision(get_store(), judged)
+    assert monitor(model, "guard").facts["new_labels"] == labels
+
+
+@pytest.mark.parametrize(("delay", "first"), [(0, 1), (3, 4)])
+def test_a_champion_is_scored_from_the_day_on_which_its_last_label_was_known(champion, tmp_path, delay, first):
+    delay_labels(tmp_path / "models", champion, delay)
+    scored = monitor(champion, "check_performance", BEFORE.end + timedelta(days=12))
+    assert scored.facts["window"] == str(
+        Window(start=BEFORE.end + timedelta(days=first), end=BEFORE.end + timedelta(days=12 - delay))
+    )

@@ -27,10 +27,12 @@ def decision_table(records: Sequence[DecisionRecord]) -> Table:
 
 def _scores(record: DecisionRecord) -> str:
     found = record.evaluation
-    scores = {"champion": found.champion, "challenger": found.challenger}
-    words = [f"{title} {_number(one.metrics.get(found.metric))}" for title, one in scores.items() if one]
-    if found.interval:
-        words.append("{:+.4f} [{:+.4f}, {:+.4f}]".format(*found.interval))
+    rivals = {"baseline": found.baseline.score} if found.baseline else {}
+    rivals |= {"champion": found.champion.metrics.get(found.metric)} if found.champion else {}
+    words = [f"{title} {_number(score)}" for title, score in rivals.items()]
+    words.append(f"challenger {_number(found.challenger.metrics.get(found.metric))}")
+    if interval := found.interval or (found.baseline and found.baseline.interval):
+        words.append("{:+.4f} [{:+.4f}, {:+.4f}]".format(*interval))
     return f"{found.metric}: {', '.join(words)}"
 
 

@@ -1,18 +1,22 @@
 """What a first champion has to beat: the best prediction that needs no model."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from evergreen.catalog import load_model
-from evergreen.contract import Window
+from evergreen.cli import app
+from evergreen.contract import RunIdentity, Window
 from evergreen.judgement.baseline import best_baseline
+from evergreen.judgement.decisions import DecisionRecord, write_decision
 from evergreen.judgement.evaluation import evaluation_of
 from evergreen.judgement.evidence import Candidate, Decision, decide
 from evergreen.judgement.metrics import Scored
 from evergreen.spec import METRICS, Task
+from evergreen.store import get_store
 
 DAYS, ROWS = 30, 100
 FIRST = date(2024, 3, 1)
@@ -129,3 +133,25 @@ def test_a_champion_is_the_rival_where_there_is_one():
     found = evaluation_of(spec, frame, "d", (candidate, model), (candidate, model))
     assert found.baseline is None
     assert found.interval == (0, 0, 0)
+
+
+def test_history_shows_a_first_champion_s_rival(settings):
+    frame = binary()
+    found, verdict = judged(spec_for(Task.BINARY, "auc"), frame, 0.1 + 0.8 * frame[LABEL])
+    record = DecisionRecord(
+        model="flight_delay",
+        partition=found.window.end,
+        run=RunIdentity(dag_id="flight_delay.train", run_id="r", task_id="gate"),
+        decision=verdict.decision,
+        why=verdict.why,
+        decided_at=datetime(2024, 4, 1, tzinfo=UTC),
+        requested_by="ada",
+        evaluation=found,
+        evidence=(),
+        gate={},
+        config_digest="c",
+        code_version="v",
+    )
+    write_decision(get_store(), record)
+    shown = CliRunner().invoke(app, ["history"], env={"COLUMNS": "200"}).output
+    assert "auc: baseline 0.5000, challenger 1.0000, +0.5000 [+0.5000, +0.5000]" in shown
