@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from evergreen.contract import NAME_PATTERN, ConfigurationError, StepError, is_stop
+from evergreen.contract import NAME_PATTERN, ConfigurationError, StepError, is_stop, told
 from evergreen.documents import checked, read_text
 from evergreen.features.feast_repo import feast_name
 from evergreen.settings import get_settings
@@ -196,7 +196,7 @@ def _load_module(path: Path, digest: str, model: str) -> ModuleType:
             raise
         line = error.lineno if isinstance(error, SyntaxError) else _line_in(path, error)
         raise ConfigurationError(
-            f"{path}: line {line}: {type(error).__name__}: {error}.", "The file must import without an error."
+            f"{path}: line {line}: {told(error)}.", "The file must import without an error."
         ) from error
     return module
 

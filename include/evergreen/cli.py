@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from datetime import date, datetime
 from typing import Annotated, cast
 
@@ -78,6 +80,20 @@ def _json(name: str, text: str) -> JsonValue:
         ) from error
 
 
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Keep standard output for the manifest: what a reader, a library or a program they start prints is log."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 @app.command("run-step")
 def run_step(
     step: str,
@@ -108,7 +124,10 @@ def run_step(
     try:
         with stoppable():
             window = Window(start=start, end=end)
-            manifest = execute(build_request(step, model, window, run, _pairs(upstream or [], "--upstream"), params))
+            with _stdout_to_stderr():
+                manifest = execute(
+                    build_request(step, model, window, run, _pairs(upstream or [], "--upstream"), params)
+                )
     except Stopped:
         raise TemporaryError("Stopped by SIGTERM.", "Run it again.") from None
     typer.echo(manifest.model_dump_json())

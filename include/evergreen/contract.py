@@ -93,6 +93,21 @@ class Stopped(BaseException):
     """SIGTERM arrived: no step may catch it by catching Exception."""
 
 
+def printable(text: str, longest: int = 500) -> str:
+    """Return text that every log and manifest takes: cut, and without halves of characters (lone surrogates)."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"
+
+
+def told(error: BaseException) -> str:
+    """Return an exception as ``Type: message``; the message is somebody's code too, and may itself fail."""
+    try:
+        text = str(error)
+    except Exception as second:
+        text = f"(its message cannot be shown: {type(second).__name__})"
+    return printable(f"{type(error).__name__}: {text}")
+
+
 def is_stop(error: BaseException) -> bool:
     """Tell whether an exception means that this process is to stop, whatever code it happens to come through."""
     if isinstance(error, SystemExit):  # Ray replaces the handler of SIGTERM by one that exits with the signal's number

@@ -35,6 +35,7 @@ from evergreen.contract import (
     Window,
     exit_code_of,
     is_stop,
+    told,
     utc_now,
 )
 from evergreen.lease import Lease
@@ -247,7 +248,7 @@ def _stopped(by: str) -> Failure:
 
 def _unforeseen(request: Request, error: BaseException) -> Failure:
     """Name the class of an exception that is no StepError."""
-    text = f"{type(error).__name__}: {error}"
+    text = told(error)
     # DuckDB, torch and Ray each have an OutOfMemoryError of their own
     if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return Failure(failure_class=FailureClass.OUT_OF_MEMORY, message=f"out of memory: {text}")

@@ -35,7 +35,7 @@ def test_a_replay_from_snapshots_reads_what_was_read(lake_settings: Settings) ->
 def test_a_day_nothing_exists_for_is_skipped_with_the_reason(lake_settings: Settings) -> None:
     manifest = run("ingest", day("2014-01-01"))
     assert manifest.status is Status.SKIPPED
-    assert manifest.reason == "The sources have nothing for 2014-01-01 (flights, weather)."
+    assert manifest.reason == "The sources have nothing for 2014-01-01 (0 rows of flights, 0 rows of weather)."
     assert not get_lake().has(MODEL, "raw_flights")
 
 

@@ -215,3 +215,112 @@ def test_a_source_that_may_be_silent_is_published_empty_and_the_manifest_says_so
 def test_a_day_that_no_source_has_anything_for_is_skipped(model: Path) -> None:
     _sources(model, "critical", things=[], others=[])
     assert _run("ingest").status is Status.SKIPPED
+
+
+HOSTILE = """
+import pandas as pd
+
+
+class Odd:
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+
+def read(day):
+    at = pd.Timestamp("2013-03-01 12:00Z").to_pydatetime()
+    frame = pd.DataFrame({"name": list("abcdefghij"), "size": [1.0] * 10, "at": [at] * 10}).astype(object)
+    frame.at[1, "name"] = "half \\ud800"
+    frame.at[2, "size"] = Odd()
+    frame.at[3, "size"] = float("inf")
+    frame.at[4, "size"] = "-inf"
+    frame.at[5, "name"] = " f"
+    frame.at[6, "at"] = at.replace(year=1)
+    frame.at[7, "at"] = at.replace(year=9999)
+    frame.at[8, "at"] = at.replace(day=4)
+    frame.at[9, "size"] = "x" * 10_000
+    return frame
+"""
+
+
+def test_hostile_values_go_to_quarantine_one_by_one(model: Path) -> None:
+    path = model / "model.yaml"
+    spec = yaml.safe_load(path.read_text())
+    spec["sources"][0]["event_time"] = "at"
+    path.write_text(yaml.safe_dump(spec))
+    (model / "source.py").write_text(HOSTILE)
+    for step in ("ingest", "validate", "publish"):
+        manifest = _run(step)
+        assert manifest.status is Status.OK, manifest.failure
+    assert (manifest.facts["rows"], manifest.facts["quarantined"]) == (1, 9)
+    assert get_lake().read("small", "things")["name"].to_pylist() == ["a"]
+    reasons = _reasons()
+    assert len(reasons.pop(9)) < 200
+    assert reasons == {
+        1: r"name: 'half \ud800' is not a string",
+        2: "size: a Odd that cannot be shown (RuntimeError) is not a double",
+        3: "size: inf is not a finite number",
+        4: "size: -inf is not a finite number",
+        5: "blanks around a key (name: ' f')",
+        6: "the event lies in another day (at: 0001-03-01 12:00:00+00:00)",
+        7: "the event lies in another day (at: 9999-03-01 12:00:00+00:00)",
+        8: "the event lies in another day (at: 2013-03-04 12:00:00+00:00)",
+    }
+
+
+def test_infinite_values_are_published_where_the_contract_allows_them(model: Path) -> None:
+    path = model / "model.yaml"
+    spec = yaml.safe_load(path.read_text())
+    spec["sources"][0]["allow_infinite"] = ["size"]
+    path.write_text(yaml.safe_dump(spec))
+    _ingest(model, [("a", 1.0), ("b", float("inf"))])
+    assert _run("validate").facts["quarantined"] == 0
+
+
+def test_a_column_without_any_value_is_refused_unless_it_may_be(model: Path) -> None:
+    """Of Great Expectations' own, in_set, regex and unique pass on it."""
+    (model / "e.yaml").write_text(
+        "- {type: expect_column_values_to_be_in_set, severity: critical, kwargs: {column: size, value_set: [1]}}"
+    )
+    _ingest(model, [("a", None), ("b", None)])
+    refused = _run("validate")
+    assert refused.failure is not None
+    assert "things: completeness(size) failed on 2013-03-01: 2 of 2 rows; null" in refused.failure.message
+    assert "sources[].allow_null" in refused.failure.hint
+    path = model / "model.yaml"
+    spec = yaml.safe_load(path.read_text())
+    spec["sources"][0]["allow_null"] = ["size"]
+    path.write_text(yaml.safe_dump(spec))
+    assert _run("validate").status is Status.OK
+
+
+def test_a_header_without_rows_is_not_validated(model: Path) -> None:
+    (model / "source.py").write_text(
+        "def read(day):\n    import io, pandas as pd\n    return pd.read_csv(io.StringIO('name,size,at\\n'))\n"
+    )
+    skipped = _run("ingest")
+    assert skipped.status is Status.SKIPPED
+    assert skipped.reason == "The sources have nothing for 2013-03-01 (0 rows of things)."
+    assert _run("validate").failure is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "expected"),
+    [
+        ("raise SystemExit(0)", "configuration", "source.py: line 2: reading things of 2013-03-01: SystemExit: 0"),
+        ("raise type('Own', (BaseException,), {})('mine')", "configuration", "Own: mine"),
+        ("raise ValueError('x' * 100_000)", "data", "characters)"),
+        (r"raise ValueError('\ud800')", "data", r"ValueError: \ud800"),
+        (
+            "import pandas as pd; return pd.DataFrame([['a', 1.0, 2.0, None]], columns=['name', 'size', 'size', 'at'])",
+            "data",
+            "the columns of things on 2013-03-01 are not the declared ones: there twice size",
+        ),
+    ],
+)
+def test_what_a_reader_does_wrong_is_no_bug(model: Path, body: str, kind: str, expected: str) -> None:
+    (model / "source.py").write_text(f"def read(day):\n    {body}\n")
+    failed = _run("ingest")
+    assert failed.failure is not None
+    assert failed.failure.failure_class == kind, failed.failure
+    assert expected in failed.failure.message
+    assert len(failed.failure.message) < 1000

@@ -279,6 +279,22 @@ def test_a_step_ends_as_an_interpreter_does_and_says_no_more(waiting_step: dict[
     assert Manifest.model_validate_json(done.stdout).status == "skipped"
 
 
+def test_what_a_reader_prints_does_not_stand_before_the_manifest(waiting_step: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "models/flight_delay/source.py").write_text(
+        "import os, subprocess\n"
+        "def read_flights(day):\n"
+        "    print('from Python')\n"
+        "    subprocess.run(['echo', 'from a program'])\n"
+        "    return None\n"
+        "read_weather = lambda day: None\n"
+    )
+    command = [sys.executable, "-m", "evergreen", *RUN_STEP]
+    done = subprocess.run(command, env=waiting_step, capture_output=True, text=True, check=False)
+    assert Manifest.model_validate_json(done.stdout).status == "skipped"
+    assert "from Python" in done.stderr
+    assert "from a program" in done.stderr
+
+
 def test_a_log_line_is_one_event_in_utc(waiting_step: dict[str, str], tmp_path: Path) -> None:
     source = tmp_path / "models/flight_delay/source.py"
     source.write_text(

@@ -85,9 +85,22 @@ def _expectation(where: str, entry: Any, source: Source) -> Expectation:
             f"Columns: {', '.join(source.columns)}.",
         )
     try:
-        return ExpectationConfiguration(**{**entry, "kwargs": kwargs}).to_domain_obj()
+        expectation: Expectation = ExpectationConfiguration(**{**entry, "kwargs": kwargs}).to_domain_obj()
     except Exception as error:  # GX and two generations of pydantic each raise their own
         raise ConfigurationError(f"{where} ({entry['type']}): {error}") from error
+    if entry["severity"] == "warning" and not _names_rows(expectation):
+        raise ConfigurationError(
+            f"{where} ({entry['type']}): a warning sends the rows that fail to quarantine, but this looks at a whole "
+            "day and cannot say which they are: make it critical (refuses the day) or info (is only recorded)."
+        )
+    return expectation
+
+
+def _names_rows(expectation: Expectation) -> bool:
+    from great_expectations.expectations import expectation as kinds
+
+    by_row = (kinds.ColumnMapExpectation, kinds.ColumnPairMapExpectation, kinds.MulticolumnMapExpectation)
+    return isinstance(expectation, by_row) and "_type" not in expectation.configuration.type
 
 
 def _columns(kwargs: dict[str, Any]) -> list[str]:
@@ -143,11 +156,11 @@ def _judge_days(
         judged_now = suite if len(rows) else _about_tables(suite)
         for expectation, result in zip(judged_now, _validate(judged_now, rows), strict=True):
             if not result.success:
-                found[id(expectation)].append((day, result.result))
+                found[id(expectation)].append((day, {**result.result, "positions": _positions(expectation, result)}))
     judged = []
     for expectation in suite:
         failures = found[id(expectation)]
-        positions = [row for _, result in failures for row in result.get("unexpected_index_list") or ()]
+        positions = [row for _, result in failures for row in result["positions"]]
         observed = [str(result.get("observed_value")) for _, result in failures]
         verdict = Verdict(
             **_about(expectation),
@@ -163,7 +176,7 @@ def _judge_days(
 def _verdict_by_value(expectation: Expectation, result: Any, frame: pd.DataFrame) -> tuple[Verdict, list[int]]:
     """Turn the result over the whole window into one judged day by day, as GX judges a single day."""
     config = expectation.configuration
-    unexpected = frame.loc[result.result.get("unexpected_index_list") or []]
+    unexpected = frame.loc[_positions(expectation, result)]
     wrong = unexpected[PARTITION].value_counts()
     column = config.kwargs["column"]
     counted = frame if config.type.endswith("not_be_null") else frame[frame[column].notna()]
@@ -179,6 +192,24 @@ def _verdict_by_value(expectation: Expectation, result: Any, frame: pd.DataFrame
         sample=_sample(expectation, rows),
     )
     return verdict, [int(row) for row in rows.index]
+
+
+def _positions(expectation: Expectation, result: Any) -> list[int]:
+    """Return the rows that do not meet an expectation.
+
+    Raises
+    ------
+    ConfigurationError
+        If it failed and cannot say where, though only rows could be the reason or are to go to quarantine.
+    """
+    found = list(result.result.get("unexpected_index_list") or ())
+    about = _about(expectation)
+    if not (found or result.success) and (_is_value_by_value(expectation) or about["severity"] == "warning"):
+        raise ConfigurationError(
+            f"{about['expectation']}({about['target']}) failed and Great Expectations does not say in which rows.",
+            "Make it critical (refuses the day) or info (is only recorded) in the expectations file of the source.",
+        )
+    return found
 
 
 def _sample(expectation: Expectation, rows: pd.DataFrame) -> tuple[str, ...]:
@@ -223,7 +254,14 @@ def _validate(suite: list[Expectation], rows: pd.DataFrame) -> list[Any]:
     batch = _batches().get_batch({"dataframe": rows})
     # one by one: the results of a whole suite come back in another order than its expectations
     results = [batch.validate(expectation, result_format={"result_format": "COMPLETE"}) for expectation in suite]
-    for result in results:
+    for expectation, result in zip(suite, results, strict=True):
+        answered = result.expectation_config
+        if result.success is None or answered is None or answered.type != expectation.configuration.type:
+            raise ConfigurationError(
+                f"{expectation.configuration.type}({expectation.configuration.kwargs}): Great Expectations gives no "
+                "result.",
+                "Take it out of the expectations file of the source: nothing is published that was not judged.",
+            )
         if problem := _problem(result.exception_info):
             raise ConfigurationError(
                 f"{result.expectation_config.type}({result.expectation_config.kwargs}): {problem}",

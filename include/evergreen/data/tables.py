@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import date
 from typing import TYPE_CHECKING
 
-from evergreen.contract import DataError
+from evergreen.contract import DataError, printable
 from evergreen.data.lake import PARTITION
 from evergreen.spec import ColumnType, Source
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+_LONGEST_VALUE = 100
 
 ROW = "row"
 """Column of the raw and quarantine tables: the position of a row within its partition, from 0."""
@@ -73,17 +78,39 @@ def raw_rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table:
             )
         columns[name], wrong = _cast(frame[name], kind)
         for row, value in wrong:
-            reasons[row].append(f"{name}: {value!r} is not a {kind}")
+            reasons[row].append(f"{name}: {shown(value)} is not a {kind}")
+        if kind == "double" and name not in source.allow_infinite:
+            for row in _not_finite(columns[name]):
+                reasons[row].append(f"{name}: {columns[name][row].as_py()} is not a finite number")
     columns[ROW] = pa.array(range(len(frame)), pa.int64())
     columns[REASON] = pa.array(["; ".join(reason) or None for reason in reasons], pa.string())
     return pa.table(columns, schema=raw_schema(source))
 
 
+def shown(value: object) -> str:
+    """Return how a value is written, cut at 100 characters; a value may have no way to be written."""
+    try:
+        text = repr(value)
+    except Exception as error:  # whatever the value's own code raises
+        text = f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
+    return printable(text, _LONGEST_VALUE)
+
+
+def _not_finite(values: pa.Array) -> list[int]:
+    import numpy as np
+    import pyarrow.compute as pc
+
+    wrong = pc.invert(pc.is_finite(values)).fill_null(fill_value=False)
+    return [int(row) for row in np.flatnonzero(wrong.to_numpy(zero_copy_only=False))]
+
+
 def _check_columns(source: Source, day: date, frame: pd.DataFrame) -> None:
     missing = [name for name in source.columns if name not in frame.columns]
     extra = [str(name) for name in frame.columns if name not in source.columns]
-    if missing or extra:
-        found = [f"missing {', '.join(missing)}"] * bool(missing) + [f"not declared {', '.join(extra)}"] * bool(extra)
+    twice = sorted({str(name) for name in frame.columns[frame.columns.duplicated()]})
+    if missing or extra or twice:
+        named = {"missing": missing, "not declared": extra, "there twice": twice}
+        found = [f"{what} {printable(', '.join(columns))}" for what, columns in named.items() if columns]
         raise DataError(
             f"{source.reader}: the columns of {source.name} on {day} are not the declared ones: {'; '.join(found)}.",
             f"Correct the reader, or sources.{source.name}.columns in model.yaml.",
@@ -94,17 +121,20 @@ def _cast(values: pd.Series, kind: ColumnType) -> tuple[pa.Array, list[tuple[int
     """Return the cast column and the (position, value) of what could not be cast."""
     import pyarrow as pa
 
-    impossible = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
     try:
         return _cast_all(pa.array(values, from_pandas=True), kind), []
-    except impossible:
-        pass  # at least one value is wrong: find out which
+    except MemoryError:
+        raise
+    except Exception:  # Arrow's, a lone surrogate's, or what a value's own code raises: at least one value is wrong
+        log.debug("casting value by value", exc_info=True)
     wrong: list[tuple[int, object]] = []
     good = []
     for position, value in enumerate(values):
         try:
             good.append(_cast_all(pa.array([value], from_pandas=True), kind)[0])
-        except impossible:
+        except MemoryError:
+            raise
+        except Exception:  # the value's, as above
             good.append(pa.scalar(None, arrow_type(kind)))
             wrong.append((position, value))
     return pa.array([value.as_py() for value in good], arrow_type(kind)), wrong

@@ -76,6 +76,20 @@ class Source(Frozen):
     columns: dict[ColumnName, ColumnType] = Field(min_length=1)
     expectations: RelativePath
     """A YAML list of Great Expectations expectations, each with a severity."""
+    allow_null: Columns = ()
+    """Columns that may be null in every row of a day."""
+    allow_infinite: Columns = ()
+    """Columns whose values may be infinite, or not a number."""
+    event_time: ColumnName | None = None
+    """When a row's event was; default: the key's timestamp, if it has one."""
+    event_time_days: Days = Field(default=1, ge=0)
+    """How many days the event may lie before or after the row's partition."""
+
+    @property
+    def event_time_column(self) -> str | None:
+        """The column that says when a row's event was, if there is one."""
+        times = [column for column in self.key if self.columns[column] == "timestamp"]
+        return self.event_time or (times[0] if len(times) == 1 else None)
 
     @model_validator(mode="after")
     def _columns_fit(self) -> Source:
@@ -85,6 +99,16 @@ class Source(Frozen):
             for column in self.columns
             if column in RESERVED_COLUMNS
         ]
+        named = {"allow_null": self.allow_null, "allow_infinite": self.allow_infinite}
+        named["event_time"] = (self.event_time,) if self.event_time else ()
+        kinds = {"allow_infinite": "double", "event_time": "timestamp"}
+        for field, columns in named.items():
+            problems += [f"{field}: {column!r} is not in columns" for column in columns if column not in self.columns]
+            problems += [
+                f"{field}: {column!r} is a {self.columns[column]}, not a {kinds[field]}"
+                for column in columns
+                if column in self.columns and self.columns[column] != kinds.get(field, self.columns[column])
+            ]
         refuse(problems)
         return self
 

@@ -13,7 +13,18 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from evergreen.catalog import load_function
-from evergreen.contract import ConfigurationError, DataError, Request, Result, Status, StepError, TemporaryError, Window
+from evergreen.contract import (
+    ConfigurationError,
+    DataError,
+    Request,
+    Result,
+    Status,
+    StepError,
+    TemporaryError,
+    Window,
+    is_stop,
+    told,
+)
 from evergreen.data.lake import get_lake
 from evergreen.data.lineage import written_by
 from evergreen.data.tables import raw_rows, raw_schema
@@ -35,7 +46,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     read = {source.name: _read(source, spec, request.window) for source in spec.sources}
     missing = {name: days for name, (_, days) in read.items() if days}
     if all(len(days) == request.window.days for _, days in read.values()):
-        sources = ", ".join(read)
+        sources = ", ".join(f"0 rows of {name}" for name in read)
         return Result(
             status=Status.SKIPPED,
             reason=f"The sources have nothing for {_days(request.window)} ({sources}).",
@@ -72,7 +83,9 @@ def _call(
         frame = reader(day)
     except (StepError, MemoryError):
         raise
-    except Exception as error:  # whatever a reader, and the libraries it uses, may raise
+    except BaseException as error:  # whatever a reader, and the libraries it uses, may raise: sys.exit too
+        if is_stop(error):
+            raise
         raise _reader_error(source, spec, day, error) from error
     if frame is not None and not isinstance(frame, pd.DataFrame):
         raise ConfigurationError(
@@ -81,12 +94,12 @@ def _call(
     return frame
 
 
-def _reader_error(source: Source, spec: ModelSpec, day: date, error: Exception) -> StepError:
+def _reader_error(source: Source, spec: ModelSpec, day: date, error: BaseException) -> StepError:
     """Say what a reader's exception means: silence is temporary, a broken file is data, all else is the reader."""
     path = spec.folder / source.reader.partition(":")[0]
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"{path}: line {lines[-1]}" if lines else str(path)
-    message = f"{where}: reading {source.name} of {day}: {type(error).__name__}: {error}."
+    message = f"{where}: reading {source.name} of {day}: {told(error)}."
     if isinstance(error, PermissionError):
         return ConfigurationError(message, "Let the steps read it.")
     if isinstance(error, KeyError):

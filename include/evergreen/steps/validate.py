@@ -9,6 +9,7 @@ from evergreen.contract import DataError, Output, Request, Result
 from evergreen.data.expectations import judge, load_suite
 from evergreen.data.lake import PARTITION, get_lake
 from evergreen.data.lineage import pinned
+from evergreen.data.rows import completeness, row_problems
 from evergreen.data.tables import REASON, ROW
 from evergreen.data.validation import SourceReport, ValidationReport, report_key
 from evergreen.handover import file_digest
@@ -16,7 +17,6 @@ from evergreen.spec import ModelSpec, Source
 from evergreen.store import get_store
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 
@@ -61,7 +61,7 @@ def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table, days
     suite = load_suite(source, spec)
     frame = table.to_pandas()
     reasons = {int(row): [reason] for row, reason in frame[REASON].dropna().items()}
-    for row, reason in _key_problems(frame.drop(index=list(reasons)), source).items():
+    for row, reason in row_problems(frame.drop(index=list(reasons)), source, spec.schedule.timezone).items():
         reasons[row] = [reason]
     rest = frame.drop(index=list(reasons))
     if unreadable := sorted(set(frame[PARTITION]) - set(rest[PARTITION])):
@@ -72,6 +72,7 @@ def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table, days
             "The source has probably changed its format; nothing was published.",
         )
     verdicts, marked = judge(suite, rest, days)
+    verdicts = [*completeness(rest, source), *verdicts]
     return SourceReport(
         snapshot=given.version,
         rows=len(frame),
@@ -81,21 +82,6 @@ def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table, days
             for row, found in sorted({**reasons, **marked}.items())
         ),
     )
-
-
-def _key_problems(frame: pd.DataFrame, source: Source) -> dict[int, str]:
-    """Return what is wrong with the keys: null, repeated by an exact copy, or claimed by different rows."""
-    key = [PARTITION, *source.key]
-    named = ", ".join(source.key)
-    problems = {int(row): f"a key column is null ({named})" for row in frame.index[frame[key].isna().any(axis=1)]}
-    keyed = frame.drop(index=list(problems))
-    copies = keyed.duplicated([PARTITION, *source.columns])
-    problems |= {int(row): f"an exact copy of another row ({named})" for row in keyed.index[copies]}
-    distinct = keyed[~copies]
-    # rows that disagree all go: nobody knows which one is right
-    disagree = distinct.index[distinct.duplicated(key, keep=False)]
-    problems |= {int(row): f"different rows claim the same key ({named})" for row in disagree}
-    return problems
 
 
 def _store(report: ValidationReport) -> Output:
@@ -112,5 +98,6 @@ def _refuse_critical(report: ValidationReport, output: Output) -> None:
     if failures:
         raise DataError(
             f"{report.model}: nothing is published for {report.window}: " + "; ".join(failures) + ".",
-            f"Correct the source and ingest the days again, or correct the expectation. The report: {output.uri}",
+            "Correct the source and ingest the days again, or correct the expectation; completeness: a column that may "
+            f"be null in every row of a day is named in sources[].allow_null. The report: {output.uri}",
         )

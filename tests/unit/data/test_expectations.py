@@ -167,6 +167,12 @@ def test_verdicts_stand_in_the_order_of_the_file(spec: ModelSpec) -> None:
         ("- {type: expect_column_values_to_not_be_null, severity: info, kwargs: {column: zz}}", "zz is not a column"),
         ("- {type: expect_column_values_to_not_be_null, kwargs: {column: a}}", "give type, kwargs and severity"),
         ("- {type: expect_column_values_to_be_between, severity: info, kwargs: {column: a, min: 1}}", "extra fields"),
+        (
+            "- {type: expect_column_mean_to_be_between, severity: warning, kwargs: {column: a, min_value: 0}}",
+            "entry 1.*looks at a whole day and cannot say which they are: make it critical",
+        ),
+        ("- {type: expect_table_row_count_to_equal, severity: warning, kwargs: {value: 1}}", "entry 1.*a whole day"),
+        ("- {type: expect_column_values_to_be_of_type, severity: warning, kwargs: {column: a, type_: int}}", "entry 1"),
         ("{}", "expected a list"),
         ("a: [", "not valid YAML"),
     ],
@@ -212,3 +218,25 @@ def test_every_day_of_the_year_has_the_rows_that_flight_delay_cannot_do_without(
         verdicts, _ = judge(suite, rows, days)
         assert [verdict.failed_days for verdict in verdicts] == [()]
     assert silent == {"flights": [], "weather": ["2013-12-31"]}
+
+
+@pytest.mark.parametrize("wrong", ["success", "expectation_config", "rows"])
+def test_a_result_that_is_missing_is_no_success(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    """Great Expectations has left out what it could not evaluate, and called the rest a success (its issue 8548)."""
+    from great_expectations.datasource.fluent.interfaces import Batch
+
+    validate = Batch.validate
+
+    def forgetful(*arguments: object, **keywords: object) -> object:
+        result = validate(*arguments, **keywords)
+        if wrong == "rows":
+            result.result.pop("unexpected_index_list")
+        else:
+            setattr(result, wrong, None)
+        return result
+
+    suite = _suite(spec, BETWEEN % ("critical", ""))
+    assert judge(suite, _frame([11]))[0][0].failed_days
+    monkeypatch.setattr(Batch, "validate", forgetful)
+    with pytest.raises(ConfigurationError, match=r"expect_column_values_to_be_between.*(gives no result|not say in)"):
+        judge(suite, _frame([11]))
