@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import shutil
 import signal
@@ -18,7 +19,8 @@ import pytest
 from evergreen.local.credentials import Credentials
 from evergreen.local.postgres import EmbeddedPostgres, connect, create_databases, plain_environment
 from evergreen.local.roles import ensure_roles, role_of, role_url
-from evergreen.settings import DATABASES, OWNERS, Settings
+from evergreen.local.services import build_services
+from evergreen.settings import DATABASES, OWNERS, Settings, user_settings
 from installation import free_ports
 
 pytestmark = pytest.mark.integration
@@ -136,6 +138,32 @@ def test_the_superuser_may_what_the_steps_may_not(server: EmbeddedPostgres) -> N
     with connect(server.url, "lake") as connection:
         connection.execute("COPY (SELECT 1) TO PROGRAM 'cat > /dev/null'")
         assert connection.execute("SELECT count(*) FROM pg_authid").fetchone()
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_server_of_one_s_own_is_used_by_the_roles_that_are_given(
+    settings: Settings, postgres_url: str, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    with connect(postgres_url) as connection:
+        for owner in OWNERS:
+            connection.execute(f"DROP ROLE IF EXISTS {role_of(owner)}; CREATE ROLE {role_of(owner)} LOGIN PASSWORD 'x'")
+    monkeypatch.setenv("EVERGREEN_DATABASE_URL", role_url(postgres_url, "steps", "x"))
+    for owner in ("airflow", "mlflow") if apart else ():
+        monkeypatch.setenv(f"EVERGREEN_{owner.upper()}_DATABASE_URL", role_url(postgres_url, owner, "x"))
+    user = user_settings()
+    services = {service.name: service for service in build_services(user)}
+    assert "postgres" not in services
+    config = configparser.RawConfigParser()
+    config.read(user.state_dir / "airflow" / "airflow.cfg")
+    used = {"airflow": config["database"]["sql_alchemy_conn"]}
+    used["mlflow"] = services["mlflow"].environment["MLFLOW_BACKEND_STORE_URI"]
+    assert {urlsplit(url).username for url in used.values()} == (
+        {role_of("airflow"), role_of("mlflow")} if apart else {role_of("steps")}
+    )
+    told = user.config_file.read_text() + user.secrets_file.read_text()
+    assert role_of("steps") in told
+    assert role_of("airflow") not in told
+    assert role_of("mlflow") not in told
 
 
 def test_a_password_is_asked_for_and_its_file_is_private(server: EmbeddedPostgres) -> None:

@@ -1,5 +1,6 @@
 """From a training set to a champion, through the real steps, Ray and MLflow."""
 
+import pkgutil
 from datetime import timedelta
 
 import numpy as np
@@ -204,6 +205,47 @@ def test_a_challenger_judged_against_a_former_champion_is_not_promoted(binary):
     assert refused.status is Status.REFUSED
     assert "now version 3" in refused.reason
     assert by_alias(binary, "champion").number == "3"
+
+
+REGISTERING = (
+    "mlflow.MlflowClient.create_registered_model",
+    "mlflow.register_model",
+    "evergreen.training.registry.set_tags",
+    "evergreen.steps.register.set_alias",
+)
+
+
+def test_a_register_that_is_killed_again_and_again_ends_in_one_version_that_loads(binary, monkeypatch):
+    run, gate = judged(binary, "killed")
+    for point in REGISTERING:
+        with monkeypatch.context() as patch:
+            patch.setattr(point, killed_after(pkgutil.resolve_name(point)))
+            assert run.step("register").failure.message == "RuntimeError: killed"
+        assert (by_alias(binary, "challenger") is not None) == point.endswith("set_alias")
+    assert run.steps("register").facts["version"] == "1"
+    (version,) = connect().search_model_versions(f"name = '{binary}'")
+    assert by_alias(binary, "challenger").number == str(version.version) == "1"
+    assert version.tags["evergreen.decision_key"] == gate.facts["decision_key"]
+    assert load(f"models:/{binary}/1").metadata.signature
+
+
+def killed_after(function):
+    def call(*arguments, **named):
+        function(*arguments, **named)
+        raise RuntimeError("killed")
+
+    return call
+
+
+def test_no_alias_points_to_a_version_that_does_not_load(binary, tmp_path):
+    run, gate = judged(binary, "broken")
+    (tmp_path / "MLmodel").write_text("{")
+    logged = connect().get_run(gate.facts["run_id"]).outputs.model_outputs[0]
+    connect().log_model_artifact(logged.model_id, str(tmp_path / "MLmodel"))
+    failure = run.step("register").failure
+    assert failure.failure_class is FailureClass.DATA
+    assert f"models:/{binary}/1: it is registered, but does not load" in failure.message
+    assert by_alias(binary, "challenger") is None
 
 
 READ = [

@@ -12,7 +12,7 @@ from datetime import date
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from evergreen.contract import ConfigurationError, DataError, TemporaryError, Window
+from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError, Window
 from evergreen.settings import export_service_environment, get_settings
 
 if TYPE_CHECKING:
@@ -180,7 +180,13 @@ def champion_before(model: str, run_id: str) -> Version | None:
 
 
 def register(model: str, description: str, run_id: str, tags: Mapping[str, str]) -> Version:
-    """Register the model a run logged, once: a second call returns the version of the first."""
+    """Register the model a run logged, once: a second call returns the version of the first.
+
+    Raises
+    ------
+    DataError
+        If it cannot be loaded: no alias may point to such a version.
+    """
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -196,7 +202,20 @@ def register(model: str, description: str, run_id: str, tags: Mapping[str, str])
             created = mlflow.register_model(f"runs:/{run_id}/model", model)
             version = _version(created)
     set_tags(version, tags)
+    _check_loads(version)
     return by_number(model, version.number)
+
+
+def _check_loads(version: Version) -> None:
+    try:
+        load(version.uri)
+    except StepError:
+        raise
+    except Exception as error:  # whatever MLflow, torch and the model's own code raise
+        raise DataError(
+            f"{version.uri}: it is registered, but does not load: {type(error).__name__}: {error}.",
+            f"No alias points to it. Delete the run {version.run_id} in MLflow, then clear train.",
+        ) from error
 
 
 def set_tags(version: Version, tags: Mapping[str, Any]) -> None:
