@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import urlsplit
 
 Meddle = Callable[["Asked"], "tuple[int, str] | None"]
@@ -94,17 +96,22 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
-        except ConnectionError:  # the client has given up
+        except (ConnectionError, ssl.SSLError):  # the client has given up
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None: ...
 
 
 @contextmanager
-def s3_proxy(endpoint: str, meddle: Meddle) -> Iterator[Proxy]:
+def s3_proxy(endpoint: str, meddle: Meddle, certificate: Path | None = None) -> Iterator[Proxy]:
     """Serve an S3 under another address. Signatures hold: they cover the Host header, which is passed on as it is."""
     server = _Server(("127.0.0.1", 0), _Handler)
-    server.proxy = Proxy(f"http://127.0.0.1:{server.server_port}", urlsplit(endpoint).netloc, meddle)
+    scheme = "http"
+    if certificate is not None:
+        scheme, context = "https", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    server.proxy = Proxy(f"{scheme}://127.0.0.1:{server.server_port}", urlsplit(endpoint).netloc, meddle)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

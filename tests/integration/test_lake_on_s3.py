@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from certificate_kit import self_signed
 from evergreen.contract import ConfigurationError, TemporaryError, Window
 from evergreen.data.lake import Lake, get_lake
 from evergreen.settings import Settings
@@ -156,3 +160,58 @@ def test_conflicts_without_an_end_are_temporary(proxy: Proxy, monkeypatch: pytes
     with pytest.raises(TemporaryError, match="ConditionalRequestConflict"):
         get_store().create("never", b"x")
     assert len(proxy.asked) > 1
+
+
+_USE = """
+from datetime import date
+import pyarrow as pa
+from evergreen.contract import StepError, Window
+from evergreen.data.lake import get_lake
+from evergreen.store import get_store
+from evergreen.training.registry import by_alias
+day = Window(start=date(2013, 3, 1), end=date(2013, 3, 1))
+for use in (
+    lambda: get_store().write("k", b"x"),
+    lambda: get_lake().write("tls", "t", pa.table({"ds": ["2013-03-01"], "value": [1]}), day),
+    lambda: by_alias("m", "champion"),
+):
+    try:
+        use()
+        print("ok")
+    except StepError as error:
+        print(error.failure_class, error.hint)
+"""
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_private_authority_is_trusted_where_the_chart_names_it_and_refused_at_once_elsewhere(
+    proxy: Proxy, server: ObjectStore, tmp_path: Path, trusted: bool
+) -> None:
+    both, authority = self_signed(tmp_path)
+    told = [name for name, value in _chart_s().items() if value.endswith("/ca.crt")]
+    environment = dict(os.environ) | ({name: str(authority) for name in told} if trusted else {})
+    # an S3's answers are no MLflow's: what matters is whether a client comes so far
+    with s3_proxy(server.endpoint, lambda asked: None, both) as encrypted:
+        environment |= {
+            "EVERGREEN_S3_ENDPOINT": encrypted.endpoint,
+            "EVERGREEN_MLFLOW_TRACKING_URI": encrypted.endpoint,
+        }
+        environment |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+        done = subprocess.run(
+            [sys.executable, "-c", _USE], env=environment, capture_output=True, text=True, check=False
+        )
+    store, lake, mlflow = done.stdout.splitlines()
+    if trusted:
+        assert (store, lake) == ("ok", "ok")
+        assert "REQUESTS_CA_BUNDLE" not in mlflow
+    else:
+        for line, variable in ((store, "AWS_CA_BUNDLE"), (lake, "SSL_CERT_FILE"), (mlflow, "REQUESTS_CA_BUNDLE")):
+            assert line.startswith("configuration")
+            assert variable in line
+
+
+def _chart_s() -> dict[str, str]:
+    """Return the settings that the chart gives the steps, with a `caBundle`."""
+    from chart_rendering import objects, pick
+
+    return dict(pick(objects("production"), "ConfigMap", "evergreen-settings")["data"])

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError
-from evergreen.store.base import FULL
+from evergreen.store.base import FULL, UNTRUSTED
 
 
 def retrying(seconds: float) -> Retrying:
@@ -63,6 +63,8 @@ def _of_files(what: str, error: OSError) -> StepError:
         return ConfigurationError(
             f"{what}: {error}.", "The lake's disk or bucket is full: make room, then clear the task."
         )
+    if UNTRUSTED.search(str(error)):
+        return ConfigurationError(f"{what}: {error}.", "Name the authority of S3's certificate in SSL_CERT_FILE.")
     hint = "Check EVERGREEN_LAKE_ROOT, EVERGREEN_S3_ENDPOINT, the AWS_* keys and the disk."
     if any(name in str(error) for name in _S3_REFUSALS) or _S3_REFUSED.search(str(error)):
         return ConfigurationError(f"{what}: {error}.", hint)
@@ -74,7 +76,7 @@ def refused(error: BaseException | None) -> bool:
     state: str | None = getattr(error, "sqlstate", None)
     if state is not None:
         return state in {_NO_RIGHT, _DISK_FULL} or state.startswith(_NO_ENTRY)
-    return any(words in str(error) for words in _ENTRY_REFUSALS)
+    return any(words in str(error) for words in _ENTRY_REFUSALS) or bool(UNTRUSTED.search(str(error)))
 
 
 _NO_RIGHT = "42501"

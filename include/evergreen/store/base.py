@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,8 @@ class ArtifactStore(Protocol):
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What a disk says that has no room, or none for this user: a person must make some."""
+UNTRUSTED = re.compile(r"certificate.verify.failed|curlCode: 60\b", re.IGNORECASE)
+"""What Python, libpq and Arrow say of a server whose certificate no authority that is trusted has signed."""
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR})
 
 

@@ -13,7 +13,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import get_settings
-from evergreen.store.base import checked_key, disk_errors, files_of, targets_of
+from evergreen.store.base import UNTRUSTED, checked_key, disk_errors, files_of, targets_of
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -177,7 +177,7 @@ def arrow_retries() -> Any:
     return AwsStandardS3RetryStrategy(max_attempts=get_settings().s3_attempts)
 
 
-_S3_HINT = "Check EVERGREEN_ARTIFACT_ROOT, EVERGREEN_S3_ENDPOINT and the AWS_* keys."
+_S3_HINT = "Check EVERGREEN_ARTIFACT_ROOT, EVERGREEN_S3_ENDPOINT, the AWS_* keys and AWS_CA_BUNDLE."
 _S3_CONFLICT = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 """409: another such call was under way, which says nothing about the condition. S3's own advice is to ask again."""
 _S3_BUSY = frozenset({"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "TooManyRequests"}) | _S3_CONFLICT
@@ -226,6 +226,7 @@ def s3_errors(uri: str) -> Iterator[None]:
             message = f"{uri}: S3 answered {code}: {error}."
         else:
             refused = isinstance(error, NoCredentialsError | PartialCredentialsError | ParamValidationError)
+            refused = refused or bool(UNTRUSTED.search(str(error)))
             message = f"{uri}: {error}."
         if refused:
             raise ConfigurationError(message, _S3_HINT) from raised

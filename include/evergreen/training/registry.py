@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError, Window
 from evergreen.settings import export_service_environment, get_settings
+from evergreen.store.base import UNTRUSTED
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -124,6 +125,10 @@ def mlflow_errors() -> Iterator[None]:
         yield
     except MlflowException as error:
         status, text = error.get_http_status_code(), str(error)
+        if UNTRUSTED.search(text):
+            raise ConfigurationError(
+                f"{where}: {text}", "Name the authority of its certificate in REQUESTS_CA_BUNDLE."
+            ) from error
         if status in {401, 403} or "code 401" in text or "code 403" in text:
             raise ConfigurationError(
                 f"{where}: {text}", "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."

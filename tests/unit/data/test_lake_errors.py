@@ -31,6 +31,7 @@ from evergreen.data.lake_errors import lake_errors, retrying
             ConfigurationError,
         ),
         (errors.OperationalError("connection failed: FATAL:  no pg_hba.conf entry for host"), ConfigurationError),
+        (errors.OperationalError("connection failed: SSL error: certificate verify failed"), ConfigurationError),
         (errors.OperationalError("connection failed: FATAL:  the database system is starting up"), TemporaryError),
     ],
 )
