@@ -189,6 +189,7 @@ def task_context(
         task_id=task_id,
         map_index=-1,
         try_number=try_number,
+        max_tries=3,
         id=uuid.uuid4(),
         start_date=now,
         pushed=pushed,

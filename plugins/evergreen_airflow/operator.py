@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.sdk import Asset
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from kubernetes.client import models as k8s
 
 from evergreen import lease
@@ -187,6 +187,7 @@ class StepOperator(ClusterPodOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the pod here, or launch it in the cluster and defer; skip without a pod after an upstream refusal."""
+        _refuse_a_try_too_many(context)
         try:
             self._skip_after_refusal(_identity(context))
             settings = get_settings()
@@ -270,6 +271,20 @@ def _identity(context: Context) -> RunIdentity:
             f"{ti.task_id} is mapped: its instances would share one manifest.", "Do not map steps."
         )
     return RunIdentity(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id)
+
+
+def _refuse_a_try_too_many(context: Context) -> None:
+    """End a try that Airflow should not have started.
+
+    When a scheduler dies, the tasks that ran beside it are scheduled again whatever their number of tries is: one that
+    takes its scheduler along, e.g. by the memory of the machine, would be tried for ever.
+    """
+    ti: Any = context["ti"]
+    if ti.try_number > ti.max_tries + 1:
+        raise AirflowFailException(
+            f"try {ti.try_number} of a task that may be tried {ti.max_tries + 1} times: a scheduler died while it ran. "
+            "See what ended that, then clear the task, which allows as many tries again."
+        )
 
 
 def _attempt(context: Context) -> str:

@@ -62,6 +62,15 @@ def test_run_without_partition_key_still_gives_its_events_their_partitions(kit: 
     assert context["outlet_events"][Asset("tiny.published")].partition_keys == {"2013-02-28", "2013-03-01"}
 
 
+def test_a_try_beyond_those_that_are_allowed_is_refused(kit: Kit) -> None:
+    """A scheduler that dies has its running tasks tried again, without asking how often they were."""
+    operator = kit.operator('(here / "ran").touch(); return Result()')
+    with pytest.raises(AirflowFailException, match="try 5 of a task that may be tried 4 times"):
+        operator.execute(task_context(try_number=5))
+    assert not (kit.folder / "ran").exists()
+    assert operator.execute(task_context(try_number=4))["status"] == "ok"
+
+
 def test_log_is_line_by_line(kit: Kit) -> None:
     log = Lines()
     body = """
