@@ -23,6 +23,8 @@ import operator_kit  # noqa: F401  # sets Airflow's home first
 from evergreen_airflow.process_runtime import PodProcess
 
 NAMESPACE = "evergreen-steps"
+Times = dict[tuple[str, str], tuple[float, float]]
+"""When each pod was created and when it had ended, by run and task."""
 _KINDS = {kmock.action.CREATE: "ADDED", kmock.action.UPDATE: "MODIFIED", kmock.action.DELETE: "DELETED"}
 
 
@@ -219,3 +221,34 @@ def running_cluster() -> Iterator[tuple[Cluster, Api]]:
     yield cluster, api
     loop.call_soon_threadsafe(stop.set)
     thread.join(30)
+
+
+@contextmanager
+def kubelet(cluster: Cluster, api: Api) -> Iterator[Times]:
+    """Run every pod as soon as it is created, until the block ends."""
+    times: Times = {}
+    done = threading.Event()
+
+    def run(pod: dict[str, Any], created: float) -> None:
+        cluster.set_status(pod, "Running")
+        asked = {name: value for name, value in pod.items() if name != "status"}
+        ending = PodProcess(PodGenerator.deserialize_model_dict(asked), logging.getLogger("pod")).run()
+        notes = pod["metadata"]["annotations"]
+        times[notes["evergreen/run-id"], notes["evergreen/task-id"]] = created, time.time()
+        cluster.set_status(pod, "Failed" if ending.exit_code else "Succeeded", exit_code=ending.exit_code)
+
+    def look() -> None:
+        seen = 0
+        while not done.wait(0.01):
+            for _, kind, found in api.changes[seen:]:
+                seen += 1
+                if kind == "ADDED" and found["kind"] == "Pod":
+                    threading.Thread(target=run, args=(found, time.time()), daemon=True).start()
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield times
+    finally:
+        done.set()
+        looking.join()

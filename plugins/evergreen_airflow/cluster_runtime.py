@@ -32,12 +32,21 @@ _CONFLICT = 409
 class ClusterPodOperator(KubernetesPodOperator):
     """A KubernetesPodOperator whose end is decided by `conclude`, whatever became of the pod."""
 
+    _conclusion: dict[str, Any] | None = None
     _observed_pod: k8s.V1Pod | None = None
     _value: dict[str, Any] | None = None
 
     @abstractmethod
     def conclude(self, context: Context, attempt: str, ending: Ending) -> dict[str, Any]:
         """Return the task's value or raise, given how its pod ended."""
+
+    @abstractmethod
+    def conclusion(self, context: Context, attempt: str) -> dict[str, Any] | None:
+        """Return whose answer ends the task, for the trigger to look for; None if it is the task's to look.
+
+        ``run``, ``attempt``, ``model`` and ``step`` name the manifest. ``ends_task``: the trigger may end the task by
+        itself. If not, it deletes the pod, and the task resumes.
+        """
 
     def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
         """Launch the pod, or find the one that an interrupted try has launched.
@@ -54,12 +63,14 @@ class ClusterPodOperator(KubernetesPodOperator):
             pod = self.hook.get_pod(pod_request_obj.metadata.name, pod_request_obj.metadata.namespace)
         # an adopted pod writes its manifest under the attempt of the try that launched it
         self.trigger_kwargs = {_EVENT_ATTEMPT: _attempt_of(pod)}
+        self._conclusion = self.conclusion(context, _attempt_of(pod))
         return pod
 
     def defer(self, *, trigger: BaseTrigger, **arguments: Any) -> NoReturn:
         """Wait with `StepPodTrigger` in the place of the provider's trigger, which polls."""
         _, given = trigger.serialize()
-        super().defer(trigger=StepPodTrigger(stuck_seconds=get_settings().pod_stuck_seconds, **given), **arguments)
+        stuck = get_settings().pod_stuck_seconds
+        super().defer(trigger=StepPodTrigger(stuck, self._conclusion, **given), **arguments)
 
     def convert_config_file_to_dict(self) -> None:
         """Give the trigger the cluster's address once.
@@ -90,6 +101,8 @@ class ClusterPodOperator(KubernetesPodOperator):
         (#41867). Here it is one of two witnesses, and the manifest is the other.
         """
         attempt = event[_EVENT_ATTEMPT]
+        if event.get("pod_is_deleted"):  # by the trigger, which has seen the end, the log and the manifest
+            return self.conclude(context, attempt, Ending.from_dict(event["ending"]))
         self.get_logs = not event.get("log_is_complete")  # else the trigger has logged every line
         self.trigger_kwargs = {_EVENT_ATTEMPT: attempt}  # for a re-deferral
         trouble: Exception | None = None

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+from airflow.providers.cncf.kubernetes.utils.pod_manager import OnFinishAction
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.listener import get_listener_manager
 from kubernetes.client import models as k8s
 
 from evergreen import lease
@@ -221,6 +223,14 @@ class StepOperator(ClusterPodOperator):
             super().on_kill()
 
     # --- the end -----------------------------------------------------------------------------------------------
+
+    def conclusion(self, context: Context, attempt: str) -> dict[str, Any] | None:
+        """Let the trigger end a task that succeeds, unless somebody is to be told of it: only a worker tells."""
+        if self.on_finish_action is not OnFinishAction.DELETE_POD or self.callbacks:
+            return None
+        told = (self.outlets, self.on_success_callback, self.on_skipped_callback, get_listener_manager().has_listeners)
+        named = {"run": _identity(context).model_dump(), "attempt": attempt, "model": self.model, "step": self.step}
+        return {**named, "ends_task": not any(told)}
 
     def conclude(self, context: Context, attempt: str, ending: Ending) -> dict[str, Any]:
         """End the task as the manifest of this attempt says."""

@@ -11,11 +11,14 @@ from typing import Any
 from aiohttp import ClientError
 from airflow.providers.cncf.kubernetes.exceptions import KubernetesApiPermissionError
 from airflow.providers.cncf.kubernetes.triggers.pod import ContainerState, KubernetesPodTrigger
-from airflow.triggers.base import TriggerEvent
+from airflow.sdk.exceptions import AirflowRuntimeError
+from airflow.sdk.execution_time.xcom import XCom
+from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 from kubernetes_asyncio.client import ApiException
 
-from evergreen.contract import FailureClass
-from evergreen_airflow.outcome import Ending
+from evergreen.contract import FailureClass, Manifest, RunIdentity, Status, StepError
+from evergreen.store import get_store
+from evergreen_airflow.outcome import Ending, accept, read_own_manifest, xcom_value
 from evergreen_airflow.pod import GRACE_SECONDS
 from evergreen_airflow.pod_ending import ending_of, is_running, is_scheduled, obstacle_of, slow_start
 from evergreen_airflow.pod_watch import PodView, PodWatch, watching
@@ -37,13 +40,16 @@ class StepPodTrigger(KubernetesPodTrigger):
     ----------
     stuck_seconds
         How long an obstacle that may go away (an image that cannot be pulled, a missing Secret) may last.
+    conclusion
+        Whose answer to look for when the pod has ended well; see `ClusterPodOperator.conclusion`. None: the task looks.
     arguments
         Those of the provider's trigger; ``schedule_timeout`` and ``startup_timeout`` bound the rest of the start.
     """
 
-    def __init__(self, stuck_seconds: float = 120, **arguments: Any) -> None:
+    def __init__(self, stuck_seconds: float = 120, conclusion: dict[str, Any] | None = None, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.stuck_seconds = stuck_seconds
+        self.conclusion = conclusion
         self._began = time.monotonic()
         self._since: dict[str, float] = {}
         self._last_line = ""
@@ -55,6 +61,7 @@ class StepPodTrigger(KubernetesPodTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             **arguments,
             "stuck_seconds": self.stuck_seconds,
+            "conclusion": self.conclusion,
         }
 
     async def _wait_for_pod_start(self) -> ContainerState:
@@ -71,7 +78,10 @@ class StepPodTrigger(KubernetesPodTrigger):
             complete = not view.gone and ending.ran and await self._log_lines(watch, at_once=True)
             for event in await view.changed(0):
                 self.log.info("Pod event: %s", event)
-        return self._event(status, ending, complete=complete)
+            answer = await self._answer(ending) if complete else None
+            deleted = answer is not None and await self._delete(watch)
+        end = await self._end(answer) if answer is not None and deleted else None
+        return end or self._event(status, ending, complete=complete, deleted=deleted)
 
     async def _wait(self, view: PodView) -> tuple[str, Ending]:
         """Wait until the pod has ended, or must be given up."""
@@ -117,6 +127,47 @@ class StepPodTrigger(KubernetesPodTrigger):
     def _first(self, what: str) -> float:
         return self._since.setdefault(what, time.monotonic())
 
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    async def _answer(self, ending: Ending) -> Manifest | None:
+        """Return what the step answered; whatever else there is to say of its end, the task says it in a worker."""
+        if self.conclusion is None or ending.exit_code != 0:
+            return None
+        run = RunIdentity(**self.conclusion["run"])
+        named = {name: self.conclusion[name] for name in ("attempt", "model", "step")}
+        try:
+            return await asyncio.to_thread(lambda: accept(read_own_manifest(get_store(), run), ending, **named))
+        except StepError as error:
+            self.log.info("Left to the task: %s", error)
+            return None
+
+    async def _delete(self, watch: PodWatch) -> bool:
+        """Delete the pod, which nobody needs any more; return whether that went well."""
+        try:
+            await watch.delete(self.pod_name)
+        except (ApiException, ClientError, OSError, TimeoutError) as error:
+            self.log.info("Left to the task: the pod cannot be deleted now: %r", error)
+            return False
+        return True
+
+    async def _end(self, manifest: Manifest) -> TriggerEvent | None:
+        """End the task here: the way through the scheduler to a worker would take longer than a light step.
+
+        The event could carry the XCom, but Airflow 3.3.2 would encode it twice: whoever pulls it gets a text.
+        """
+        if self.conclusion is None or not self.conclusion["ends_task"]:
+            return None
+        run = manifest.run
+        try:
+            await XCom.aset(
+                "return_value", xcom_value(manifest), dag_id=run.dag_id, task_id=run.task_id, run_id=run.run_id
+            )
+        except AirflowRuntimeError as error:
+            self.log.info("Left to the task: %s", error)
+            return None
+        self.log.info("The task ends: %s%s", manifest.status.value, f", {manifest.reason}" if manifest.reason else "")
+        return TaskSkippedEvent() if manifest.status is Status.SKIPPED else TaskSuccessEvent()
+
     # --- the log ------------------------------------------------------------------------------------------------
 
     async def _log_while_running(self, watch: PodWatch, view: PodView) -> None:
@@ -147,7 +198,7 @@ class StepPodTrigger(KubernetesPodTrigger):
             self._last_line = max(stamp, self._last_line)
         return True
 
-    def _event(self, status: str, ending: Ending, *, complete: bool) -> TriggerEvent:
+    def _event(self, status: str, ending: Ending, *, complete: bool, deleted: bool) -> TriggerEvent:
         payload = {
             "status": status,
             "namespace": self.pod_namespace,
@@ -155,6 +206,7 @@ class StepPodTrigger(KubernetesPodTrigger):
             "message": str(ending),
             "ending": ending.as_dict(),
             "log_is_complete": complete,
+            "pod_is_deleted": deleted,
             **self.trigger_kwargs,
         }
         return TriggerEvent(payload)  # type: ignore[no-untyped-call]

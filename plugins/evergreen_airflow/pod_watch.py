@@ -33,7 +33,7 @@ _TROUBLE = (ClientError, OSError, TimeoutError, ValueError)
 """What comes of an API server that does not answer, or not in JSON."""
 _LOG_READS_A_SECOND = 10
 _LOG_LINES, _LOG_BYTES = 5_000, 4 << 20
-_FORBIDDEN = 403
+_FORBIDDEN, _NOT_FOUND = 403, 404
 
 
 class PodView:
@@ -195,7 +195,7 @@ class PodWatch:
             async with self._connected() as api:
                 pod = await ask(api.read_namespaced_pod, name=name, namespace=self.namespace)
         except ApiException as error:
-            if error.status != 404:
+            if error.status != _NOT_FOUND:
                 raise
             pod = {}
         if name in self.views and name not in self._pods:  # else the watch has told of it meanwhile, and knows more
@@ -208,6 +208,15 @@ class PodWatch:
             return
         async with self.hook.get_conn() as client:
             yield CoreV1Api(client)
+
+    async def delete(self, name: str) -> None:
+        """Delete a pod; one that is gone already is as well."""
+        async with self._connected() as api:
+            try:
+                await ask(api.delete_namespaced_pod, name=name, namespace=self.namespace)
+            except ApiException as error:
+                if error.status != _NOT_FOUND:
+                    raise
 
     async def read_log(self, name: str, container: str, since_seconds: int | None, *, at_once: bool) -> list[str]:
         """Return the last lines of a container's log, each with its time: at once, or in turn with everyone else.

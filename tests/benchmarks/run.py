@@ -35,7 +35,7 @@ from evergreen.local.airflow_api import TaskRun  # noqa: E402
 from evergreen.local.warm import socket_path  # noqa: E402
 from installation import Installation, installed  # noqa: E402
 
-PARTS = ("parse", "start", "ray", "loop", "waiting", "interval")
+PARTS = ("parse", "start", "ray", "loop", "waiting", "roundtrip", "interval")
 STARTS = 9
 LIGHT = ("gate", "guard", "publish", "promote", "register")
 """Steps that do little: for them the way from the task's start to the step's counts most."""
@@ -61,6 +61,10 @@ def main() -> int:
         figures["loop"] = replay(arguments.through, out)
     if arguments.only == "waiting":  # six minutes, and of interest to clusters alone
         figures |= waiting.measure()
+    if arguments.only == "roundtrip":
+        import roundtrip  # it imports Airflow
+
+        figures |= roundtrip.measure()
     if arguments.only == "interval":  # no speed, but how often the gate is wrong
         figures["interval"] = interval.measure(out.print)
     path = PROJECT / ".evergreen" / "bench.json"

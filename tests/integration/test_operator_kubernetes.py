@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import tenacity
 from airflow.providers.cncf.kubernetes.utils.pod_manager import PodManager
+from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent
 from kubernetes.config import kube_config
 
-from deferral_kit import launch, quick, resume, watch
+from deferral_kit import Ended, launch, quick, resume, watch
 from evergreen.settings import Settings, get_settings
 from kubernetes_kit import NAMESPACE, Api, Cluster, matches, running_cluster
 from operator_kit import Kit, task_context
@@ -58,6 +60,45 @@ def test_success(kit: Kit, cluster: Cluster) -> None:
     assert value == {"rows": 3, "status": "ok", "reason": ""}
     assert context["ti"].pushed["return_value"] == value
     assert cluster.pods() == []
+
+
+def test_the_trigger_ends_what_succeeds(kit: Kit, cluster: Cluster) -> None:
+    deferred = launch(quick(kit, 'return Result(facts={"rows": 3})'), task_context())
+    ended = watch(deferred, cluster.run)
+    assert isinstance(ended.event, TaskSuccessEvent)
+    assert ended.xcoms == {"return_value": {"rows": 3, "status": "ok", "reason": ""}}
+    assert cluster.pods() == []
+
+    deferred = launch(quick(kit, 'return Result(status="skipped", reason="no data")'), task_context())
+    ended = watch(deferred, cluster.run)
+    assert isinstance(ended.event, TaskSkippedEvent)
+    assert ended.xcoms == {"return_value": {"status": "skipped", "reason": "no data"}}
+    assert cluster.pods() == []
+
+
+@pytest.mark.parametrize("told", ["outlets", "on_success_callback", "on_skipped_callback"])
+def test_a_task_that_somebody_is_told_of_ends_in_a_worker_which_asks_the_cluster_for_nothing(
+    kit: Kit, server: tuple[Cluster, Api], told: str
+) -> None:
+    """An end in the triggerer publishes no event of an asset, and calls no callback of a skip."""
+    cluster, api = server
+    options: dict[str, Any] = {told: [Asset("tiny.published") if told == "outlets" else print]}
+    context = task_context(partition_key=None, params={"partition": "2013-03-01"})
+    deferred = launch(quick(kit, 'return Result(facts={"rows": 3, "snapshot": 7})', **options), context)
+    event = watch(deferred, cluster.run)
+    assert (event["status"], event["pod_is_deleted"]) == ("success", True)
+    assert cluster.pods() == []
+    api["get"] << 500
+    assert resume(quick(kit, **options), deferred, event, context)["rows"] == 3
+    if told == "outlets":
+        assert context["outlet_events"][Asset("tiny.published")].partition_keys == {"2013-03-01"}
+
+
+@pytest.mark.parametrize("body", ["os._exit(0)", 'raise DataError("No rows.", "Load them.")'])
+def test_the_trigger_ends_nothing_that_has_no_answer(kit: Kit, cluster: Cluster, body: str) -> None:
+    event = watch(launch(quick(kit, body), task_context()), cluster.run)
+    assert not event["pod_is_deleted"]
+    assert len(cluster.pods()) == 1
 
 
 def test_pod_is_the_rendered_one(kit: Kit, cluster: Cluster) -> None:
@@ -106,7 +147,7 @@ def test_failed_pod_is_no_success_whatever_the_event_says(kit: Kit, cluster: Clu
 def test_pod_that_is_gone_on_reentry_is_judged_by_its_manifest(kit: Kit, cluster: Cluster) -> None:
     """apache/airflow #66715: garbage-collected between the event and the re-entry."""
     context = task_context()
-    deferred = launch(quick(kit, 'return Result(facts={"rows": 1})'), context)
+    deferred = launch(quick(kit, 'return Result(facts={"rows": 1})', on_finish_action="keep_pod"), context)
     event = watch(deferred, cluster.run)
     cluster.lose()
     assert resume(quick(kit), deferred, event, context)["rows"] == 1
@@ -210,7 +251,9 @@ def test_reentry_survives_an_api_server_that_is_down(kit: Kit, server: tuple[Clu
     cluster, api = server
     context = task_context()
     deferred = launch(quick(kit, 'return Result(facts={"rows": 2})'), context)
+    api["delete"] << 403
     event = watch(deferred, cluster.run)
+    assert not event["pod_is_deleted"]
     api["get"] << 403
     assert resume(quick(kit), deferred, event, context)["rows"] == 2
 
@@ -223,7 +266,7 @@ def test_kubeconfig_variable_beside_the_connection(
     context = task_context()
     deferred = launch(quick(kit), context)
     event = watch(deferred, cluster.run)
-    assert event["status"] == "success", event
+    assert isinstance(event, Ended), event
     assert resume(quick(kit), deferred, event, context)["status"] == "ok"
 
 
@@ -234,7 +277,7 @@ def test_kubeconfig_variable_alone(kit: Kit, cluster: Cluster, monkeypatch: pyte
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
     deferred = launch(quick(kit), task_context())
     monkeypatch.delenv("KUBECONFIG")  # the triggerer is another process
-    assert watch(deferred, cluster.run)["status"] == "success"
+    assert isinstance(watch(deferred, cluster.run), Ended)
 
 
 def test_deadline_is_the_pods_and_the_triggers(kit: Kit, cluster: Cluster) -> None:
@@ -287,7 +330,7 @@ def test_lines_the_trigger_could_not_read_are_logged_by_the_task(
     kit: Kit, cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     context = task_context()
-    deferred = launch(quick(kit), context)
+    deferred = launch(quick(kit, on_finish_action="keep_pod"), context)
     event = watch(deferred, cluster.run)
     event["log_is_complete"] = False
     capfd.readouterr()
