@@ -183,6 +183,7 @@ for use in (
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trusted", [True, False])
 def test_a_private_authority_is_trusted_where_the_chart_names_it_and_refused_at_once_elsewhere(
     proxy: Proxy, server: ObjectStore, tmp_path: Path, trusted: bool
@@ -192,10 +193,7 @@ def test_a_private_authority_is_trusted_where_the_chart_names_it_and_refused_at_
     environment = dict(os.environ) | ({name: str(authority) for name in told} if trusted else {})
     # an S3's answers are no MLflow's: what matters is whether a client comes so far
     with s3_proxy(server.endpoint, lambda asked: None, both) as encrypted:
-        environment |= {
-            "EVERGREEN_S3_ENDPOINT": encrypted.endpoint,
-            "EVERGREEN_MLFLOW_TRACKING_URI": encrypted.endpoint,
-        }
+        environment["EVERGREEN_S3_ENDPOINT"] = environment["EVERGREEN_MLFLOW_TRACKING_URI"] = encrypted.endpoint
         environment |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
         done = subprocess.run(
             [sys.executable, "-c", _USE], env=environment, capture_output=True, text=True, check=False
