@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING
 
 from evergreen.contract import ConfigurationError, DataError, Window
 from evergreen.data.lake import PARTITION
+from evergreen.data.sql import ended_after, refuse_unfit
+from evergreen.documents import read_text
+from evergreen.settings import get_settings
 from evergreen.spec import FeatureView, ModelSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_SECONDS_WITHOUT_ROWS = 20
+"""How long a query over empty tables may take, as `evergreen models validate` runs it."""
 EVENT_TIMESTAMP = "event_timestamp"
 """When a row became known, in UTC: the time that point-in-time joins compare."""
 
@@ -80,10 +85,7 @@ def _query(path: Path, sources: Mapping[str, pa.Table], window: Window, lookback
     import duckdb
     import pyarrow.compute as pc
 
-    try:
-        sql = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{path}: there is no such file; model.yaml names it.") from error
+    sql = read_text(path)
     first = str(with_lookback(window, lookback).start)
     # one thread: sums of floating-point numbers then do not depend on which thread came first
     with duckdb.connect(config={"threads": 1}) as connection:
@@ -93,11 +95,13 @@ def _query(path: Path, sources: Mapping[str, pa.Table], window: Window, lookback
         connection.execute("SET enable_external_access = false")
         connection.execute(f"SET VARIABLE window_start = DATE '{window.start}'")
         connection.execute(f"SET VARIABLE window_end = DATE '{window.end}'")
+        connection.execute("SET lock_configuration = true")
+        rows = any(table.num_rows for table in sources.values())
+        seconds = get_settings().sql_seconds if rows else _SECONDS_WITHOUT_ROWS
         try:
-            found = connection.sql(sql)
-            if found is None:
-                raise ConfigurationError(f"{path}: returns no rows.", "End it with a SELECT.")
-            return found.to_arrow_table()
+            refuse_unfit(connection, path, sql)
+            with ended_after(connection, path, seconds):
+                return connection.sql(sql).to_arrow_table()
         except duckdb.OutOfMemoryException as error:
             raise MemoryError(f"{path}: {error}") from error
         except duckdb.DataError as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from evergreen.catalog import load_function, load_model
 from evergreen.contract import ConfigurationError, DataError, Window
 from evergreen.data.tables import published_schema, raw_rows
 from evergreen.data.transform import build_examples, build_view
+from evergreen.settings import get_settings
 from evergreen.spec import FeatureView, ModelSpec
 
 WINDOW = Window(start=date(2013, 3, 3), end=date(2013, 3, 4))
@@ -102,13 +106,62 @@ def test_wrong_rows_are_refused(spec: ModelSpec, things: dict[str, pa.Table], sq
         ("SELECT * FROM elsewhere", "elsewhere"),
         ("SELECT nope FROM things", "nope"),
         ("SELECT * FROM read_csv('/etc/passwd')", "disabled by configuration"),
-        ("SET enable_external_access = true", "Cannot enable external access"),
+        ("SET enable_external_access = true", "not one SELECT, but SET"),
+        ("SET threads = 4; " + GOOD, "not one SELECT, but SET, SELECT"),
+        (GOOD + "; SELECT 1", "not one SELECT, but SELECT, SELECT"),
+        ("ATTACH 'x.db'", "not one SELECT, but ATTACH"),
+        ("COPY things TO '/tmp/x.csv'", "not one SELECT, but COPY"),
+        (GOOD.replace("count(*)", "count(*) + random()::INT"), r"random\(\): the same day must give the same rows"),
+        (GOOD.replace("count(*)", "epoch(NOW())"), r"now\(\): the same day"),
+        (GOOD.replace("count(*)", "year(current_date)"), "current_date: the same day"),
+        (GOOD.replace("count(*)", "epoch(current_timestamp)"), "current_timestamp: the same day"),
+        (GOOD.replace("count(*)", "hash(uuid())"), r"uuid\(\): the same day"),
+        (GOOD.replace("count(*)", "epoch(age(max(ds::DATE)))"), r"age\(\): the same day"),
+        (GOOD.replace("count(*)", "hash(current_setting('threads'))"), r"current_setting\(\): the same day"),
+        ("WITH a AS (SELECT random()) " + GOOD, r"random\(\)"),
+        ("SELECT * FROM things USING SAMPLE 3", "a sample without REPEATABLE"),
         ("-- nothing", "returns no rows"),
     ],
 )
 def test_wrong_sql_is_the_files_fault(spec: ModelSpec, things: dict[str, pa.Table], sql: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"(?s)v\.sql: .*{message}"):
         _build(spec, things, sql)
+
+
+def test_a_query_that_never_ends_is_interrupted(
+    spec: ModelSpec, things: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_SQL_SECONDS", "0.5")
+    get_settings.cache_clear()
+    endless = "WITH RECURSIVE a(i) AS (SELECT 1 UNION ALL SELECT 1 FROM a) SELECT count(*) AS n FROM a"
+    with pytest.raises(ConfigurationError, match=r"v\.sql: still running after 0\.5 s\. Does a recursive query end\?"):
+        _build(spec, things, endless)
+    get_settings.cache_clear()
+
+
+def test_the_same_rows_in_every_time_zone(spec: ModelSpec) -> None:
+    """A time zone of the machine must not move a day, and a time without one is refused."""
+    sql = "SELECT ds, 'a' AS k, moment AS event_timestamp, extract(hour FROM moment) AS n FROM things"
+    code = (
+        "import sys, datetime, pyarrow as pa\nfrom pathlib import Path\nfrom evergreen.data.transform import _query\n"
+        "from evergreen.contract import Window\nday = datetime.date(2013, 3, 3)\n"
+        "at = pa.array([datetime.datetime(2013, 3, 3, 20, tzinfo=datetime.UTC)], pa.timestamp('us', 'UTC'))\n"
+        "table = pa.table({'ds': ['2013-03-03'], 'moment': at})\n"
+        "print(_query(Path(sys.argv[1]), {'things': table}, Window(start=day, end=day), 0).to_pylist())\n"
+    )
+    (spec.folder / "v.sql").write_text(sql)
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(spec.folder / "v.sql")],
+            env={**os.environ, "TZ": zone},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for zone in ("UTC", "Asia/Kolkata")
+    ]
+    assert found[0] == found[1]
+    assert "'n': 20" in found[0]
 
 
 # the real SQL
