@@ -96,8 +96,8 @@ def test_a_task_of_a_wrong_model_is_told_what_is_wrong(
     ("before", "after"),
     [
         ('cron: "0 6 * * *"', 'cron: "59 23 * * *"'),
-        ("start: 2013-01-01", "start: 0001-01-01"),
-        ("start: 2013-01-01", "start: 9999-12-31"),
+        ("start: 2013-01-01", "start: 1900-01-01"),
+        ("start: 2013-01-01", "start: 2199-12-31"),
         ("timezone: UTC", "timezone: Pacific/Kiritimati"),
         ("team: ml-platform", f"team: {'x' * 80}"),
         ("required: true", "required: true\n  timeout_hours: 8760"),

@@ -54,7 +54,7 @@ def test_a_worse_champion_proposes_a_training_without_drift(settings: Settings) 
 
 def test_a_broken_report_is_named(settings: Settings) -> None:
     get_store().write(report_key("toy", DAY, "drift.json"), b"{")
-    with pytest.raises(ConfigurationError, match=r"drift\.json: not a report"):
+    with pytest.raises(ConfigurationError, match=r"drift\.json: not a drift report"):
         sensor().execute(CONTEXT)
 
 
