@@ -16,7 +16,9 @@ evidence in the artifact store under `decisions/<model>/`.
   missing partitions, or change `windows`.
 - *train fails (out of memory)*: it is tried once more on the next larger profile; then raise `resources.training`.
 - *approve waits*: a person must approve under *Required actions*; no answer in time is a rejection. *promote skipped*
-  after it: rejected; its reason and `evergreen history` say by whom.
+  after it: rejected, or superseded by a newer challenger, which is then the one to answer; its reason and
+  `evergreen history` say which. A waiting run holds up no later training.
+- *promote refused*: the champion was moved since the decision, by another promotion or a rollback. Train again.
 - Clearing `train` resumes from the last checkpoint of the same run; it never starts a second registry version.
 """
 
@@ -26,7 +28,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, chain
 
-from evergreen_airflow.approval import answer, approval
+from evergreen_airflow.approval import active_trainings, answer, approval
 from evergreen_airflow.dag_defaults import TRAINING_POOL, Tag, dag_options, form, models, partition_param
 from evergreen_airflow.operator import StepOperator
 
@@ -34,7 +36,7 @@ for spec in models():
     with DAG(
         f"{spec.name}.train",
         schedule=None,
-        **{**dag_options(spec, Tag.TRAINING, __doc__), "max_active_runs": 1},
+        **{**dag_options(spec, Tag.TRAINING, __doc__), "max_active_runs": active_trainings(spec)},
     ) as dag:
         assemble = StepOperator(step="assemble", spec=spec, profile=spec.resources.features)
         train = StepOperator(

@@ -23,7 +23,14 @@ def kinds() -> dict[str, type[Stored]]:
     for module in pkgutil.walk_packages(evergreen.__path__, "evergreen."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    return {kind.__name__: kind for kind in Stored.__subclasses__() if kind.__module__.startswith("evergreen.")}
+    own = [kind for kind in _subclasses(Stored) if kind.__module__.startswith("evergreen.")]
+    return {kind.__name__: kind for kind in own if not kind.__subclasses__()}
+
+
+def _subclasses(kind: type[Stored]) -> Iterator[type[Stored]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _subclasses(below)
 
 
 def version_of(kind: type[Stored]) -> int:
@@ -40,7 +47,8 @@ def parts_of(value: object) -> Iterator[Part]:
     """Yield a document and all it is made of."""
     if isinstance(value, Part):
         yield value
-        value = {name: getattr(value, name) for name in type(value).model_fields}
+        found = {name: getattr(value, name) for name in type(value).model_fields}
+        value = {name: one for name, one in found.items() if not isinstance(one, Stored)}  # they have their own folder
     if isinstance(value, dict):
         value = tuple(value.values())
     if isinstance(value, list | tuple):

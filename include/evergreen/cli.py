@@ -224,28 +224,60 @@ def partitions(
 @app.command()
 def history(
     model: Annotated[str | None, typer.Argument(help="Only this model's decisions.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The full records, one a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The events, one a line.")] = False,
 ) -> None:
-    """Show every decision about a challenger, newest last: the scores, the evidence, the reason, who."""
+    """Show what was decided and what followed, newest last: the scores, the evidence, the reason, who."""
     from evergreen.catalog import load_model
-    from evergreen.judgement.decisions import list_decisions
+    from evergreen.judgement.events import models_with_events, read_events
     from evergreen.store import get_store
 
     if model is not None:
         load_model(model)
-    records = list_decisions(get_store(), model)
+    store = get_store()
+    logs = {name: read_events(store, name) for name in ([model] if model else models_with_events(store))}
     if as_json:
-        for record in records:
-            typer.echo(record.model_dump_json())
+        for event in (event for log in logs.values() for event in log):
+            typer.echo(event.model_dump_json(exclude_none=True))
         return
-    if not records:
+    if not any(logs.values()):
         typer.echo("No decisions yet: a challenger is judged by <model>.train.")
         return
     from rich.console import Console
 
-    from evergreen.judgement.history import decision_table
+    from evergreen.judgement.history import history_table
 
-    Console().print(decision_table(records))
+    Console().print(history_table(logs))
+
+
+@app.command()
+def rollback(
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the log of decisions.", prompt="Why")],
+    to: Annotated[str, typer.Option(help="A version that was champion; default: the one before this champion.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for a confirmation.")] = False,
+) -> None:
+    """Let an earlier champion serve again: moves the alias and logs who did it and why."""
+    from getpass import getuser
+
+    from evergreen.contract import utc_now
+    from evergreen.logs import configure
+    from evergreen.runner import build_request, execute, exit_code
+    from evergreen.settings import export_service_environment
+
+    if not yes:
+        typer.confirm(f"Let {f'version {to}' if to else 'the champion before'} of {model} serve again?", abort=True)
+    configure()
+    export_service_environment()
+    now = utc_now()
+    day = Window(start=now.date(), end=now.date())
+    run = RunIdentity(dag_id="shell", run_id=f"rollback__{now.isoformat()}", task_id="rollback")
+    params: dict[str, JsonValue] = {"version": to, "reason": reason, "by": getuser()}
+    manifest = execute(build_request("rollback", model, day, run, {}, params))
+    if manifest.failure:
+        typer.echo(f"error: {manifest.failure.message} {manifest.failure.hint}".rstrip(), err=True)
+        raise typer.Exit(exit_code(manifest))
+    facts = manifest.facts
+    typer.echo(f"{model}: version {facts['version']} is champion again, instead of {facts['previous']}.")
 
 
 @app.command("feast", context_settings={"ignore_unknown_options": True, "help_option_names": []})

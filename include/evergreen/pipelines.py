@@ -21,6 +21,7 @@ PIPELINES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "register": ("train", "gate"),
         "promote": ("register", "gate"),
     },
+    "rollback": {"rollback": ()},
     "backfill": {
         "ingest": (),
         "validate": ("ingest",),

@@ -58,6 +58,7 @@ STEPS = (
     "gate",
     "register",
     "promote",
+    "rollback",
     "check_drift",
     "check_performance",
     "guard",

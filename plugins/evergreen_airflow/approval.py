@@ -9,6 +9,7 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from evergreen.pipelines import APPROVED, REJECTED
 from evergreen.spec import ModelSpec
 
+_WAITING = 16
 _BODY = """\
 {{ ti.xcom_pull(task_ids='gate')['why'] }}
 
@@ -37,6 +38,15 @@ def approval(spec: ModelSpec) -> list[HITLOperator]:
             response_timeout=timedelta(hours=spec.approval.timeout_hours),
         )
     ]
+
+
+def active_trainings(spec: ModelSpec) -> int:
+    """Return how many runs of a model's training Airflow may have under way.
+
+    One, unless a person is asked: then a run that waits must not hold up the next, which supersedes it. The pool
+    still decides how many train at once.
+    """
+    return _WAITING if spec.approval.required else 1
 
 
 def answer(spec: ModelSpec) -> dict[str, str]:

@@ -36,6 +36,7 @@ class Tag(enum.StrEnum):
     MONITORING = "monitoring"
     RETRAINING = "retraining"
     BACKFILL = "backfill"
+    ROLLBACK = "rollback"
     MAINTENANCE = "maintenance"
 
 

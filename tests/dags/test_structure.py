@@ -90,6 +90,21 @@ def test_training_is_serial_and_takes_a_place_in_its_pool(dags: dict[str, DAG]) 
     assert [task.task_id for task in dag.tasks if task.pool == "training"] == ["train"]
 
 
+def test_a_training_that_waits_for_a_person_holds_up_no_other(parse: Parse, two_models: Path) -> None:
+    parsed = parse(two_models)
+    assert (parsed[f"{MODEL}.train"].max_active_runs, parsed["taxi_fare.train"].max_active_runs) == (1, 16)
+
+
+def test_a_rollback_asks_for_a_reason_and_a_confirmation(dags: dict[str, DAG]) -> None:
+    params = dags[f"{MODEL}.rollback"].params
+    assert params.get_param("version").resolve() is None
+    assert params.get_param("version").resolve("3") == "3"
+    assert params.get_param("confirm").resolve(MODEL) == MODEL
+    for name, value in (("version", "latest"), ("reason", ""), ("confirm", "yes")):
+        with pytest.raises(ParamValidationError):
+            params.get_param(name).resolve(value)
+
+
 def test_approval_stands_between_registration_and_promotion(parse: Parse, two_models: Path) -> None:
     parsed = parse(two_models)
     assert order(parsed[f"{MODEL}.train"])[-2:] == ["register", "promote"]

@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 from evergreen.contract import RunIdentity
-from evergreen.judgement.decisions import DecisionRecord
+from evergreen.judgement.decisions import DecisionRecord, list_decisions
+from evergreen.store import LocalStore
 from installation import Installation, installed
 from person_kit import Person, until
 from small_model import scaled_models
@@ -43,7 +44,7 @@ def admin() -> Iterator[Person]:
     """The installation's administrator; four weeks of history are in the lake, and one kill has been survived."""
     with installed(asking_models) as made:
         person = Person(made, "admin")
-        for pipeline in ("ingest", "features", "monitor", "retrain", "train", "backfill"):
+        for pipeline in ("ingest", "features", "monitor", "retrain", "train", "backfill", "rollback"):
             person.http.patch(f"/api/v2/dags/{MODEL}.{pipeline}", json={"is_paused": False}).raise_for_status()
         assert person.trigger("backfill", "history", start="2013-01-01", end="2013-01-27").is_success
         running = person.wait("backfill", "history", "ingest", "running")
@@ -171,9 +172,9 @@ def _environment(process: psutil.Process) -> str | None:
         return None
 
 
-def decision(made: Installation) -> DecisionRecord:
-    path = made.state / "artifacts" / "decisions" / MODEL / "2013-01-27__asked.json"
-    return DecisionRecord.model_validate_json(path.read_text())
+def decision(made: Installation, training: str = "asked") -> DecisionRecord:
+    records = list_decisions(LocalStore(made.state / "artifacts"), MODEL)
+    return next(record for record in records if record.run.run_id == training)
 
 
 def expire(made: Installation) -> None:
@@ -198,22 +199,22 @@ def test_a_training_is_killed_cleared_rejected_forgotten_and_approved(admin: Per
     admin.decide("asked", "Reject")
     admin.wait("train", "asked", "promote", "skipped")
     found = decision(admin.made)
-    assert found.promotion is None
-    assert found.rejection is not None
-    assert found.rejection.rejected_by == "admin"
+    assert found.promoted is None
+    assert found.answered is not None
+    assert (found.answered.kind, found.answered.by) == ("rejected", "admin")
 
     admin.clear("train", "asked", "approve")
     admin.wait("train", "asked", "approve", "awaiting_input")
     expire(admin.made)
     admin.wait("train", "asked", "promote", "skipped")
     found = decision(admin.made)
-    assert found.rejection is not None
-    assert found.rejection.rejected_by is None
+    assert found.answered is not None
+    assert (found.answered.kind, found.answered.by) == ("rejected", None)
 
     admin.clear("train", "asked", "approve")
     admin.decide("asked", "Approve")
     admin.wait("train", "asked", "promote", "success")
     found = decision(admin.made)
-    assert (found.rejection, found.partition) == (None, date(2013, 1, 27))
-    assert found.promotion is not None
-    assert (found.promotion.version, found.promotion.approved_by) == ("1", "admin")
+    assert found.partition == date(2013, 1, 27)
+    assert found.promoted is not None
+    assert (found.promoted.version, found.promoted.by) == ("1", "admin")

@@ -9,7 +9,8 @@ import pytest
 
 from evergreen.catalog import load_model
 from evergreen.contract import DataError, FailureClass, Request, Status, TemporaryError, Window
-from evergreen.judgement.decisions import list_decisions, read_decision
+from evergreen.judgement.decisions import list_decisions
+from evergreen.judgement.events import read_events
 from evergreen.runner import execute
 from evergreen.settings import get_settings
 from evergreen.store import get_store, read_manifest, write_manifest
@@ -132,9 +133,16 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
     run.steps("register")
     promoted = run.step("promote", answer="Approve", answered_by="ada")
     assert promoted.facts == {"version": "2", "previous": "1"}
-    record = read_decision(get_store(), gate.facts["decision_key"])
-    assert (record.promotion.approved_by, record.promotion.previous, record.registered_version) == ("ada", "1", "2")
-    assert {output.name for output in record.evidence} >= {"evaluation", "model", "champion", "training", "examples"}
+    record = list_decisions(get_store(), binary)[-1]
+    assert (record.promoted.by, record.promoted.previous, record.registered.version) == ("ada", "1", "2")
+    assert get_store().read(gate.facts["decision_key"]) is not None
+    assert {output.name for output in record.judgement.evidence} >= {
+        "evaluation",
+        "model",
+        "champion",
+        "training",
+        "examples",
+    }
     # an evaluation that runs again after the promotion still compares with the champion it replaced
     first = read_manifest(get_store(), run.identity("evaluate"))
     assert run.step("evaluate").metrics == first.metrics
@@ -145,26 +153,26 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
 def test_a_person_says_no_then_yes(binary, models):
     path = models / binary / "model.yaml"
     path.write_text(path.read_text() + "approval: {required: true}\n")
-    run, gate = judged(binary, "asked")
+    run, _ = judged(binary, "asked")
     run.steps("register")
 
     def found():
-        return read_decision(get_store(), gate.facts["decision_key"])
+        return list_decisions(get_store(), binary)[0]
 
     unasked = run.step("promote")
     assert unasked.failure.failure_class is FailureClass.CONFIGURATION
     assert "approval.required: nobody has approved" in unasked.failure.message
-    assert found().rejection is None
+    assert found().answered is None
 
     for who, said in (("", "nobody answered in time"), ("bob", "rejected by bob")):
         rejected = run.step("promote", answer="Reject", answered_by=who)
         assert rejected.status is Status.SKIPPED
         assert said in rejected.reason
-        assert found().rejection.rejected_by == (who or None)
+        assert (found().answered.kind, found().answered.by) == ("rejected", who or None)
         assert by_alias(binary, "champion") is None
 
     assert run.step("promote", answer="Approve", answered_by="ada").facts == {"version": "1", "previous": None}
-    assert (found().promotion.approved_by, found().rejection) == ("ada", None)
+    assert (found().promoted.by, found().answered.kind) == ("ada", "approved")
     assert by_alias(binary, "champion").number == "1"
 
 
@@ -299,7 +307,7 @@ def test_promote_without_a_decision_is_refused(binary):
     run = Run(binary, "forged")
     run.leave("register", facts={"version": "1"})
     run.leave("gate", facts={"decision_key": f"decisions/{binary}/none.json", "champion": None})
-    assert "did not let this challenger pass" in run.step("promote").failure.message
+    assert "none that lets the challenger of forged pass" in run.step("promote").failure.message
 
 
 def test_steps_name_what_they_miss(binary):
@@ -336,3 +344,94 @@ def test_a_champion_keeps_inputs_the_spec_no_longer_names(models):
     assert load_model(name).features.numeric == ("x",)
     raw = evaluation_rows("binary")
     assert len(load(by_alias(name, "champion").uri).predict(raw[["x", "gap", "site", "hour"]])) == len(raw)
+
+
+def kinds(model):
+    return [event.kind.value for event in read_events(get_store(), model)]
+
+
+def better(model):
+    champion(model, frame=weak())
+    run, gate = judged(model, "better")
+    assert gate.facts["decision"] == "promote", gate.facts["why"]
+    run.steps("register", "promote")
+    return run
+
+
+def rollback(model, run_id="first rollback", **params):
+    return Run(model, run_id, dag="rollback").step("rollback", **{"reason": "wrong in the rain", "by": "ada", **params})
+
+
+def test_a_rollback_lets_the_champion_before_serve_and_an_old_promotion_does_not_undo_it(binary):
+    run = better(binary)
+    done = rollback(binary)
+    assert done.facts == {"version": "1", "previous": "2", "by": "ada", "why": "wrong in the rain"}
+    assert by_alias(binary, "champion").number == "1"
+    assert rollback(binary).facts == done.facts  # the same task again: one event
+    assert kinds(binary).count("rolled_back") == 1
+
+    again = run.step("promote")
+    assert again.status is Status.REFUSED
+    assert "version 2 was promoted, and was rolled back by ada (wrong in the rain)" in again.reason
+    run.steps("gate", "register")  # nor does judging it again open the way
+    assert run.step("promote").status is Status.REFUSED
+    assert by_alias(binary, "champion").number == "1"
+
+    back = rollback(binary, "second thoughts", version="2")
+    assert back.facts["version"] == by_alias(binary, "champion").number == "2"
+    assert "was moved since" in rollback(binary).failure.message
+    assert "alias_moved" not in kinds(binary)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({}, "had no champion before version 1"),
+        ({"version": "1"}, "version 1 of small_binary is champion already"),
+        ({"version": "7"}, "small_binary has no version '7'. Name one of those registered: 1, 2."),
+        ({"version": "2"}, "version 2 of small_binary was never champion"),
+        ({"reason": " "}, "reason: it is missing"),
+    ],
+)
+def test_a_rollback_that_cannot_be_is_refused_with_what_can(binary, params, said):
+    champion(binary, frame=weak())
+    run, _ = judged(binary, "waiting")
+    run.steps("register")
+    failed = rollback(binary, **params)
+    assert failed.failure.failure_class is FailureClass.CONFIGURATION
+    assert said in f"{failed.failure.message} {failed.failure.hint}"
+    assert by_alias(binary, "champion").number == "1"
+    assert "rolled_back" not in kinds(binary)
+
+
+def test_a_rollback_without_a_champion_is_refused(binary):
+    assert "has no champion" in rollback(binary).failure.message
+
+
+def test_an_alias_moved_by_hand_is_logged_once_and_not_moved_back_by_an_old_task(binary):
+    run = better(binary)
+    connect().set_registered_model_alias(binary, "champion", "1")
+    for _ in range(2):
+        assert "is champion no more" in run.step("promote").reason
+    seen = [event for event in read_events(get_store(), binary) if event.kind.value == "alias_moved"]
+    assert [(event.version, event.previous) for event in seen] == [("1", "2")]
+    assert by_alias(binary, "champion").number == "1"
+    assert judged(binary, "next")[1].facts["champion"] == "1"
+
+
+def test_a_newer_challenger_supersedes_one_that_waits_for_a_person(binary, models):
+    path = models / binary / "model.yaml"
+    path.write_text(path.read_text() + "approval: {required: true}\n")
+    older, _ = judged(binary, "older")
+    older.steps("register")
+    newer, _ = judged(binary, "newer")
+    newer.steps("register")
+    older.steps("register")  # a retry that comes late withdraws nothing
+    late = older.step("promote", answer="Approve", answered_by="ada")
+    assert late.status is Status.SKIPPED
+    assert late.reason == "version 1: superseded, version 2 came from newer"
+    assert by_alias(binary, "champion") is None
+    newer.steps("register")
+    assert newer.step("promote", answer="Approve", answered_by="ada").facts["version"] == "2"
+    assert kinds(binary).count("superseded") == 1
+    assert "approved" not in [event.kind for event in read_events(get_store(), binary) if event.training == "older"]

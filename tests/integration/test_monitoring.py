@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 
 from evergreen.catalog import load_model
-from evergreen.contract import RunIdentity, Status, Window, utc_now
+from evergreen.contract import Request, RunIdentity, Status, Window
 from evergreen.data.lake import get_lake
-from evergreen.judgement.decisions import DecisionRecord, write_decision
+from evergreen.judgement.decisions import write_decision
+from evergreen.judgement.events import Judgement
 from evergreen.judgement.evidence import Candidate, Decision, Evaluation
 from evergreen.monitoring.drift import compare
 from evergreen.monitoring.proposal import read_proposal
@@ -255,13 +256,15 @@ def decision(model, partition, run_id, seen):
         model=model, metric=METRICS["binary"][0], window=Window(start=seen, end=seen), rows=1, dataset="d",
         challenger=learned, confidence=0.95,
     )  # fmt: skip
-    return DecisionRecord(
+    request = Request(
+        step="gate",
         model=model,
-        partition=partition,
+        window=Window(start=partition, end=partition),
         run=RunIdentity(dag_id=f"{model}.train", run_id=run_id, task_id="gate"),
+    )
+    return request, Judgement(
         decision=Decision.NOT_JUSTIFIED,
         why="no",
-        decided_at=utc_now(),
         requested_by="tests",
         evaluation=found,
         evidence=(),
@@ -278,7 +281,9 @@ def drifted(model, partition):
 
 def test_the_guard_counts_partitions_since_the_last_training(model):
     drifted(model, PARTITION)
-    write_decision(get_store(), decision(model, PARTITION - timedelta(days=6), "manual", PARTITION - timedelta(days=6)))
+    write_decision(
+        get_store(), *decision(model, PARTITION - timedelta(days=6), "manual", PARTITION - timedelta(days=6))
+    )
     refused = monitor(model, "guard")
     assert "cool-down: 6 days" in refused.reason
     assert refused.facts["last_training"] == str(PARTITION - timedelta(days=6))
@@ -286,14 +291,16 @@ def test_the_guard_counts_partitions_since_the_last_training(model):
 
 def test_the_guard_lets_pass_after_the_cool_down(model):
     drifted(model, PARTITION)
-    write_decision(get_store(), decision(model, PARTITION - timedelta(days=7), "manual", PARTITION - timedelta(days=7)))
-    write_decision(get_store(), decision(model, PARTITION + timedelta(days=7), "later", PARTITION))
+    write_decision(
+        get_store(), *decision(model, PARTITION - timedelta(days=7), "manual", PARTITION - timedelta(days=7))
+    )
+    write_decision(get_store(), *decision(model, PARTITION + timedelta(days=7), "later", PARTITION))
     assert monitor(model, "guard").status is Status.OK
 
 
 def test_a_later_training_within_the_cool_down_speaks_against_a_late_guard(model):
     drifted(model, PARTITION)
-    write_decision(get_store(), decision(model, PARTITION + timedelta(days=6), "later", PARTITION))
+    write_decision(get_store(), *decision(model, PARTITION + timedelta(days=6), "later", PARTITION))
     assert "cool-down: 6 days of partitions from the training of" in monitor(model, "guard").reason
 
 
@@ -335,20 +342,20 @@ def test_a_claim_whose_training_never_decided_blocks_its_own_cool_down_only(mode
 def test_a_training_that_followed_from_this_report_does_not_speak_against_it(model):
     drifted(model, PARTITION)
     own = f"drift__report-{PARTITION}"
-    write_decision(get_store(), decision(model, PARTITION, own, PARTITION))
+    write_decision(get_store(), *decision(model, PARTITION, own, PARTITION))
     assert monitor(model, "guard").status is Status.OK
 
 
 def test_a_training_by_hand_of_the_same_day_speaks_against_it(model):
     drifted(model, PARTITION)
-    write_decision(get_store(), decision(model, PARTITION, "by hand", PARTITION))
+    write_decision(get_store(), *decision(model, PARTITION, "by hand", PARTITION))
     assert "cool-down: 0 days" in monitor(model, "guard").reason
 
 
 def test_the_guard_asks_for_labels_the_last_training_did_not_know(model):
     drifted(model, PARTITION)
     earlier = PARTITION - timedelta(days=10)
-    write_decision(get_store(), decision(model, earlier, "manual", PARTITION - timedelta(days=1)))
+    write_decision(get_store(), *decision(model, earlier, "manual", PARTITION - timedelta(days=1)))
     refused = monitor(model, "guard")
     assert "60 new labels" in refused.reason
 
@@ -361,7 +368,7 @@ def test_the_guard_counts_no_label_that_is_not_a_number(model):
     outcome = pa.array([float("nan")] * 15 + [None] * 5 + [1.0] * (rows.num_rows - 20))
     get_lake().write(model, "examples", rows.set_column(rows.column_names.index("outcome"), "outcome", outcome), today)
     write_decision(
-        get_store(), decision(model, PARTITION - timedelta(days=10), "manual", PARTITION - timedelta(days=1))
+        get_store(), *decision(model, PARTITION - timedelta(days=10), "manual", PARTITION - timedelta(days=1))
     )
     assert monitor(model, "guard").facts["new_labels"] == 40
 

@@ -8,11 +8,11 @@ from datetime import date, datetime
 from pydantic import JsonValue
 
 from evergreen.contract import Result, RunIdentity
-from evergreen.store import ArtifactStore, read_document
-from evergreen.stored import Stored
+from evergreen.judgement.log import Entry, Log
+from evergreen.store import ArtifactStore
 
 
-class Claim(Stored):
+class Claim(Entry):
     """One proposal that a guard let pass."""
 
     model: str
@@ -30,44 +30,22 @@ def take(
 ) -> Claim | Result:
     """Claim a report's training, unless something speaks against it; returns the claim, or what the judge refused with.
 
-    The claims of a model are a log of numbered files. A new one is written under the next number, which only one of
-    many can create: whoever loses reads the log again and judges again, so no claim is written that has not seen all
-    those before it. Nothing is locked, so nothing stays locked when a guard is killed. A report that has a claim keeps
-    it, and is not judged again.
+    No claim is written that has not seen all those before it. A report that has a claim keeps it, and is not judged
+    again.
 
     Parameters
     ----------
     store
-        Where the log lies.
+        Where the claims lie.
     model, report_id
-        Whose log, and the report that proposes the training.
+        Whose claims, and the report that proposes the training.
     judge
         Told all claims there are; returns the one to write, or why there must be none.
     """
-    while True:
-        claims = _read_all(store, model)
-        own = [claim for claim in claims.values() if claim.report_id == report_id]
-        if own:
-            return own[0]
-        answer = judge(list(claims.values()))
-        if isinstance(answer, Result):
-            return answer
-        number = max(claims, default=0) + 1
-        store.create(_key(model, number), answer.model_dump_json(indent=2).encode())
+    hint = "Restore it, or delete it: then its report may lead to another training."
+    log = Log(store, f"claims/{model}", Claim, "a claim", hint)
 
+    def own_or_judged(claims: Sequence[Claim]) -> Claim | Result:
+        return next((claim for claim in claims if claim.report_id == report_id), None) or judge(claims)
 
-def _key(model: str, number: int) -> str:
-    return f"claims/{model}/{number:06d}.json"
-
-
-def _read_all(store: ArtifactStore, model: str) -> dict[int, Claim]:
-    """Return the claims of a model by number."""
-    numbers = [int(key.rpartition("/")[2].removesuffix(".json")) for key in store.keys(f"claims/{model}/")]
-    found = {}
-    # every number up to the newest: a listing that is made while files are may leave out one before it
-    for number in range(1, max(numbers, default=0) + 1):
-        hint = "Restore it, or delete it: then its report may lead to another training."
-        claim = read_document(store, _key(model, number), Claim, "a claim", hint)
-        if claim is not None:  # else somebody deleted it
-            found[number] = claim
-    return found
+    return log.append(own_or_judged)

@@ -1,119 +1,144 @@
-"""The decision log: one record per judged challenger, with everything an auditor asks for."""
+"""The decisions about a model's challengers, with what followed from each: the decision log, folded."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
-from urllib.parse import quote
+from collections.abc import Iterable
+from datetime import date
 
-from pydantic import Field, JsonValue
+from pydantic import BaseModel
 
-from evergreen.contract import ConfigurationError, Output, RunIdentity
-from evergreen.judgement.evidence import Decision, Evaluation
-from evergreen.store import ArtifactStore, read_document
-from evergreen.stored import Part, Stored
-
-
-class Promotion(Part):
-    """What followed a positive decision."""
-
-    version: str
-    previous: str | None
-    """The version that was champion before; None for the first."""
-    approved_by: str | None
-    """The person who approved; None when the model needs no approval."""
-    promoted_at: datetime
+from evergreen.contract import Request, RunIdentity, utc_now
+from evergreen.judgement.events import (
+    Event,
+    EventKind,
+    Judgement,
+    append,
+    log_of,
+    models_with_events,
+    read_events,
+)
+from evergreen.judgement.evidence import Decision
+from evergreen.store import ArtifactStore
 
 
-class Rejection(Part):
-    """The answer no to a positive decision, where a model asks a person."""
+class DecisionRecord(BaseModel):
+    """One training: how its challenger was judged, and what came of it. Each part is the event that says so."""
 
-    rejected_by: str | None
-    """The person who rejected; None when nobody answered in time."""
-    rejected_at: datetime
+    decided: Event
+    """The newest judgement: a gate that runs again after a change decides again."""
+    registered: Event | None = None
+    answered: Event | None = None
+    """The person's answer, approved or rejected, where the model asks for one."""
+    superseded: Event | None = None
+    """A newer challenger came while this one waited for its answer."""
+    promoted: Event | None = None
+    rolled_back: Event | None = None
+    """The promoted version gave way to an earlier champion."""
+    judged_before: tuple[Event, ...] = ()
+    """Its earlier judgements, oldest first."""
+
+    @property
+    def judgement(self) -> Judgement:
+        """What was decided and why."""
+        assert self.decided.judgement is not None  # noqa: S101  # only such events are folded into records
+        return self.decided.judgement
+
+    @property
+    def decision(self) -> Decision:
+        """What the gate said."""
+        return self.judgement.decision
+
+    @property
+    def model(self) -> str:
+        """The model."""
+        return self.decided.model
+
+    @property
+    def partition(self) -> date:
+        """The partition of the training."""
+        return self.decided.partition
+
+    @property
+    def run(self) -> RunIdentity:
+        """The gate that judged."""
+        return self.decided.run
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is registered and nothing has come of it yet."""
+        ended = self.promoted or self.superseded or self.answered
+        return self.registered is not None and ended is None
 
 
-class DecisionRecord(Stored):
-    """Who judged what, when, on which evidence, and what followed."""
-
-    model: str
-    partition: date
-    run: RunIdentity
-    decision: Decision
-    why: str
-    decided_at: datetime
-    requested_by: str
-    """A person, a drift report or the DAG: whatever asked for the training."""
-    evaluation: Evaluation
-    evidence: tuple[Output, ...]
-    """The evaluation, the model and the data sets, each with address and version."""
-    gate: dict[str, JsonValue]
-    """The rules as they were."""
-    config_digest: str
-    code_version: str
-    registered_version: str | None = None
-    promotion: Promotion | None = Field(default=None)
-    rejection: Rejection | None = Field(default=None)
-
-
-def said_no(rejection: Rejection) -> str:
+def said_no(rejection: Event) -> str:
     """Return who rejected, in words."""
-    return f"rejected by {rejection.rejected_by}" if rejection.rejected_by else "rejected: nobody answered in time"
+    return f"rejected by {rejection.by}" if rejection.by else "rejected: nobody answered in time"
 
 
-def decision_key(model: str, partition: date, run_id: str) -> str:
-    """Return the artifact key of a decision."""
-    name = RunIdentity(dag_id="-", run_id=run_id, task_id="-").key.split("/")[2]
-    return f"decisions/{quote(model)}/{partition}__{name}.json"
+def event_of(request: Request, kind: EventKind, **fields: object) -> Event:
+    """Return an event that a step writes about the training it belongs to, as of now."""
+    given = {"kind": kind, "model": request.model, "at": utc_now(), "run": request.run, "partition": request.partition}
+    return Event.model_validate({**given, "training": request.run.run_id, **fields})
 
 
-def read_decision(store: ArtifactStore, key: str) -> DecisionRecord | None:
-    """Return a decision, or None if there is none.
+def write_decision(store: ArtifactStore, request: Request, judgement: Judgement) -> str:
+    """Log a judgement, unless the training's newest one says the same; returns the address of the log's entry."""
+    event = event_of(request, EventKind.DECIDED, by=judgement.requested_by, judgement=judgement)
+    written = append(store, event)
+    number = written.number if isinstance(written, Event) else 0
+    return log_of(store, request.model).key(number) if number else f"decisions/{request.model}"  # of the first schema
 
-    Raises
-    ------
-    ConfigurationError
-        If the file is no decision.
+
+def fold(events: Iterable[Event]) -> list[DecisionRecord]:
+    """Return what a model's events come to: a record a training, in the order in which they were first judged.
+
+    What follows a judgement stays when the training is judged again: a promotion has happened, whatever is decided
+    later. A new answer replaces the answer before it.
     """
-    hint = "Restore it, or clear the gate task that writes it."
-    return read_document(store, key, DecisionRecord, "a decision record", hint)
+    records: dict[tuple[str, date], DecisionRecord] = {}
+    for event in events:
+        training = (event.training, event.partition)
+        if event.kind is EventKind.ROLLED_BACK:
+            _roll_back(records.values(), event)
+        elif event.kind is EventKind.DECIDED and event.judgement is not None:
+            record = records.setdefault(training, DecisionRecord(decided=event))
+            if record.decided is not event:
+                record.judged_before, record.decided = (*record.judged_before, record.decided), event
+        elif training in records:
+            _follow(records[training], event)
+    return list(records.values())
 
 
-def write_decision(store: ArtifactStore, record: DecisionRecord) -> str:
-    """Store a decision; returns its key. The same decision keeps the time at which it was first taken."""
-    key = decision_key(record.model, record.partition, record.run.run_id)
-    earlier = read_decision(store, key)
-    if earlier is not None:
-        kept = record.model_copy(
-            update={"decided_at": earlier.decided_at, "registered_version": earlier.registered_version}
-        )
-        if kept == earlier.model_copy(update={"promotion": None, "rejection": None}):
-            return key  # nothing new, and what followed from it stays
-    store.write(key, record.model_dump_json(indent=2).encode())
-    return key
+def _follow(record: DecisionRecord, event: Event) -> None:
+    match event.kind:
+        case EventKind.REGISTERED:
+            record.registered = event
+        case EventKind.APPROVED | EventKind.REJECTED:
+            record.answered = event
+        case EventKind.SUPERSEDED:
+            record.superseded = event
+        case EventKind.PROMOTED:
+            record.promoted, record.rolled_back = event, None
 
 
-def amend_decision(store: ArtifactStore, key: str, **changes: object) -> DecisionRecord:
-    """Add what followed to a decision.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is no such decision.
-    """
-    record = read_decision(store, key)
-    if record is None:
-        raise ConfigurationError(f"{store.uri(key)}: the decision is gone.", "Clear the gate task that writes it.")
-    amended = record.model_copy(update=changes)
-    if amended != record:
-        store.write(key, amended.model_dump_json(indent=2).encode())
-    return amended
+def _roll_back(records: Iterable[DecisionRecord], event: Event) -> None:
+    for record in records:
+        version = record.promoted.version if record.promoted else None
+        if version is not None and version == event.version:  # it serves again
+            record.rolled_back = None
+        elif version is not None and version == event.previous:
+            record.rolled_back = event
 
 
 def list_decisions(store: ArtifactStore, model: str | None = None) -> list[DecisionRecord]:
-    """Return all decisions, of one model or of all, oldest partition first."""
-    prefix = f"decisions/{model}/" if model else "decisions/"
-    records = [read_decision(store, key) for key in store.keys(prefix) if key.endswith(".json")]
-    return sorted(
-        (record for record in records if record is not None),
-        key=lambda record: (record.partition, record.decided_at, record.run.run_id),
-    )
+    """Return all decisions, of one model or of all, each model's oldest partition first."""
+    models = models_with_events(store) if model is None else [model]
+    records = [record for name in models for record in fold(read_events(store, name))]
+    return sorted(records, key=lambda record: (record.partition, record.decided.at, record.run.run_id))
+
+
+def decision_of(events: Iterable[Event], request: Request) -> DecisionRecord | None:
+    """Return the decision about the training that a request belongs to, or None."""
+    own = (request.run.run_id, request.partition)
+    found = (record for record in fold(events) if (record.decided.training, record.partition) == own)
+    return next(found, None)

@@ -1,32 +1,52 @@
-"""The decisions as a person reads them, newest last."""
+"""The log of decisions as a person reads it, newest last."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
-from evergreen.judgement.decisions import DecisionRecord, said_no
+from evergreen.judgement.decisions import DecisionRecord, fold, said_no
+from evergreen.judgement.events import Event, EventKind
 from evergreen.judgement.evidence import Decision
 
 _COLOURS = {Decision.FIRST_CHAMPION: "green", Decision.PROMOTE: "green", Decision.NOT_JUSTIFIED: "yellow"}
 
 
-def decision_table(records: Sequence[DecisionRecord]) -> Table:
-    """Return the decisions, each with its scores, its reason, and who asked for it: readable at 80 columns."""
+def history_table(logs: Mapping[str, Sequence[Event]]) -> Table:
+    """Return what happened to each model, readable at 80 columns.
+
+    A decision has its scores, its reason and who asked for it, and stands where it was first taken; a rollback, and
+    an alias that was seen out of place, have rows of their own.
+    """
     table = Table.grid(padding=(0, 2))
-    several = len({record.model for record in records}) > 1
-    for record in records:
-        model = f"{record.model}: " if several else ""
-        lines = (_scores(record), record.why, f"by {_who(record)}", "")
-        headline = f"[{_COLOURS[record.decision]}]{model}{_outcome(record)}[/]"
-        table.add_row(str(record.partition), "\n".join([headline, *map(escape, lines)]))
+    for model, events in logs.items():
+        prefix = f"{model}: " if len(logs) > 1 else ""
+        for first, headline, below in _rows(events):
+            coloured = headline.replace("]", f"]{prefix}", 1)
+            table.add_row(first, "\n".join([coloured, *map(escape, below), ""]))
     return table
 
 
+def _rows(events: Sequence[Event]) -> Iterator[tuple[str, str, list[str]]]:
+    records = {(record.decided.training, record.partition): record for record in fold(events)}
+    for event in events:
+        if event.kind is EventKind.DECIDED:
+            record = records.pop((event.training, event.partition), None)
+            if record is not None:
+                colour = _COLOURS.get(record.decision, "red")
+                lines = [_scores(record), record.judgement.why, f"by {_who(record)}"]
+                yield str(record.partition), f"[{colour}]{_outcome(record)}[/]", lines
+        elif event.kind is EventKind.ROLLED_BACK:
+            moved = f"rollback: version {event.version}, instead of {event.previous or 'none'}"
+            yield f"{event.at:%Y-%m-%d}", f"[red]{moved}[/]", [event.why, f"by {event.by}"]
+        elif event.kind is EventKind.ALIAS_MOVED:
+            yield f"{event.at:%Y-%m-%d}", "[red]alias out of place[/]", [event.why, f"seen by {event.run.task_id}"]
+
+
 def _scores(record: DecisionRecord) -> str:
-    found = record.evaluation
+    found = record.judgement.evaluation
     rivals = {"baseline": found.baseline.score} if found.baseline else {}
     rivals |= {"champion": found.champion.metrics.get(found.metric)} if found.champion else {}
     words = [f"{title} {_number(score)}" for title, score in rivals.items()]
@@ -41,16 +61,22 @@ def _number(value: float | None) -> str:
 
 
 def _outcome(record: DecisionRecord) -> str:
-    if record.decision is Decision.NOT_JUSTIFIED:
-        return "not justified"
     words = record.decision.value.replace("_", " ")
-    if record.rejection and not record.promotion:
+    if record.promoted:
+        how = ", then rolled back" if record.rolled_back else ""
+        again = "" if record.decision is not Decision.NOT_JUSTIFIED else " when judged again, after promotion"
+        return f"{words}{again}: version {record.promoted.version}{how}"
+    if record.decision is Decision.NOT_JUSTIFIED:
+        return words
+    if record.answered and record.answered.kind is EventKind.REJECTED:
         return f"{words}, rejected"
-    return f"{words}: version {record.promotion.version}" if record.promotion else f"{words}, not promoted"
+    return f"{words}, superseded" if record.superseded else f"{words}, not promoted"
 
 
 def _who(record: DecisionRecord) -> str:
-    if record.rejection and not record.promotion:
-        return f"{record.requested_by}; {said_no(record.rejection)}"
-    approver = record.promotion.approved_by if record.promotion else None
-    return f"{record.requested_by}; approved by {approver}" if approver else record.requested_by
+    asked = record.judgement.requested_by
+    if record.answered is None:
+        return f"{asked}; {record.superseded.why}" if record.superseded and not record.promoted else asked
+    if record.answered.kind is EventKind.REJECTED:
+        return asked if record.promoted else f"{asked}; {said_no(record.answered)}"
+    return f"{asked}; approved by {record.answered.by}"

@@ -14,11 +14,12 @@ from evergreen.contract import Output, Request, Result, Window
 from evergreen.data.lake import get_lake
 from evergreen.features.feature_store import training_set
 from evergreen.handover import key_of
+from evergreen.judgement.champions import champion_of
 from evergreen.monitoring.drift import DriftReport, compare
 from evergreen.monitoring.proposal import DRIFT_REPORT, DriftDocument, report_key
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
-from evergreen.training.registry import CHAMPION, Version, by_alias
+from evergreen.training.registry import Version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ _SEASON_COVER = 0.9
 
 def run(request: Request, spec: ModelSpec) -> Result:
     """Write ``drift.json`` and ``drift.html`` of the partition; without a champion or enough rows, no verdict."""
-    champion = by_alias(spec.name, CHAMPION)
+    champion = champion_of(request)
     current_window = window_until(request, spec)
     if champion is None:
         report = DriftReport("insufficient", "there is no champion yet, so nothing to compare with", {}, [])

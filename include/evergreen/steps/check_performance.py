@@ -9,11 +9,12 @@ from pydantic import JsonValue
 
 from evergreen.contract import Output, Request, Result, Status, Window
 from evergreen.features.feature_store import training_set
+from evergreen.judgement.champions import champion_of
 from evergreen.judgement.evaluation import score
 from evergreen.monitoring.proposal import PERFORMANCE_REPORT, PerformanceDocument, report_key
 from evergreen.spec import METRICS, Direction, ModelSpec
 from evergreen.store import get_store
-from evergreen.training.registry import CHAMPION, Version, by_alias, load
+from evergreen.training.registry import Version, load
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
 
     Skipped while there is no champion, or too few labelled rows that it has not learned from.
     """
-    champion = by_alias(spec.name, CHAMPION)
+    champion = champion_of(request)
     if champion is None:
         return _skip(request, spec, "there is no champion yet")
     newest = request.partition - timedelta(days=spec.features.examples.label_delay_days)

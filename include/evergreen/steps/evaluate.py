@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from evergreen.contract import Output, Request, Result, Window
 from evergreen.handover import file_digest, read_frame, upstream
+from evergreen.judgement.champions import champion_of
 from evergreen.judgement.evaluation import evaluation_of, score
 from evergreen.judgement.evidence import Candidate, Evaluation, unseen
 from evergreen.spec import ModelSpec
@@ -29,6 +30,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     dataset, frame = assembled.output("evaluation"), read_frame(assembled, "evaluation")
     model = logged_model(trained)
     run_id = str(trained.facts["run_id"])
+    champion_of(request)
     champion = champion_before(spec.name, run_id)
     loaded = [load(model.uri), *([load(champion.uri)] if champion else [])]
     scores = score(spec, frame, loaded)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 
 from evergreen.catalog import config_digest
-from evergreen.contract import Request, Result, Status, utc_now
+from evergreen.contract import Request, Result, Status
 from evergreen.handover import disagreement, read_bytes, upstream
-from evergreen.judgement.decisions import DecisionRecord, write_decision
+from evergreen.judgement.decisions import write_decision
+from evergreen.judgement.events import Judgement
 from evergreen.judgement.evidence import Evaluation, decide
 from evergreen.runner import code_version
 from evergreen.spec import ModelSpec
@@ -30,13 +31,10 @@ def run(request: Request, spec: ModelSpec) -> Result:
     log.info("%s: %s", verdict.decision, verdict.why)
     key = write_decision(
         get_store(),
-        DecisionRecord(
-            model=spec.name,
-            partition=request.partition,
-            run=request.run,
+        request,
+        Judgement(
             decision=verdict.decision,
             why=verdict.why,
-            decided_at=utc_now(),
             requested_by=str(request.params.get("requested_by") or request.run.run_id),
             evaluation=evaluation,
             evidence=(output, model, *evaluated.inputs, *trained.inputs),

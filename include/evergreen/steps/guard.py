@@ -81,7 +81,7 @@ def _judged(spec: ModelSpec, proposal: Proposal) -> list[_Training]:
         _Training(
             partition=record.partition,
             title=f"the training of {record.partition} ({record.run.run_id})",
-            knows=record.evaluation.window.end,
+            knows=record.judgement.evaluation.window.end,
         )
         for record in list_decisions(get_store(), spec.name)
         if record.run.run_id != _training_run(proposal.report_id)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from evergreen.contract import Output, Request, Result
 from evergreen.handover import upstream
-from evergreen.judgement.decisions import amend_decision
+from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, fold
+from evergreen.judgement.events import Event, EventKind, append, read_events
 from evergreen.spec import ModelSpec
 from evergreen.steps.promote import refuse_in_backfill
 from evergreen.store import get_store
@@ -40,9 +43,41 @@ def run(request: Request, spec: ModelSpec) -> Result:
     }
     version = register(spec.name, spec.description, run_id, {name: str(value) for name, value in tags.items()})
     set_alias(version, CHALLENGER)
-    amend_decision(get_store(), str(judged.facts["decision_key"]), registered_version=version.number)
+    append(get_store(), event_of(request, EventKind.REGISTERED, version=version.number))
+    if spec.approval.required:
+        _supersede(request, version.number)
     return Result(
         outputs=(Output(name="version", uri=version.uri, version=version.number),),
         inputs=(model,),
         facts={"version": version.number, "run_id": run_id},
     )
+
+
+def _supersede(request: Request, version: str) -> None:
+    """Withdraw the older challengers that wait for a person: their question is not worth an answer any more."""
+    store = get_store()
+    events = read_events(store, request.model)
+    for older in _waiting_before(events, request):
+        event = event_of(
+            request,
+            EventKind.SUPERSEDED,
+            training=older.decided.training,
+            partition=older.partition,
+            version=older.registered.version if older.registered else None,
+            why=f"version {version} came from {request.run.run_id}",
+        )
+
+        def answered(events: Sequence[Event], older: DecisionRecord = older) -> Result | None:
+            waiting = [record.registered for record in _waiting_before(events, request)]
+            return None if older.registered in waiting else Result(facts={"answered": True})
+
+        append(store, event, answered)
+
+
+def _waiting_before(events: Sequence[Event], request: Request) -> list[DecisionRecord]:
+    """Return what waits and was registered before this run's challenger, whenever this step runs again."""
+    own = decision_of(events, request)
+    if own is None or own.registered is None:
+        return []
+    last = events.index(own.registered)
+    return [record for record in fold(events) if record.waiting and events.index(record.registered) < last]

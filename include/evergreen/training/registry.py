@@ -171,6 +171,23 @@ def by_number(model: str, number: str) -> Version:
         return _version(client.get_model_version(model, number))
 
 
+def existing(model: str, number: str) -> Version:
+    """Return a version that a person has named.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none of that number; the message names those there are.
+    """
+    client = connect()
+    with mlflow_errors():
+        numbers = [int(version.version) for version in client.search_model_versions(f"name = '{model}'")]
+    if number not in map(str, numbers):
+        have = ", ".join(map(str, sorted(numbers))) or "none"
+        raise ConfigurationError(f"{model} has no version {number!r}.", f"Name one of those registered: {have}.")
+    return by_number(model, number)
+
+
 def champion_before(model: str, run_id: str) -> Version | None:
     """Return the champion that a run's challenger is compared with.
 

@@ -1,153 +1,224 @@
-"""The decision log: one record a run, kept as it was first taken, shown to people."""
+"""The decision log: events that are never changed, folded into what came of each training, shown to people."""
 
 import json
-from datetime import UTC, date, datetime
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from typer.testing import CliRunner
 
+from corpus_kit import CORPUS
 from evergreen.cli import app
-from evergreen.contract import ConfigurationError, RunIdentity, Window
-from evergreen.judgement.decisions import (
-    DecisionRecord,
-    Promotion,
-    Rejection,
-    amend_decision,
-    decision_key,
-    list_decisions,
-    read_decision,
-    write_decision,
-)
+from evergreen.contract import ConfigurationError, Result, RunIdentity, Window
+from evergreen.judgement.champions import champions, served_before
+from evergreen.judgement.decisions import fold, list_decisions
+from evergreen.judgement.events import Event, EventKind, Judgement, append, last_move, read_events
 from evergreen.judgement.evidence import Candidate, Decision, Evaluation
 from evergreen.store import get_store
 
+MODEL = "flight_delay"
 WINDOW = Window(start=date(2013, 5, 2), end=date(2013, 5, 31))
 TRAINING = Window(start=date(2013, 2, 1), end=date(2013, 5, 1))
+NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
 
 
-def record(day=31, run_id="drift__a", decided=datetime(2013, 6, 1, tzinfo=UTC), decision=Decision.PROMOTE):
-    return DecisionRecord(
-        model="flight_delay",
-        partition=date(2013, 5, day),
-        run=RunIdentity(dag_id="flight_delay.train", run_id=run_id, task_id="gate"),
-        decision=decision,
-        why="better [by far]",
-        decided_at=decided,
-        requested_by=run_id,
-        evaluation=Evaluation(
-            model="flight_delay",
-            metric="auc",
-            window=WINDOW,
-            rows=9,
-            dataset="d",
-            challenger=Candidate(run_id="r", training=TRAINING, metrics={"auc": 0.75}),
-            champion=Candidate(version="1", run_id="q", training=TRAINING, metrics={"auc": 0.7}),
-            improvement=0.05,
-            low=0.04,
-            high=0.06,
-            confidence=0.95,
-        ),
-        evidence=(),
-        gate={},
-        config_digest="c",
-        code_version="v",
+def judgement(decision=Decision.PROMOTE, why="better [by far]", code="v"):
+    evaluation = Evaluation(
+        model=MODEL,
+        metric="auc",
+        window=WINDOW,
+        rows=9,
+        dataset="d",
+        challenger=Candidate(run_id="r", training=TRAINING, metrics={"auc": 0.75}),
+        champion=Candidate(version="1", run_id="q", training=TRAINING, metrics={"auc": 0.7}),
+        improvement=0.05,
+        low=0.04,
+        high=0.06,
+        confidence=0.95,
     )
+    given = {"decision": decision, "why": why, "requested_by": "drift", "config_digest": "c", "code_version": code}
+    return Judgement(evaluation=evaluation, **given)
 
 
-PROMOTION = Promotion(version="2", previous="1", approved_by="ada", promoted_at=datetime(2013, 6, 2, tzinfo=UTC))
+def event(kind, training="a", day=31, at=NOON, task="promote", model=MODEL, **fields):
+    run = RunIdentity(dag_id=f"{model}.train", run_id=training or "by hand", task_id=task)
+    given = {"kind": kind, "model": model, "at": at, "run": run, "partition": date(2013, 5, day)}
+    return Event.model_validate({**given, "training": training, **fields})
 
 
-def test_the_same_decision_again_changes_nothing(settings):
+def decided(training="a", day=31, at=NOON, model=MODEL, **fields):
+    return event("decided", training, day, at, "gate", model, judgement=judgement(**fields))
+
+
+def log(*events):
+    for one in events:
+        assert isinstance(append(get_store(), one), Event)
+
+
+def only_record():
+    (record,) = list_decisions(get_store(), MODEL)
+    return record
+
+
+def moved(version, previous, kind="promoted", training="a", **fields):
+    return event(kind, training, version=version, previous=previous, **{"by": "ada", **fields})
+
+
+def history(*arguments, columns="250"):
+    return CliRunner().invoke(app, ["history", *arguments], env={"COLUMNS": columns}).output
+
+
+def test_the_same_event_again_is_the_same_file(settings):
+    later = NOON + timedelta(days=1)
+    for at in (NOON, later):
+        log(decided(at=at), event("approved", by="ada", at=at), moved("2", "1", at=at))
     store = get_store()
-    key = write_decision(store, record())
-    amend_decision(store, key, promotion=PROMOTION, registered_version="2")
-    before = store.read(key)
-    assert write_decision(store, record(decided=datetime(2014, 1, 1, tzinfo=UTC))) == key
-    assert store.read(key) == before
+    assert list(store.keys("decision_log/")) == [f"decision_log/{MODEL}/00000{number}.json" for number in (1, 2, 3)]
+    assert {one.at for one in read_events(store, MODEL)} == {NOON}
 
 
-def test_another_decision_replaces_it_and_what_followed(settings):
+def test_a_gate_that_decides_again_erases_no_promotion(settings):
+    log(decided(), event("approved", by="ada"), moved("2", "1"))
+    log(decided(code="after an upgrade"))
+    record = only_record()
+    assert record.judgement.code_version == "after an upgrade"
+    assert [one.judgement.code_version for one in record.judged_before] == ["v"]
+    assert (record.promoted.version, record.answered.by) == ("2", "ada")
+    log(decided(decision=Decision.NOT_JUSTIFIED))
+    assert only_record().promoted.version == "2"
+    assert "not justified when judged again, after promotion: version 2" in history(MODEL)
+
+
+def test_of_many_who_add_at_once_none_is_lost(settings):
     store = get_store()
-    key = write_decision(store, record())
-    amend_decision(store, key, promotion=PROMOTION)
-    write_decision(store, record(decision=Decision.NOT_JUSTIFIED))
-    again = read_decision(store, key)
-    assert again.decision is Decision.NOT_JUSTIFIED
-    assert again.promotion is None
+    events = [event("registered", f"run {number}", version=str(number)) for number in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: append(store, one), [*events, *events]))
+    found = read_events(store, MODEL)
+    assert sorted(int(one.version) for one in found) == list(range(24))
+    assert [one.number for one in found] == list(range(1, 25))
+
+
+def test_an_objection_has_seen_everything_before_the_event(settings):
+    log(decided(), event("superseded", why="version 3 came"))
+
+    def objection(events):
+        return Result(facts={"seen": len(events)}) if fold(events)[0].superseded else None
+
+    answer = append(get_store(), event("approved", by="ada"), objection)
+    assert answer.facts == {"seen": 2}
+    assert len(read_events(get_store(), MODEL)) == 2
 
 
 @pytest.mark.parametrize(("who", "said"), [("bob", "rejected by bob"), (None, "rejected: nobody answered in time")])
-def test_a_rejection_is_kept_and_shown(settings, who, said):
-    store = get_store()
-    key = write_decision(store, record())
-    rejection = Rejection(rejected_by=who, rejected_at=datetime(2013, 6, 2, tzinfo=UTC))
-    amend_decision(store, key, rejection=rejection)
-    write_decision(store, record(decided=datetime(2014, 1, 1, tzinfo=UTC)))
-    assert read_decision(store, key).rejection == rejection
-    shown = CliRunner().invoke(app, ["history", "flight_delay"], env={"COLUMNS": "250"}).output
+def test_a_rejection_is_kept_shown_and_followed_by_another_answer(settings, who, said):
+    log(decided(), event("rejected", by=who))
+    assert only_record().answered.by == who
+    shown = history(MODEL)
     assert "promote, rejected" in shown
-    assert f"a; {said}" in shown
-    amend_decision(store, key, promotion=PROMOTION, rejection=None)  # asked again, and approved
-    assert "rejected" not in CliRunner().invoke(app, ["history", "flight_delay"], env={"COLUMNS": "250"}).output
+    assert f"drift; {said}" in shown
+    log(event("approved", by="ada"), moved("2", "1"))
+    assert "rejected" not in history(MODEL)
+    log(event("rejected", by=who))  # asked once more, and each answer is another event
+    assert [one.kind for one in read_events(get_store(), MODEL)].count(EventKind.REJECTED) == 2
 
 
-def test_records_come_oldest_partition_first(settings):
-    store = get_store()
-    for day, run_id in ((31, "a"), (1, "b"), (31, "../../c d")):
-        write_decision(store, record(day, run_id))
-    assert [(found.partition.day, found.run.run_id) for found in list_decisions(store)] == [
-        (1, "b"),
-        (31, "../../c d"),
-        (31, "a"),
-    ]
-    assert list_decisions(store, "flight") == []
-    assert ".." not in decision_key("flight_delay", date(2013, 5, 31), "../../c d").split("/")
+def test_what_is_superseded_waits_no_more(settings):
+    log(decided(), event("registered", version="2"))
+    assert only_record().waiting
+    log(event("superseded", why="version 3 came from b"))
+    assert not only_record().waiting
+    assert "promote, superseded" in history(MODEL)
+    assert "drift; version 3 came from b" in history(MODEL)
 
 
-def test_a_broken_record_is_named(settings):
-    store = get_store()
-    key = decision_key("flight_delay", date(2013, 5, 31), "x")
-    store.write(key, b"{}")
-    with pytest.raises(ConfigurationError, match="not a decision record: model: Field required"):
-        list_decisions(store)
-
-
-def test_amending_nothing_is_an_error(settings):
-    with pytest.raises(ConfigurationError, match="gone"):
-        amend_decision(get_store(), "decisions/flight_delay/x.json", promotion=PROMOTION)
-
-
-def test_history_shows_every_decision(settings):
-    runner = CliRunner()
-    assert "No decisions yet" in runner.invoke(app, ["history"]).output
-    store = get_store()
-    amend_decision(store, write_decision(store, record(30, "a")), promotion=PROMOTION)
-    write_decision(store, record(31, "b", decision=Decision.NOT_JUSTIFIED))
-    shown = runner.invoke(app, ["history"], env={"COLUMNS": "80"}).output
-    assert [line.rstrip() for line in shown.splitlines()] == [
+def test_a_rollback_is_shown_where_it_happened_and_with_what_it_undid(settings):
+    log(decided("a", 30), moved("2", "1", day=30), decided("b"), moved("3", "2", training="b"))
+    log(moved("2", "3", "rolled_back", training="", why="late flights scored as on time"))
+    first, second = list_decisions(get_store())
+    assert (first.rolled_back, second.rolled_back.why) == (None, "late flights scored as on time")
+    assert [line.rstrip() for line in history(columns="80").splitlines()] == [
         "2013-05-30  promote: version 2",
         "            auc: champion 0.7000, challenger 0.7500, +0.0500 [+0.0400, +0.0600]",
         "            better [by far]",
-        "            by a; approved by ada",
+        "            by drift",
         "",
-        "2013-05-31  not justified",
+        "2013-05-31  promote: version 3, then rolled back",
         "            auc: champion 0.7000, challenger 0.7500, +0.0500 [+0.0400, +0.0600]",
         "            better [by far]",
-        "            by b",
+        "            by drift",
+        "",
+        "2013-06-01  rollback: version 2, instead of 3",
+        "            late flights scored as on time",
+        "            by ada",
         "",
     ]
-    rows = runner.invoke(app, ["history", "--json"]).output.splitlines()
-    assert [json.loads(row)["partition"] for row in rows] == ["2013-05-30", "2013-05-31"]
+    rows = [json.loads(row) for row in history("--json").splitlines()]
+    assert [row["kind"] for row in rows] == ["decided", "promoted", "decided", "promoted", "rolled_back"]
+    log(moved("3", "2", "rolled_back", training=""))
+    assert list_decisions(get_store())[1].rolled_back is None
+
+
+def test_the_champion_before_is_the_one_that_a_promotion_replaced():
+    events = [moved("1", None), moved("2", "1"), moved("3", "2")]
+    assert (served_before(events, "3"), served_before(events, "1")) == ("2", None)
+    events.append(moved("2", "3", "rolled_back"))
+    assert served_before(events, "2") == "1", "a second rollback goes further back, not forth again"
+    events.append(moved("7", "2", "alias_moved"))
+    assert served_before(events, "7") == "2"
+    assert champions(events) == ["1", "2", "3", "7"]
+    assert last_move([*events, event("registered")]).version == "7"
+
+
+def test_documents_of_the_first_schema_are_events_too(settings):
+    store = get_store()
+    folder = settings.state_dir / "artifacts/decisions/small_binary"
+    shutil.copytree(CORPUS / "v1/DecisionDocument", folder)
+    by_name = {record.run.run_id: record for record in list_decisions(store, "small_binary")}
+    better = by_name["better"]
+    assert (better.promoted.version, better.promoted.previous, better.answered.by) == ("2", "1", "ada")
+    assert by_name["shuffled"].decision is Decision.NOT_JUSTIFIED
+    assert (by_name["asked"].answered.by, by_name["asked"].promoted) == ("bob", None)
+    # what follows is an event, and what is said again is none
+    again = next(one for one in read_events(store, "small_binary") if one.kind is EventKind.PROMOTED)
+    assert append(store, event("registered", "shuffled", 31, model="small_binary", version="9")).number == 1
+    assert isinstance(append(store, again), Event)
+    assert len(list(store.keys("decision_log/"))) <= 2
+
+
+def test_an_event_of_a_later_version_is_passed_over(settings):
+    log(decided(), event("exported", reviewer="eve"))
+    assert only_record().decision is Decision.PROMOTE
+    assert json.loads(history("--json").splitlines()[1])["reviewer"] == "eve"
+    assert "promote, not promoted" in history(MODEL)
+
+
+def test_a_decision_of_a_later_version_is_shown_as_it_is(settings):
+    log(decided(decision="trial"))
+    assert "trial, not promoted" in history(MODEL)
+
+
+def test_a_broken_entry_is_named(settings):
+    get_store().write(f"decision_log/{MODEL}/000001.json", b"{}")
+    with pytest.raises(ConfigurationError, match=r"000001.json: not an event of the decision log: kind: Field"):
+        list_decisions(get_store())
+
+
+def test_records_come_oldest_partition_first(settings):
+    log(decided("a", 31), decided("b", 1), decided("../../c d", 31))
+    found = [(record.partition.day, record.run.run_id) for record in list_decisions(get_store())]
+    assert found == [(1, "b"), (31, "../../c d"), (31, "a")]
+    assert list_decisions(get_store(), "flight") == []
 
 
 def test_history_is_readable_at_eighty_columns_and_says_which_model_if_there_are_several(settings):
+    assert "No decisions yet" in history()
     why = "; ".join(f"origin={name}: auc worse by 0.0500 (900 rows), more than the allowed 0.03" for name in "ABC")
-    first = record(30, "drift__flight_delay-2013-05-30-f4caefe4").model_copy(update={"why": why})
-    for one in (first, record(31).model_copy(update={"model": "churn"})):
-        write_decision(get_store(), one)
-    shown = CliRunner().invoke(app, ["history"], env={"COLUMNS": "80"}).output
+    log(decided(day=30, why=why), decided(model="churn"))
+    shown = history(columns="80")
     assert why in " ".join(line[12:].rstrip() for line in shown.splitlines())
-    assert "2013-05-30  flight_delay: promote, not promoted" in shown
+    assert f"2013-05-30  {MODEL}: promote, not promoted" in shown
     assert "2013-05-31  churn: promote, not promoted" in shown
     assert "…" not in shown
 

@@ -1,0 +1,65 @@
+"""Which versions have been champion, as the decision log tells, and where the registry says otherwise."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from evergreen.contract import Request, Result, utc_now
+from evergreen.judgement.decisions import event_of
+from evergreen.judgement.events import MOVES, Event, EventKind, append, last_move, read_events
+from evergreen.store import ArtifactStore, get_store
+from evergreen.training.registry import CHAMPION, Version, by_alias
+
+log = logging.getLogger(__name__)
+
+_UNDER_WAY = timedelta(minutes=10)
+"""So long after a rollback is logged the alias may still be where it was."""
+
+
+def champion_of(request: Request) -> Version | None:
+    """Return the champion; if the log of decisions knows of another, it is told where the alias was seen."""
+    champion = by_alias(request.model, CHAMPION)
+    notice(get_store(), request, champion)
+    return champion
+
+
+def notice(store: ArtifactStore, request: Request, champion: Version | None) -> None:
+    """Log where the alias ``champion`` is, unless that is where the log says it is."""
+    found = champion.number if champion else None
+    moved = last_move(read_events(store, request.model))
+    expected = moved.version if moved else None
+    if found == expected or (moved is not None and _under_way(moved, found)):
+        return
+    why = f"the alias champion was seen at version {found or 'none'}; the log of decisions has {expected or 'none'}"
+    log.warning("%s: %s", request.model, why)
+    event = event_of(request, EventKind.ALIAS_MOVED, training="", why=why, version=found, previous=expected)
+
+    def seen_already(events: Sequence[Event]) -> Result | None:
+        now = last_move(events)
+        return Result(facts={"champion": found}) if now is not None and now.version == found else None
+
+    append(store, event, seen_already)
+
+
+def _under_way(moved: Event, found: str | None) -> bool:
+    rolled = moved.kind is EventKind.ROLLED_BACK and moved.previous == found
+    return rolled and utc_now() - moved.at < _UNDER_WAY
+
+
+def champions(events: Iterable[Event]) -> list[str]:
+    """Return the versions that have been champion, each once, the oldest first."""
+    moves = [event for event in events if event.kind in MOVES]
+    served = [version for move in moves for version in (move.previous, move.version)]
+    return list(dict.fromkeys(version for version in served if version is not None))
+
+
+def served_before(events: Sequence[Event], version: str) -> str | None:
+    """Return the version that served before a champion first did, or None if there was none.
+
+    What a rollback brings back is not asked what it replaced then: rolled back again, it gives way to the one before.
+    """
+    ways = [event for event in reversed(events) if event.kind in MOVES and event.version == version]
+    forward = [event for event in ways if event.kind is not EventKind.ROLLED_BACK]
+    return next((event.previous for event in forward), None)

@@ -1,0 +1,228 @@
+"""The decision log: what was decided about a model, and what people and steps did about it, one event after another.
+
+An event is written once and never changed. Documents of the first schema, one a decision with what followed in it,
+are read as the events they were made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from itertools import accumulate
+
+from pydantic import Field, JsonValue
+
+from evergreen.contract import Output, Result, RunIdentity
+from evergreen.judgement.evidence import Decision, Evaluation
+from evergreen.judgement.log import Entry, Log
+from evergreen.store import ArtifactStore, read_document
+from evergreen.stored import OpenEnum, Part, Stored
+
+_HINT = "Restore it from a backup: the log of decisions is never rewritten."
+
+
+class EventKind(OpenEnum):
+    """What can happen to a challenger and to the alias ``champion``."""
+
+    DECIDED = "decided"
+    REGISTERED = "registered"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    SUPERSEDED = "superseded"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    ALIAS_MOVED = "alias_moved"
+    """The alias was seen where no step had put it."""
+
+
+MOVES = frozenset({EventKind.PROMOTED, EventKind.ROLLED_BACK, EventKind.ALIAS_MOVED})
+"""The events that say which version is champion."""
+ANSWERS = frozenset({EventKind.APPROVED, EventKind.REJECTED})
+
+
+class Judgement(Part):
+    """What a gate decided, and on which evidence."""
+
+    decision: Decision
+    why: str
+    requested_by: str
+    """A person, a drift report or the DAG: whatever asked for the training."""
+    evaluation: Evaluation
+    evidence: tuple[Output, ...] = ()
+    """The evaluation, the model and the data sets, each with address and version."""
+    gate: dict[str, JsonValue] = Field(default_factory=dict)
+    """The rules as they were."""
+    config_digest: str
+    code_version: str
+
+
+class Event(Entry):
+    """One thing that happened."""
+
+    kind: EventKind
+    model: str
+    at: datetime
+    by: str | None = None
+    """A person, or whatever asked for it; None when nobody did: an answer that never came."""
+    run: RunIdentity
+    """The task that wrote it."""
+    partition: date
+    training: str = ""
+    """The run of ``<model>.train`` it is about; empty when it is about none."""
+    why: str = ""
+    version: str | None = None
+    """The registered version it is about; of a move, the champion from then on."""
+    previous: str | None = None
+    """Of a move: the champion before."""
+    judgement: Judgement | None = None
+    """Of a decision."""
+
+    def repeats(self, other: Event) -> bool:
+        """Tell whether this says again what another event has said."""
+        return self.model_copy(update={"at": other.at, "number": other.number}) == other
+
+
+def log_of(store: ArtifactStore, model: str) -> Log[Event]:
+    """Return the log of a model's own numbered files."""
+    return Log(store, f"decision_log/{model}", Event, "an event of the decision log", _HINT)
+
+
+def read_events(store: ArtifactStore, model: str) -> list[Event]:
+    """Return everything that happened to a model, oldest first."""
+    return _merged(_first_schema(store, model), log_of(store, model).read())
+
+
+def models_with_events(store: ArtifactStore) -> list[str]:
+    """Return the models that anything was decided about."""
+    keys = [*store.keys("decisions/"), *store.keys("decision_log/")]
+    return sorted({key.split("/")[1] for key in keys})
+
+
+def append(
+    store: ArtifactStore, event: Event, objection: Callable[[Sequence[Event]], Result | None] | None = None
+) -> Event | Result:
+    """Add an event; a retry that says the same again adds nothing.
+
+    Parameters
+    ----------
+    store
+        Where the log lies.
+    event
+        What happened.
+    objection
+        Told everything that has happened; returns why the event must not be, or None. Nothing can come between that
+        answer and the event.
+
+    Returns
+    -------
+    Event or Result
+        The event as it stands in the log, or the objection.
+    """
+    earlier = _first_schema(store, event.model)
+
+    def judge(numbered: Sequence[Event]) -> Event | Result | _Known:
+        events = _merged(earlier, numbered)
+        last = next((one for one in reversed(events) if _same_matter(one, event)), None)
+        if last is not None and event.repeats(last):
+            return _Known(last)
+        return (objection(events) if objection else None) or event
+
+    answer: Event | Result | _Known = log_of(store, event.model).append(judge)
+    return answer.event if isinstance(answer, _Known) else answer
+
+
+@dataclass(frozen=True)
+class _Known:
+    """An event that is in the log already."""
+
+    event: Event
+
+
+def last_move(events: Sequence[Event]) -> Event | None:
+    """Return the event that says which version is champion."""
+    return next((event for event in reversed(events) if event.kind in MOVES), None)
+
+
+def _same_matter(one: Event, other: Event) -> bool:
+    """Tell whether of two events the later one replaces what the earlier one said."""
+    if one.kind in MOVES or other.kind in MOVES:
+        return one.kind in MOVES and other.kind in MOVES
+    same = one.kind == other.kind or {one.kind, other.kind} <= ANSWERS
+    return same and (one.training, one.partition) == (other.training, other.partition)
+
+
+_Timed = tuple[datetime, Event]
+
+
+def _timed(events: Sequence[Event]) -> list[_Timed]:
+    """Return events with times that keep their order, whatever the clocks of those who wrote them said."""
+    return list(zip(accumulate((event.at for event in events), max), events, strict=True))
+
+
+def _merged(earlier: Sequence[_Timed], numbered: Sequence[Event]) -> list[Event]:
+    """Put the events of the first schema among the numbered ones, whose order is that of their numbers."""
+    return [event for _, event in sorted([*earlier, *_timed(numbered)], key=lambda pair: pair[0])]
+
+
+class _Promotion(Part):
+    version: str
+    previous: str | None
+    approved_by: str | None
+    promoted_at: datetime
+
+
+class _Rejection(Part):
+    rejected_by: str | None
+    rejected_at: datetime
+
+
+class DecisionDocument(Stored):
+    """A decision of the first schema, with what followed from it; nothing writes it any more."""
+
+    schema_version: int = 1
+    model: str
+    partition: date
+    run: RunIdentity
+    decision: Decision
+    why: str
+    decided_at: datetime
+    requested_by: str
+    evaluation: Evaluation
+    evidence: tuple[Output, ...]
+    gate: dict[str, JsonValue]
+    config_digest: str
+    code_version: str
+    registered_version: str | None = None
+    promotion: _Promotion | None = None
+    rejection: _Rejection | None = None
+
+
+def _first_schema(store: ArtifactStore, model: str) -> list[_Timed]:
+    events: list[_Timed] = []
+    for key in store.keys(f"decisions/{model}/"):
+        document = read_document(store, key, DecisionDocument, "a decision record", _HINT)
+        if document is not None:
+            events += _timed(list(_events_of(document)))
+    return events
+
+
+def _events_of(found: DecisionDocument) -> Iterator[Event]:
+    about = {"model": found.model, "run": found.run, "partition": found.partition, "training": found.run.run_id}
+    judgement = Judgement.model_validate({name: getattr(found, name) for name in Judgement.model_fields})
+    decided = Event.model_validate(
+        {**about, "kind": "decided", "at": found.decided_at, "by": found.requested_by, "judgement": judgement}
+    )
+    yield decided.model_copy(update=dict(found.model_extra or {}))
+    if found.registered_version:
+        version = found.registered_version
+        yield Event.model_validate({**about, "kind": "registered", "at": found.decided_at, "version": version})
+    if rejected := found.rejection:
+        yield Event.model_validate(
+            {**about, "kind": "rejected", "at": rejected.rejected_at, "by": rejected.rejected_by}
+        )
+    if promoted := found.promotion:
+        moved = {"at": promoted.promoted_at, "version": promoted.version, "by": promoted.approved_by}
+        if promoted.approved_by:
+            yield Event.model_validate({**about, **moved, "kind": "approved"})
+        yield Event.model_validate({**about, **moved, "kind": "promoted", "previous": promoted.previous})

@@ -1,0 +1,78 @@
+"""A log of numbered files in the artifact store: written by any number of processes at once, and never rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from evergreen.store import ArtifactStore, read_document
+from evergreen.stored import Stored
+
+
+class Entry(Stored):
+    """What a log holds; it is never changed."""
+
+    number: int = 0
+    """Its place in the log."""
+
+
+_Entry = TypeVar("_Entry", bound=Entry)
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class Log(Generic[_Entry]):
+    """The entries under one folder, ``000001.json`` and on.
+
+    Nothing is locked, so nothing stays locked when a writer is killed. The next number can be created by one of many
+    only: whoever loses reads again and judges again, so nothing is written that has not seen all that is before it.
+    """
+
+    store: ArtifactStore
+    folder: str
+    kind: type[_Entry]
+    name: str
+    """What to call an entry: ``"a claim"``."""
+    hint: str
+    """What to do about a file that is none."""
+
+    def key(self, number: int) -> str:
+        """Return the artifact key of an entry."""
+        return f"{self.folder}/{number:06d}.json"
+
+    def read(self) -> list[_Entry]:
+        """Return all entries, oldest first.
+
+        Raises
+        ------
+        ConfigurationError
+            If a file is no entry.
+        """
+        numbers = [int(key.rpartition("/")[2].removesuffix(".json")) for key in self.store.keys(f"{self.folder}/")]
+        found = []
+        # every number up to the newest: a listing that is made while files are may leave out one before it
+        for number in range(1, max(numbers, default=0) + 1):
+            entry = read_document(self.store, self.key(number), self.kind, self.name, self.hint)
+            if entry is not None:  # else somebody deleted it
+                found.append(entry.model_copy(update={"number": number}))
+        return found
+
+    def append(self, judge: Callable[[Sequence[_Entry]], _Entry | _Answer]) -> _Entry | _Answer:
+        """Write what a judge wants to add, and return it; or return what the judge says instead.
+
+        Parameters
+        ----------
+        judge
+            Told all entries there are. Returns a new one; or one of them, when what it would add is there already;
+            or anything else, when there must be none.
+        """
+        while True:
+            entries = self.read()
+            answer = judge(entries)
+            if not isinstance(answer, self.kind) or any(answer is entry for entry in entries):
+                return answer
+            number = max((entry.number for entry in entries), default=0) + 1
+            entry = answer.model_copy(update={"number": number})
+            if self.store.create(self.key(number), entry.model_dump_json(indent=2).encode()):
+                return entry
