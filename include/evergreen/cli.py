@@ -309,7 +309,7 @@ def models_validate(
 
     found = check_models([name] if name else None)
     for model, errors in found.items():
-        typer.echo(f"{model}: ok" if not errors else f"{model}: {len(errors)} problem(s)")
+        typer.echo(f"{model}: ok" if not errors else f"{model}: {sum(error.times for error in errors)} problem(s)")
         for error in errors:
             typer.echo(f"  {error.message}\n    Fix: {error.hint}".replace("\n", "\n  "), err=True)
     wrong = [model for model, errors in found.items() if errors]

@@ -61,6 +61,8 @@ class StepError(Exception):
     """
 
     failure_class: FailureClass = FailureClass.BUG
+    times: int = 1
+    """How many equal problems it stands for."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -133,7 +133,12 @@ def checked(path: Path, text: str, kind: type[_Kind], hint: str, secret: Collect
         return kind.model_validate(content)
     except ValidationError as error:
         found = error.errors(include_url=False)
-    raise Mistakes([Mistake(f"{path}: {line}.", times) for line, times in _described(found, secret)], hint)
+    raise Mistakes(mistakes_in(path, found, secret), hint)
+
+
+def mistakes_in(path: Path, found: list[ErrorDetails], secret: Collection[str] = ()) -> list[Mistake]:
+    """Return what Pydantic found in a file, in words."""
+    return [Mistake(f"{path}: {line}.", times) for line, times in _described(found, secret)]
 
 
 def _empty(path: Path, hint: str) -> ConfigurationError:

@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evergreen.authoring.partial import without_mistakes
 from evergreen.authoring.scaffold import check_name
 from evergreen.catalog import SPEC_FILE, load_model, model_folders, survey
 from evergreen.contract import ConfigurationError, StepError, Window, is_stop
+from evergreen.documents import Mistakes
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec, Task
 
@@ -31,19 +33,39 @@ def check_models(names: list[str] | None = None) -> dict[str, list[StepError]]:
 
 def check_model(name: str) -> list[StepError]:
     """Return everything that is wrong with a model: file, field, value and what to do."""
+    problems: list[StepError] = []
+    spec: ModelSpec | None = None
     try:
         spec = load_model(name)
     except ConfigurationError as error:
-        return [error]
-    return [problem for check in _checks(spec) if (problem := _failure(check))]
+        problems += _each(error)
+        path = get_settings().models_dir / name / SPEC_FILE
+        if isinstance(error, Mistakes):
+            spec, more = without_mistakes(path)
+            problems += _each(Mistakes(more, error.hint))
+    if spec:
+        problems += [problem for check in _checks(spec) for problem in _failures(check)]
+    return list({problem.message: problem for problem in problems}.values())
 
 
-def _failure(check: Check) -> StepError | None:
+def _failures(check: Check) -> list[StepError]:
     try:
         check()
     except StepError as error:
-        return error
-    return None
+        return _each(error)
+    return []
+
+
+def _each(error: StepError) -> list[StepError]:
+    """Return the problems of a file one by one, each with what to do."""
+    hint = error.hint or "Correct it there; docs/models.md says what belongs there."
+    if not isinstance(error, Mistakes):
+        error.hint = hint
+        return [error]
+    problems: list[StepError] = [ConfigurationError(mistake.line, hint) for mistake in error.mistakes]
+    for problem, mistake in zip(problems, error.mistakes, strict=True):
+        problem.times = mistake.times
+    return problems
 
 
 def _checks(spec: ModelSpec) -> Iterator[Check]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError
 from evergreen.data.lake import PARTITION
-from evergreen.documents import read_yaml
+from evergreen.documents import Mistake, Mistakes, read_yaml
 from evergreen.spec import ModelSpec, Source
 from evergreen.stored import Part
 
@@ -67,7 +67,7 @@ def load_suite(source: Source, spec: ModelSpec) -> list[Expectation]:
         except ConfigurationError as error:
             problems.append(str(error))
     if problems:
-        raise ConfigurationError("\n".join(problems), "Correct these entries.")
+        raise Mistakes([Mistake(problem) for problem in problems], "Correct this entry.")
     return suite
 
 

@@ -165,6 +165,62 @@ def test_every_problem_of_every_model_is_reported(project: Settings) -> None:
     assert "entry 3" not in found["demand"]
 
 
+def test_fourteen_mistakes_are_said_in_one_round(project: Settings) -> None:
+    create_model("demand", Task.BINARY, "Anna", "planning", START)
+    folder = project.models_dir / "demand"
+    path = folder / "model.yaml"
+    text = path.read_text()
+    for before, after in (
+        ("owner: ", "ower: "),  # 1 and 2: no such field, and one is missing
+        ("timezone: UTC", "timezone: Mars/Base"),
+        ("training_days: 90", "training_days: 0"),
+        ("epochs: 5", "epochs: 1000000000"),
+        ("workers: 2", "workers: yes"),
+        ("metric: auc", "metric: rmse"),
+        ("columns: [amount, amount_mean, event_count]", "columns: [amount, amount_mode]"),
+        ("cooldown_days: 7", "cooldown_days: -1"),
+    ):
+        assert before in text
+        text = text.replace(before, after, 1)
+    path.write_text(text)
+    (folder / "source.py").write_text("def read_event(day): ...\n")
+    (folder / "network.py").write_text("def build(:\n")
+    (folder / "features/history.sql").write_text("SELECT nope FROM events\n")
+    (folder / "expectations/events.yaml").write_text("- {type: expect_nothing, severity: info}\n")
+    (project.feature_repo / "demand.py").unlink()
+    problems = check_model("demand")
+    said = "\n".join(problem.message for problem in problems)
+    for expected in (
+        "ower: there is no such field",
+        "owner: the field is missing",
+        "schedule.timezone: not a time zone",
+        "windows.training_days: ",
+        "training.epochs: ",
+        "training.workers: expected a number",
+        "gate.metric: 'rmse' is not a metric",
+        "drift.columns: 'amount_mode' is not an input",
+        "retraining.cooldown_days: ",
+        "sources.events.reader: 'source.py:read_events'",
+        "network.py: line 1: not valid Python",
+        "history.sql: ",
+        "events.yaml: entry 1 (expect_nothing)",
+        "demand.py: there is no such file",
+    ):
+        assert expected in said, expected
+    assert all(problem.hint for problem in problems)
+    assert len(problems) == 14
+
+
+def test_equal_mistakes_are_one_line_and_counted(project: Settings) -> None:
+    create_model("demand", Task.BINARY, "Anna", "planning", START)
+    path = project.models_dir / "demand/model.yaml"
+    many = "".join(f"      COLUMN{number}: string\n" for number in range(52))
+    path.write_text(path.read_text().replace("      amount: double\n", "      amount: double\n" + many, 1))
+    (problem,) = check_model("demand")
+    assert problem.times == 52
+    assert "(52 times: 'COLUMN0', 'COLUMN1', 'COLUMN2', 'COLUMN3', …)" in problem.message
+
+
 @pytest.mark.parametrize(
     ("file", "before", "after", "expected"),
     [
