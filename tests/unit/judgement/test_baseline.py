@@ -11,8 +11,8 @@ from evergreen.catalog import load_model
 from evergreen.cli import app
 from evergreen.contract import RunIdentity, Window
 from evergreen.judgement.baseline import best_baseline
-from evergreen.judgement.decisions import DecisionRecord, write_decision
 from evergreen.judgement.evaluation import evaluation_of
+from evergreen.judgement.events import Event, EventKind, Judgement, append
 from evergreen.judgement.evidence import Candidate, Decision, decide
 from evergreen.judgement.metrics import Scored
 from evergreen.spec import METRICS, Task
@@ -138,20 +138,23 @@ def test_a_champion_is_the_rival_where_there_is_one():
 def test_history_shows_a_first_champion_s_rival(settings):
     frame = binary()
     found, verdict = judged(spec_for(Task.BINARY, "auc"), frame, 0.1 + 0.8 * frame[LABEL])
-    record = DecisionRecord(
-        model="flight_delay",
-        partition=found.window.end,
-        run=RunIdentity(dag_id="flight_delay.train", run_id="r", task_id="gate"),
+    judgement = Judgement(
         decision=verdict.decision,
         why=verdict.why,
-        decided_at=datetime(2024, 4, 1, tzinfo=UTC),
         requested_by="ada",
         evaluation=found,
-        evidence=(),
-        gate={},
         config_digest="c",
         code_version="v",
     )
-    write_decision(get_store(), record)
+    decided = Event(
+        kind=EventKind.DECIDED,
+        model="flight_delay",
+        at=datetime(2024, 4, 1, tzinfo=UTC),
+        run=RunIdentity(dag_id="flight_delay.train", run_id="r", task_id="gate"),
+        partition=found.window.end,
+        training="r",
+        judgement=judgement,
+    )
+    append(get_store(), decided)
     shown = CliRunner().invoke(app, ["history"], env={"COLUMNS": "200"}).output
     assert "auc: baseline 0.5000, challenger 1.0000, +0.5000 [+0.5000, +0.5000]" in shown
