@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from evergreen.contract import NAME_PATTERN, ConfigurationError, StepError, is_stop, told
 from evergreen.documents import checked, read_text
-from evergreen.features.feast_repo import feast_name
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 
@@ -63,7 +62,7 @@ def survey(models_dir: Path | None = None) -> Survey:
 def _claim_views(spec: ModelSpec, owners: dict[str, str]) -> None:
     """Note the names of a model's views in Feast, where all models meet: ``a`` with ``b_c``, and ``a_b`` with ``c``."""
     for view in spec.features.views:
-        name = feast_name(spec, view)
+        name = spec.feast_name(view)
         if owners.setdefault(name, spec.name) != spec.name:
             raise ConfigurationError(
                 f"{spec.folder / SPEC_FILE}: features.views: {view.name!r} is {name} in Feast, and so is a view of "

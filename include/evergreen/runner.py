@@ -8,12 +8,10 @@ import logging
 import math
 import os
 import signal
-import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import lru_cache
 from types import FrameType
 from zoneinfo import ZoneInfo
 
@@ -39,10 +37,11 @@ from evergreen.contract import (
     utc_now,
 )
 from evergreen.lease import Lease
-from evergreen.settings import PROJECT_ROOT, get_settings
+from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, get_store, manifest_uri, read_manifest, write_manifest
 from evergreen.store.base import FULL
+from evergreen.version import code_version
 
 log = logging.getLogger(__name__)
 
@@ -297,17 +296,3 @@ def _checked(step: str, result: object) -> Result:
     if wrong:
         raise DataError(f"metrics that are not finite: {', '.join(wrong)}.", "Leave out what cannot be computed.")
     return result
-
-
-@lru_cache(maxsize=1)
-def code_version() -> str:
-    """Return the version of the code: the image's, or the checkout's commit (``+dirty`` when it has changes)."""
-    if version := get_settings().code_version:
-        return version
-    git: Sequence[str] = ("git", "-C", str(PROJECT_ROOT), "describe", "--always", "--dirty=+dirty", "--abbrev=12")
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        from evergreen import __version__
-
-        return __version__

@@ -6,6 +6,8 @@ import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -65,7 +67,13 @@ def test_a_step_process_starts_without_heavy_libraries() -> None:
     assert "pydantic" in loaded  # the measurement itself works
 
 
-ROOMS = {
+FOUNDATION = (
+    *("fields", "stored", "contract", "documents", "logs", "pipelines", "guardian", "settings", "version"),
+    *("spec", "catalog", "store", "lease", "handover"),
+)
+"""What every room may import; each of these only those before it."""
+
+ROOMS: dict[str, set[str]] = {
     "data": set(),
     "features": {"data"},
     "training": {"data"},
@@ -73,33 +81,117 @@ ROOMS = {
     "monitoring": {"data", "training"},
     "authoring": {"data", "features"},
     "steps": {"data", "features", "training", "judgement", "monitoring"},
+    "runner": {"steps"},
+    "local": {"data", "features", "training", "judgement", "monitoring", "authoring", "steps", "runner"},
+    "cli": {"data", "features", "training", "judgement", "monitoring", "authoring", "steps", "runner", "local"},
+    "__main__": {"cli"},
 }
-"""The rooms of include/evergreen, and the rooms each may import from: data flows one way."""
+"""What else is in include/evergreen, and what of it each may import: data flows one way."""
+
+MAY_IMPORT = {name: set(FOUNDATION[:position]) for position, name in enumerate(FOUNDATION)} | {
+    name: allowed | set(FOUNDATION) for name, allowed in ROOMS.items()
+}
 
 
-def _rooms_imported(source: str) -> set[str]:
-    """Return the rooms (packages of include/evergreen) that a module imports from, anywhere in it."""
+def _imported(source: str) -> set[str]:
+    """Return the dotted names that a module imports, anywhere in it; ``a.b`` for ``from a import b``."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("evergreen."):
-            found.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            found |= {name.name.split(".")[1] for name in node.names if name.name.startswith("evergreen.")}
-    return found & (set(ROOMS) | {"local"})
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            found.add(_spelled(node.args[0]))
+    return found
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_rooms_import_one_way(room: str) -> None:
-    modules = sorted((PROJECT_ROOT / "include" / "evergreen" / room).glob("*.py"))
-    assert len(modules) > 1
-    wrong = {
-        module.name: strangers
-        for module in modules
-        if (strangers := _rooms_imported(module.read_text()) - ROOMS[room] - {room})
-    }
+def _spelled(name: ast.expr) -> str:
+    """Return a literal text, or the part of it before what is filled in."""
+    first = name.values[0] if isinstance(name, ast.JoinedStr) else name
+    return str(first.value) if isinstance(first, ast.Constant) else ""
+
+
+def _wrong_imports(place: str, source: str) -> set[str]:
+    """Return what a module in a place of include/evergreen must not import."""
+    wrong = set()
+    for name in _imported(source) - {"evergreen.__version__"}:
+        root, _, rest = name.partition(".")
+        inside = root == "evergreen" and rest.partition(".")[0] in MAY_IMPORT[place] | {place}
+        if root in {"airflow", "evergreen_airflow", "models"} or (root == "evergreen" and not inside):
+            wrong.add(name)
+    return wrong
+
+
+def _modules() -> dict[str, list[Path]]:
+    """Return the modules of include/evergreen by the place, a package or a module of its own, that they are in."""
+    found: dict[str, list[Path]] = {}
+    root = PROJECT_ROOT / "include" / "evergreen"
+    for path in sorted(root.rglob("*.py")):
+        place = path.relative_to(root).parts[0].removesuffix(".py")
+        if place != "__init__" and "templates" not in path.parts:  # those are parts of models
+            found.setdefault(place, []).append(path)
+    return found
+
+
+def test_every_place_has_its_rule() -> None:
+    assert set(_modules()) == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("place", sorted(MAY_IMPORT))
+def test_imports_go_one_way(place: str) -> None:
+    wrong = {path.name: found for path in _modules()[place] if (found := _wrong_imports(place, path.read_text()))}
     assert not wrong
 
 
-def test_an_import_against_the_flow_is_noticed() -> None:
-    source = "def f():\n    from evergreen.steps.gate import run\n    import evergreen.local.status\n"
-    assert _rooms_imported(source) == {"steps", "local"}
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("import evergreen.steps.gate", "evergreen.steps.gate"),
+        ("import evergreen.steps.gate as gate", "evergreen.steps.gate"),
+        ("import json, evergreen.steps", "evergreen.steps"),
+        ("from evergreen import steps", "evergreen.steps"),
+        ("from evergreen import guardian, steps", "evergreen.steps"),
+        ("from evergreen.steps import gate", "evergreen.steps.gate"),
+        ("from evergreen.steps.gate import run", "evergreen.steps.gate.run"),
+        ("from evergreen import runner", "evergreen.runner"),
+        ("from evergreen.cli import main", "evergreen.cli.main"),
+        ("import importlib\nimportlib.import_module('evergreen.steps.gate')", "evergreen.steps.gate"),
+        ("from importlib import import_module\nimport_module('evergreen.runner')", "evergreen.runner"),
+        ("import importlib\nname = 'x'\nimportlib.import_module(f'evergreen.steps.{name}')", "evergreen.steps."),
+        ("__import__('evergreen.local.status')", "evergreen.local.status"),
+        ("import importlib\nimportlib.import_module('airflow.sdk')", "airflow.sdk"),
+        ("import evergreen", "evergreen"),  # and then anything of it
+        ("from evergreen import *", "evergreen.*"),
+    ],
+)
+@pytest.mark.parametrize("frame", ["{}", "def f():\n{}", "if TYPE_CHECKING:\n{}", "try:\n{}\nexcept ImportError: ..."])
+def test_an_import_against_the_flow_is_noticed(form: str, said: str, frame: str) -> None:
+    source = frame.format(form if frame == "{}" else indent(form, "    "))
+    assert _wrong_imports("data", source) == {said}
+
+
+@pytest.mark.parametrize(
+    ("place", "form"),
+    [
+        ("data", "from evergreen import handover\nimport evergreen.data.lake\nfrom evergreen.contract import Window"),
+        ("data", "import json\nfrom pathlib import Path\nimport importlib\nimportlib.import_module('json')"),
+        ("runner", "import importlib\nname = 'x'\nimportlib.import_module(f'evergreen.steps.{name}')"),
+        ("version", "from evergreen import __version__"),
+    ],
+)
+def test_an_import_with_the_flow_is_not(place: str, form: str) -> None:
+    assert _wrong_imports(place, form) == set()
+
+
+@pytest.mark.parametrize(
+    ("place", "form"),
+    [
+        ("contract", "from evergreen.settings import get_settings"),
+        ("settings", "from evergreen import spec"),
+        ("catalog", "import evergreen.features.feast_repo"),
+        ("local", "from evergreen import cli"),
+    ],
+)
+def test_the_foundation_has_an_order_and_stands_on_nothing_else(place: str, form: str) -> None:
+    assert _wrong_imports(place, form)

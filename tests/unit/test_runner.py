@@ -321,13 +321,3 @@ def test_a_process_the_step_forked_leaves_the_manifest_alone() -> None:
 def test_every_step_has_its_module() -> None:
     for name in runner.STEPS:
         assert callable(runner.load_step(name))
-
-
-def test_the_code_version_is_the_image_s_or_the_commit_s(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner.code_version.cache_clear()
-    assert runner.code_version()
-    monkeypatch.setenv("EVERGREEN_CODE_VERSION", "1.2.3")
-    get_settings.cache_clear()
-    runner.code_version.cache_clear()
-    assert runner.code_version() == "1.2.3"
-    runner.code_version.cache_clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from evergreen.contract import Manifest, Output, Request
 from evergreen.data.lake import Lake
 from evergreen.handover import checked, disagreement
-from evergreen.runner import code_version
+from evergreen.version import code_version
 
 
 def written_by(request: Request) -> dict[str, str]:

@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 
-def feast_name(spec: ModelSpec, view: FeatureView) -> str:
-    """Return the name of a view in Feast: with the model's, because one Feast project holds all models."""
-    return f"{spec.name}_{view.name}"
-
-
 def feast_environment(settings: Settings) -> dict[str, str]:
     """Return the variables that feature_store.yaml refers to, from the configured databases."""
     from sqlalchemy.engine import make_url
@@ -126,12 +121,12 @@ def definitions(spec: ModelSpec) -> list[Any]:
     found = [value for value in vars(module).values() if isinstance(value, (Entity, FeatureService, FeastView))]
     views = {value.name: value for value in found if isinstance(value, FeastView)}
     for view in spec.features.views:
-        _check_definition(str(path), views.get(feast_name(spec, view)), view, spec)
+        _check_definition(str(path), views.get(spec.feast_name(view)), view, spec)
     return found
 
 
 def _check_definition(path: str, feast_view: Any, view: FeatureView, spec: ModelSpec) -> None:
-    name = feast_name(spec, view)
+    name = spec.feast_name(view)
     if feast_view is None:
         raise ConfigurationError(f"{path}: there is no FeatureView(name={name!r}), but model.yaml has the view.")
     entities, features = sorted(feast_view.join_keys), [field.name for field in feast_view.features]

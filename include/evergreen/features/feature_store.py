@@ -14,7 +14,7 @@ from evergreen.contract import DataError, TemporaryError, Window
 from evergreen.data.lake import PARTITION, get_lake, scan
 from evergreen.data.transform import EVENT_TIMESTAMP, example_entities, request_inputs
 from evergreen.features.exclusive import exclusive
-from evergreen.features.feast_repo import apply, feast_name, get_feature_store, quiet
+from evergreen.features.feast_repo import apply, get_feature_store, quiet
 from evergreen.spec import FeatureView, ModelSpec
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def materialize(spec: ModelSpec, window: Window) -> dict[str, int]:
     written = {}
     with exclusive(f"feast materialize {spec.name}"):
         for view in spec.features.views:
-            registered, latest = store.get_feature_view(feast_name(spec, view)), _latest(spec, view, window)
+            registered, latest = store.get_feature_view(spec.feast_name(view)), _latest(spec, view, window)
             gone = _gone(spec, view, window, latest, registered.ttl)
             for rows in (latest, gone):
                 if len(rows):
@@ -100,7 +100,7 @@ def _check_online(store: FeatureStore, spec: ModelSpec, view: FeatureView, lates
     if latest.empty:
         return
     sample = latest.iloc[:: max(1, len(latest) // _SPOT_CHECKS)]
-    name = feast_name(spec, view)
+    name = spec.feast_name(view)
     found = store.get_online_features(
         features=[f"{name}:{feature}" for feature in view.features],
         entity_rows=sample[list(view.entities)].to_dict("records"),
@@ -159,7 +159,7 @@ def training_set(
     from evergreen.features.feast_lake import pinned_snapshots
 
     entities = examples[[*example_entities(spec), EVENT_TIMESTAMP]].assign(_row=range(len(examples)))
-    references = [f"{feast_name(spec, view)}:{feature}" for view in spec.features.views for feature in view.features]
+    references = [f"{spec.feast_name(view)}:{feature}" for view in spec.features.views for feature in view.features]
     with pinned_snapshots(spec.name, pins), quiet():
         joined = get_feature_store().get_historical_features(entities, references).to_df()
     joined = joined.sort_values("_row", kind="stable")
@@ -216,7 +216,7 @@ def _check_join(spec: ModelSpec, full: pd.DataFrame, pins: Mapping[str, str]) ->
     sample = full.iloc[:: max(1, len(full) // _SPOT_CHECKS)]
     store = get_feature_store()
     for view in spec.features.views:
-        ttl = store.get_feature_view(feast_name(spec, view)).ttl
+        ttl = store.get_feature_view(spec.feast_name(view)).ttl
         keys, times = list(view.entities), sample[EVENT_TIMESTAMP]
         reach = between(EVENT_TIMESTAMP, times.min() - ttl if ttl else None, times.max())
         of_interest = And(reach, In(keys[0], sample[keys[0]].unique().tolist()))

@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from evergreen.contract import Frozen, Name, Window
 from evergreen.fields import Text
-from evergreen.spec.data import Features, Schedule, Source, refuse
+from evergreen.spec.data import Features, FeatureView, Schedule, Source, refuse
 from evergreen.spec.learning import Gate, Training, Windows
 from evergreen.spec.metrics import METRICS, Task
 from evergreen.spec.operation import Approval, Drift, Resources, Retraining
@@ -93,6 +93,10 @@ class ModelSpec(Frozen):
     def first_unseen(self, training: Window) -> date:
         """Return the first day that a model of a training window may be judged on: all its labels were known before."""
         return training.end + timedelta(days=1 + self.features.examples.label_delay_days)
+
+    def feast_name(self, view: FeatureView) -> str:
+        """Return the name of a view in Feast: with the model's, because one Feast project holds all models."""
+        return f"{self.name}_{view.name}"
 
     def source(self, name: str) -> Source:
         """Return the source called ``name``; KeyError if there is none."""

@@ -10,11 +10,11 @@ from evergreen.handover import disagreement, read_bytes, upstream
 from evergreen.judgement.decisions import write_decision
 from evergreen.judgement.events import Judgement
 from evergreen.judgement.evidence import Evaluation, decide
-from evergreen.runner import code_version
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store, parse_document
 from evergreen.training.registry import TAG, connect, mlflow_errors
 from evergreen.training.tracking import logged_model
+from evergreen.version import code_version
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from datetime import date
 from evergreen.contract import Output, Request, Result, Window
 from evergreen.data.lake import get_lake
 from evergreen.data.lineage import pinned
-from evergreen.features.feast_repo import apply, feast_name
+from evergreen.features.feast_repo import apply
 from evergreen.features.feature_store import materialize
 from evergreen.spec import ModelSpec
 
@@ -24,7 +24,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     changed = apply(spec)
     written = materialize(spec, _window(request))
     outputs = tuple(
-        Output(name=view.name, uri=f"feast://{feast_name(spec, view)}", version=given.version, rows=written[view.name])
+        Output(name=view.name, uri=f"feast://{spec.feast_name(view)}", version=given.version, rows=written[view.name])
         for view, given in zip(spec.features.views, inputs, strict=True)
     )
     facts = {"online_rows": sum(written.values()), "views": dict(written), "definitions_changed": changed}

@@ -8,11 +8,11 @@ import logging
 from evergreen.catalog import config_digest
 from evergreen.contract import Manifest, Output, Request, Result, Window
 from evergreen.handover import read_frame, upstream
-from evergreen.runner import code_version
 from evergreen.spec import ModelSpec
 from evergreen.training.preparation import window_of
 from evergreen.training.ray_training import train
 from evergreen.training.tracking import DIGEST, find_run, log_training, start_run
+from evergreen.version import code_version
 
 log = logging.getLogger(__name__)
 
