@@ -6,13 +6,16 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from documented import blocks, commands
 from evergreen.catalog import load_model
+from evergreen.cli import app
 from evergreen.contract import DataError, FailureClass, Request, Status, TemporaryError, Window
 from evergreen.judgement.decisions import list_decisions
 from evergreen.judgement.events import read_events
 from evergreen.runner import execute
-from evergreen.settings import get_settings
+from evergreen.settings import PROJECT_ROOT, get_settings
 from evergreen.store import get_store, read_manifest, write_manifest
 from evergreen.training.registry import by_alias, connect, load
 from lifecycle_kit import PARTITION, Run, evaluation_rows, training_rows, write_model
@@ -381,6 +384,25 @@ def test_a_rollback_lets_the_champion_before_serve_and_an_old_promotion_does_not
     assert back.facts["version"] == by_alias(binary, "champion").number == "2"
     assert "was moved since" in rollback(binary).failure.message
     assert "alias_moved" not in kinds(binary)
+
+
+def test_the_documented_rollback_asks_or_is_told_and_says_what_it_did(binary):
+    better(binary)
+    (shown,) = [
+        words
+        for block, _ in blocks((PROJECT_ROOT / "README.md").read_text())
+        for words in commands(block)
+        if words[:2] == ["evergreen", "rollback"]
+    ]
+    typed = [binary if word == "flight_delay" else word for word in shown[1:]]
+    declined = CliRunner().invoke(app, typed[:-1], input="n\n")
+    assert declined.exit_code == 1
+    assert by_alias(binary, "champion").number == "2"
+    done = CliRunner().invoke(app, typed)
+    assert f"{binary}: version 1 is champion again, instead of 2." in done.output
+    assert by_alias(binary, "champion").number == "1"
+    assert "late in the rain" in CliRunner().invoke(app, ["history", binary]).output
+    assert CliRunner().invoke(app, typed).exit_code == 78, "there is none before version 1"
 
 
 @pytest.mark.parametrize(
