@@ -392,7 +392,7 @@ def test_the_guard_counts_only_labels_that_are_due(model, tmp_path, delay, label
     delay_labels(tmp_path / "models", model, delay)
     drifted(model, PARTITION)
     judged = decision(model, PARTITION - timedelta(days=10), "manual", PARTITION - timedelta(days=4))
-    write_decision(get_store(), judged)
+    write_decision(get_store(), *judged)
     assert monitor(model, "guard").facts["new_labels"] == labels
 
 
