@@ -20,10 +20,10 @@ carrier = Entity(name="carrier", value_type=ValueType.STRING, description="Two-l
 
 airport_weather = FeatureView(
     name="flight_delay_airport_weather",
-    description="Hourly weather at the airport of departure.",
+    description="The last weather of the day before at the airport of departure.",
     entities=[origin],
-    # an older observation says nothing about the flight any more
-    ttl=timedelta(hours=6),
+    # until the next day is ingested, or the one after it; older weather says nothing about the flight
+    ttl=timedelta(days=2),
     schema=[
         Field(name="origin", dtype=String),
         Field(name="temp", dtype=Float64, description="Fahrenheit"),

@@ -134,20 +134,22 @@ def test_a_training_set_is_the_examples_joined_as_of_their_time(
     assert len(found) == len(expected)
     assert found["late"].mean() == pytest.approx((expected["arr_delay"] > 15).mean(), abs=1e-12)
 
-    # the weather: the last good observation at or before the departure, none older than six hours
+    # the weather: the last good observation of the day before, which is ingested at 06:00
     good = weather[weather["wind_speed"].isna() | (weather["wind_speed"] < 200)].sort_values("at")
+    daily = good.groupby([pd.to_datetime(good[["year", "month", "day"]]), "origin"])[["temp", "visib"]].last()
+    known = daily.reset_index(names=["at", "origin"])
+    known["at"] = known["at"].dt.tz_localize("UTC") + pd.Timedelta(hours=30)
     joined = pd.merge_asof(
         found[["origin", "event_timestamp", "temp", "visib"]].astype({"event_timestamp": "datetime64[us, UTC]"}),
-        good[["origin", "at", "temp", "visib"]].astype({"at": "datetime64[us, UTC]"}),
+        known.astype({"at": "datetime64[us, UTC]"}).sort_values("at"),
         left_on="event_timestamp",
         right_on="at",
         by="origin",
-        tolerance=pd.Timedelta(hours=6),
         suffixes=("", "_expected"),
     )
     assert joined["temp"].equals(joined["temp_expected"])
     assert joined["visib"].equals(joined["visib_expected"])
-    assert joined["temp"].notna().mean() > 0.99
+    assert joined["temp"].notna().all()
 
 
 def test_no_flight_sees_its_own_day_in_its_history(season: dict[str, Manifest], flights: pd.DataFrame) -> None:
@@ -276,8 +278,8 @@ def test_a_join_reads_only_the_days_it_needs(season: dict[str, Manifest], monkey
     monkeypatch.setattr(evergreen.features.feast_lake, "scan", spy)
     training_set(load_model(MODEL), day("2013-02-10"))
     assert set(read) == {"airport_weather", "route_history", "carrier_history"}
-    # six hours before the first departure to the last; seven days of history
-    assert set(read["airport_weather"]["ds"].to_pylist()) <= {"2013-02-09", "2013-02-10"}
+    # two days before the first departure to the last; seven days of history
+    assert set(read["airport_weather"]["ds"].to_pylist()) <= {"2013-02-08", "2013-02-09"}
     assert min(read["route_history"]["ds"].to_pylist()) == "2013-02-03"
     assert max(read["route_history"]["ds"].to_pylist()) == "2013-02-09"
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from datetime import date, datetime, time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from evergreen.authoring.partial import without_mistakes
 from evergreen.authoring.scaffold import check_name
@@ -18,7 +20,7 @@ from evergreen.catalog import SPEC_FILE, load_model, model_folders, survey
 from evergreen.contract import ConfigurationError, StepError, Window, is_stop
 from evergreen.documents import Mistakes
 from evergreen.settings import get_settings
-from evergreen.spec import ModelSpec, Task
+from evergreen.spec import FeatureView, ModelSpec, Source, Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,8 +150,38 @@ def _sql_checks(spec: ModelSpec) -> Iterator[Check]:
 
     for view in spec.features.views:
         yield partial(build, partial(build_view, spec, view, empty, day))
+        yield partial(_known_in_time, spec, view)
     yield partial(build, partial(build_examples, spec, empty, day))
     yield partial(_input_types, spec, built)
+
+
+def _known_in_time(spec: ModelSpec, view: FeatureView) -> None:
+    """Refuse a view whose row of a made-up day claims to be known before that day is ingested.
+
+    The day has one row in each source, at its very beginning; what the SQL says of it else is no fault of the SQL.
+    """
+    from evergreen.data.transform import KnownTooEarly, build_view
+
+    day = spec.schedule.start
+    try:
+        sources = {source.name: _made_up(source, day, spec.schedule.timezone) for source in spec.sources}
+        build_view(spec, view, sources, Window(start=day, end=day))
+    except KnownTooEarly:
+        raise
+    except StepError:
+        return
+
+
+def _made_up(source: Source, day: date, zone: str) -> pa.Table:
+    import pyarrow as pa
+
+    from evergreen.data.lake import PARTITION
+    from evergreen.data.tables import published_schema
+
+    begin = datetime.combine(day, time(), ZoneInfo(zone))
+    values = {"string": "a", "int64": 1, "double": 1.0, "boolean": True, "date": day, "timestamp": begin}
+    row = {PARTITION: str(day), **{name: values[kind] for name, kind in source.columns.items()}}
+    return pa.Table.from_pylist([row], published_schema(source))
 
 
 def _input_types(spec: ModelSpec, built: dict[str, pa.DataType]) -> None:

@@ -1,13 +1,13 @@
 """Runs a model's SQL over the published partitions it needs, and checks what comes out.
 
-The SQL sees the published sources by name, cut to the window and its lookback, and the variables ``window_start``
-and ``window_end``. It sees nothing else: no files, no network, no other days.
+The SQL sees the published sources by name, cut to the window and its lookback, the variables ``window_start`` and
+``window_end``, and the macro ``ingested_at(ds)``. It sees nothing else: no files, no network, no other days.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from evergreen.data.lake import PARTITION
 from evergreen.data.sql import ended_after, refuse_unfit
 from evergreen.documents import read_text
 from evergreen.settings import get_settings
-from evergreen.spec import FeatureView, ModelSpec
+from evergreen.spec import FeatureView, ModelSpec, Schedule
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +25,12 @@ _SECONDS_WITHOUT_ROWS = 20
 """How long a query over empty tables may take, as `evergreen models validate` runs it."""
 EVENT_TIMESTAMP = "event_timestamp"
 """When a row became known, in UTC: the time that point-in-time joins compare."""
+
+_MINUTE = "%Y-%m-%dT%H:%MZ"
+
+
+class KnownTooEarly(ConfigurationError):
+    """A view's rows claim to be known before their partition is ingested: no server could ever look them up then."""
 
 
 def with_lookback(window: Window, days: int) -> Window:
@@ -55,7 +61,7 @@ def build_examples(spec: ModelSpec, sources: Mapping[str, pa.Table], window: Win
     """
     examples = spec.features.examples
     path = spec.folder / examples.sql
-    found = _query(path, sources, window, examples.lookback_days)
+    found = _query(path, sources, window, examples.lookback_days, spec.schedule)
     keys = [*example_entities(spec), EVENT_TIMESTAMP]
     needed = dict.fromkeys([PARTITION, *keys, examples.label, *request_inputs(spec)])
     table = _checked(path, found, needed, keys, window, others=True)
@@ -70,18 +76,34 @@ def build_view(spec: ModelSpec, view: FeatureView, sources: Mapping[str, pa.Tabl
     ------
     ConfigurationError
         If the SQL is wrong.
+    KnownTooEarly
+        If a row claims to be known before its partition is ingested.
     DataError
         If its rows are: other columns, null keys, rows outside the window, an entity twice at the same time.
     """
     path = spec.folder / view.sql
-    found = _query(path, sources, window, view.lookback_days)
+    found = _query(path, sources, window, view.lookback_days, spec.schedule)
     keys = [*view.entities, EVENT_TIMESTAMP]
     table = _checked(path, found, [PARTITION, *keys, *view.features], keys, window)
+    _refuse_early(path, spec, view, table)
     _refuse_repeated(path, table, keys, "Aggregate, so that an entity has one row at a time.")
     return table
 
 
-def _query(path: Path, sources: Mapping[str, pa.Table], window: Window, lookback: int) -> pa.Table:
+def _refuse_early(path: Path, spec: ModelSpec, view: FeatureView, table: pa.Table) -> None:
+    earliest = table.group_by(PARTITION).aggregate([(EVENT_TIMESTAMP, "min")]).sort_by(PARTITION)
+    for day, claimed in zip(*(column.to_pylist() for column in earliest.columns), strict=True):
+        ingested = spec.schedule.ingested_at(date.fromisoformat(day))
+        if claimed < ingested:
+            schedule = f"schedule: {spec.schedule.cron}, {spec.schedule.timezone}"
+            raise KnownTooEarly(
+                f"{path}: a row of {view.name} for {day} claims to be known at {claimed.astimezone(UTC):{_MINUTE}}, "
+                f"but {day} is ingested at {ingested:{_MINUTE}} ({schedule}): no server could look it up before.",
+                f"Write ingested_at(ds) AS {EVENT_TIMESTAMP}, or any later time.",
+            )
+
+
+def _query(path: Path, sources: Mapping[str, pa.Table], window: Window, lookback: int, schedule: Schedule) -> pa.Table:
     import duckdb
     import pyarrow.compute as pc
 
@@ -95,6 +117,7 @@ def _query(path: Path, sources: Mapping[str, pa.Table], window: Window, lookback
         connection.execute("SET enable_external_access = false")
         connection.execute(f"SET VARIABLE window_start = DATE '{window.start}'")
         connection.execute(f"SET VARIABLE window_end = DATE '{window.end}'")
+        connection.execute(_ingested_at(schedule))
         connection.execute("SET lock_configuration = true")
         rows = any(table.num_rows for table in sources.values())
         seconds = get_settings().sql_seconds if rows else _SECONDS_WITHOUT_ROWS
@@ -108,6 +131,13 @@ def _query(path: Path, sources: Mapping[str, pa.Table], window: Window, lookback
             raise DataError(f"{path}: {error}", "A value in the published tables does not fit this SQL.") from error
         except duckdb.Error as error:
             raise ConfigurationError(f"{path}: {error}", "Correct the SQL.") from error
+
+
+def _ingested_at(schedule: Schedule) -> str:
+    """Return the macro that SQL calls for the moment its day is ingested."""
+    minute, hour = schedule.cron.split()[:2]
+    moment = f"day::DATE + INTERVAL 1 DAY + INTERVAL {int(hour)} HOUR + INTERVAL {int(minute)} MINUTE"
+    return f"CREATE MACRO ingested_at(day) AS ({moment}) AT TIME ZONE '{schedule.timezone}'"
 
 
 def _checked(

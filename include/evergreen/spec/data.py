@@ -50,6 +50,11 @@ class Schedule(Frozen):
             )
         return self
 
+    def ingested_at(self, day: date) -> datetime:
+        """Return when a partition is ingested, in UTC: no row of it can be known to anybody here before."""
+        minute, hour = (int(field) for field in self.cron.split()[:2])
+        return datetime.combine(day + timedelta(days=1), time(hour, minute), ZoneInfo(self.timezone)).astimezone(UTC)
+
 
 @cache
 def _changes(zone: str) -> list[date]:

@@ -236,6 +236,13 @@ def test_equal_mistakes_are_one_line_and_counted(project: Settings) -> None:
         ("features/examples.sql", "FROM events", "FROM event", "examples.sql: Catalog Error"),
         ("features/examples.sql", "FROM events", "FROM '/etc/passwd'", "examples.sql: "),
         (
+            "features/history.sql",
+            "ingested_at(days.day)",
+            "days.day::TIMESTAMPTZ",
+            "history.sql: a row of history for 2024-01-01 claims to be known at 2024-01-01T00:00Z, but 2024-01-01 is "
+            "ingested at 2024-01-02T06:00Z",
+        ),
+        (
             "source.py",
             "def read_events(day: date)",
             "def read_events()",

@@ -4,8 +4,7 @@
 -- Variables: getvariable('window_start'), getvariable('window_end'): the first and last day, as DATE.
 -- Returns: ds, the entity columns, event_timestamp (UTC; when the row became known), the features. Nothing else.
 --
--- A day is counted when it is over and ingested, at 06:00 UTC of the next one (schedule.cron): a flight sees only
--- days before its own. Counts are whole numbers, so that a rebuild gives the same rates to the last bit.
+-- A day is counted when it is over and ingested (schedule.cron): a flight sees only days before its own. Counts are whole numbers, so that a rebuild gives the same rates to the last bit.
 WITH daily AS (
     SELECT ds::DATE AS day, carrier AS carrier, count(arr_delay) AS flights, count_if(arr_delay > 15) AS late
     FROM flights
@@ -17,7 +16,7 @@ days AS (
 SELECT
     days.day::VARCHAR AS ds,
     carrier,
-    (days.day + INTERVAL 30 HOURS) AT TIME ZONE 'UTC' AS event_timestamp,
+    ingested_at(days.day) AS event_timestamp,
     sum(late)::DOUBLE / nullif(sum(flights), 0)::DOUBLE AS carrier_late_rate,
     sum(flights)::BIGINT AS carrier_flights
 FROM days
