@@ -14,10 +14,13 @@ from evergreen.cli import app
 from evergreen.contract import DataError, FailureClass, Request, Status, TemporaryError, Window
 from evergreen.judgement.decisions import list_decisions
 from evergreen.judgement.events import read_events
-from evergreen.runner import execute
+from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT, get_settings
+from evergreen.steps.train import run_key
 from evergreen.store import get_store, read_manifest, write_manifest
 from evergreen.training.registry import by_alias, connect, load
+from evergreen.training.tracking import DIGEST, find_run, start_run
+from evergreen.version import code_version
 from lifecycle_kit import PARTITION, Run, evaluation_rows, training_rows, write_model
 
 pytestmark = pytest.mark.integration
@@ -115,6 +118,27 @@ def weak():
 def shuffled():
     frame = training_rows("binary")
     return frame.assign(outcome=np.random.default_rng(3).permutation(frame["outcome"]))
+
+
+def test_a_finished_training_is_found_again_by_the_same_code_only(binary, monkeypatch):
+    """Cleared as it is, ``train`` returns what there is; cleared after a fix it trains anew."""
+    run = Run(binary, "cleared")
+    run.assemble()
+    window = Window(start=PARTITION, end=PARTITION)
+    request = build_request("train", binary, window, run.identity("train"), {"assemble": "assemble"}, {})
+
+    def key():
+        return run_key(request, run.spec, request.upstream["assemble"].output("training"))
+
+    learned = {"training_start": str(BEFORE.start), "training_end": str(BEFORE.end)}
+    finished = start_run(binary, "cleared", key(), {**learned, DIGEST: "d"}, {})
+    assert run.steps("train").facts["run_id"] == finished
+    assert find_run(binary, key())[0] == finished
+    monkeypatch.setenv("EVERGREEN_CODE_VERSION", "fixed")
+    get_settings.cache_clear()
+    code_version.cache_clear()
+    assert find_run(binary, key()) is None
+    code_version.cache_clear()
 
 
 def test_an_identical_challenger_is_not_promoted(binary):

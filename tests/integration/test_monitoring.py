@@ -15,6 +15,8 @@ import pytest
 from evergreen.catalog import load_model
 from evergreen.contract import Request, RunIdentity, Status, Window
 from evergreen.data.lake import get_lake
+from evergreen.features.feature_store import training_set
+from evergreen.handover import read_frame
 from evergreen.judgement.decisions import write_decision
 from evergreen.judgement.events import Judgement
 from evergreen.judgement.evidence import Candidate, Decision, Evaluation
@@ -22,7 +24,7 @@ from evergreen.monitoring.drift import compare
 from evergreen.monitoring.proposal import read_proposal
 from evergreen.runner import build_request, execute
 from evergreen.settings import get_settings
-from evergreen.steps import guard
+from evergreen.steps import check_drift, guard
 from evergreen.store import get_store
 from lifecycle_kit import METRICS, PARTITION, Run, evaluation_rows, rows, training_rows, write_model
 
@@ -245,9 +247,54 @@ def test_the_same_season_a_year_earlier_is_the_reference_where_there_is_one(cham
     file = tmp_path / "models" / champion / "model.yaml"
     file.write_text(file.read_text().replace("minimum_rows: 500", "minimum_rows: 500\n  reference: same_season"))
     assert monitor(champion, "check_drift").facts["reference"] == f"training, {BEFORE}"
-    season = rows("binary", PARTITION - timedelta(days=365 + 19), 20, seed=4)
+    season = rows("binary", PARTITION - timedelta(weeks=52, days=19), 20, seed=4)
     leave_examples(champion, season)
-    assert monitor(champion, "check_drift").facts["reference"] == "same season, 2023-03-13..2023-04-01"
+    assert monitor(champion, "check_drift").facts["reference"] == "same season, 2023-03-14..2023-04-02"
+
+
+def test_a_report_can_be_computed_again_and_one_after_a_late_day_is_another(champion):
+    file = load_model(champion).folder / "model.yaml"
+    changed = file.read_text().replace("cooldown_days: 7", "cooldown_days: 0")
+    file.write_text(changed.replace("minimum_new_labels: 100", "minimum_new_labels: 0"))
+    partition, moved = later(20, x=lambda frame: frame["x"] + 2, gap=1.0)
+    leave_examples(champion, moved)
+    first = monitor(champion, "check_drift", partition)
+    assert monitor(champion, "guard", partition).facts["report_id"] == first.facts["report_id"]
+
+    leave_examples(champion, rows("binary", PARTITION + timedelta(days=40), 1, seed=5))  # nothing that it compares
+    same = monitor(champion, "check_drift", partition)
+    assert same.facts == first.facts
+    assert same.output("drift_report").version == first.output("drift_report").version
+
+    came_late = rows("binary", PARTITION + timedelta(days=3), 1, seed=6).assign(x=9.0, gap=1.0)
+    leave_examples(champion, came_late)
+    second = monitor(champion, "check_drift", partition)
+    assert second.facts["report_id"] != first.facts["report_id"]
+    passed = monitor(champion, "guard", partition)
+    assert (passed.status, passed.facts["report_id"]) == (Status.OK, second.facts["report_id"])
+
+    spec = load_model(champion)
+    read = {given.name: given.version for given in first.inputs}
+    assert set(read) == {"champion", "examples", "reference"}
+    assert json.loads(get_store().read(f"reports/{champion}/{partition}/drift.json"))["inputs"]["examples"] > "0"
+    reference = read_frame(next(given for given in first.inputs if given.name == "reference"))
+    window = check_drift.window_until(build_request("check_drift", champion, day(partition), first.run, {}, {}), spec)
+    again = compare(spec, reference, training_set(spec, window, snapshots=read, labelled=False))
+    assert {f"psi_{name}": value for name, value in again.psi.items()} == first.metrics
+
+
+def test_a_performance_report_names_what_it_read(champion):
+    first = monitor(champion, "check_performance")
+    assert [given.name for given in first.inputs] == ["champion", "examples"]
+    late = evaluation_rows("binary").assign(outcome=lambda frame: 1 - frame["outcome"])
+    leave_examples(champion, late[late["ds"] == str(PARTITION)])
+    second = monitor(champion, "check_performance")
+    assert second.inputs[1].version != first.inputs[1].version
+    assert second.output("performance_report").version != first.output("performance_report").version
+
+
+def day(partition):
+    return Window(start=partition, end=partition)
 
 
 def decision(model, partition, run_id, seen):

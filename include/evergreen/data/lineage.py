@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from evergreen.contract import Manifest, Output, Request
-from evergreen.data.lake import Lake
+from evergreen.data.lake import Lake, get_lake
 from evergreen.handover import checked, disagreement
 from evergreen.version import code_version
 
@@ -24,6 +26,12 @@ def pinned(lake: Lake, request: Request, step: str, model: str, table: str) -> O
     if step in request.upstream:
         return recorded(lake, request.upstream[step], table)
     return Output(name=table, uri=lake.load(model, table).location(), version=lake.snapshot(model, table))
+
+
+def pinned_together(request: Request, step: str, model: str, tables: Sequence[str]) -> list[Output]:
+    """Return the versions of several tables to read, all of them current at one moment; raises what `pinned` does."""
+    with get_lake().one_moment() as lake:
+        return [pinned(lake, request, step, model, table) for table in tables]
 
 
 def recorded(lake: Lake, manifest: Manifest, table: str) -> Output:

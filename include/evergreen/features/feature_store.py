@@ -25,6 +25,11 @@ _SPOT_CHECKS = 50
 """Rows of a training set that are compared with a plain pandas merge."""
 
 
+def feature_tables(spec: ModelSpec) -> list[str]:
+    """Return the tables that a training set is made of."""
+    return ["examples", *(view.name for view in spec.features.views)]
+
+
 def materialize(spec: ModelSpec, window: Window) -> dict[str, int]:
     """Bring the online store up to date with the window's feature rows; returns the keys written, by view.
 

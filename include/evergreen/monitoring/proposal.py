@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import date
+from typing import TYPE_CHECKING
 
 from evergreen.contract import Frozen
 from evergreen.store import ArtifactStore, read_document
 from evergreen.stored import Stored
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DRIFT_REPORT = "drift.json"
 PERFORMANCE_REPORT = "performance.json"
@@ -26,6 +31,8 @@ class PerformanceDocument(Stored):
 
     proposal: bool
     why: str = ""
+    report_id: str = ""
+    """Empty where nothing was measured, and in reports of before it had one."""
 
 
 class Proposal(Frozen):
@@ -40,6 +47,20 @@ class Proposal(Frozen):
 def report_key(model: str, partition: date, file: str) -> str:
     """Return the artifact key of a partition's report."""
     return f"reports/{model}/{partition}/{file}"
+
+
+def report_id(model: str, partition: date, config_digest: str, *frames: pd.DataFrame) -> str:
+    """Return the name of a report: other rows give another one, so that a day that came late is judged anew.
+
+    It is the rows that name it, not the snapshots they were read from: these move whenever any day is written, and a
+    check that is cleared months later must find its proposal answered.
+    """
+    import pyarrow as pa
+
+    from evergreen.data.arrow import content_digest
+
+    parts = [config_digest, *(content_digest(pa.Table.from_pandas(frame, preserve_index=False)) for frame in frames)]
+    return f"{model}-{partition}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
 
 
 def read_proposal(store: ArtifactStore, model: str, partition: date) -> Proposal | None:
@@ -59,10 +80,12 @@ def read_proposal(store: ArtifactStore, model: str, partition: date) -> Proposal
         return None
     key = report_key(model, partition, PERFORMANCE_REPORT)
     performance = read_document(store, key, PerformanceDocument, "a performance report", hint)
-    reasons = []
+    reasons, proposed_by = [], [drift.report_id]
     if drift.verdict == "drift":
         reasons.append(f"drift in {drift.drifted_share or 0:.0%} of the monitored columns")
     if performance is not None and performance.proposal:
         reasons.append(f"the champion has become worse: {performance.why or 'see the performance report'}")
+        if performance.report_id:  # its rows may have changed when those of the other have not
+            proposed_by.append(performance.report_id.rpartition("-")[2])
     why = "; ".join(reasons) or f"the inputs of {partition} are {drift.verdict}: nothing proposes a retraining"
-    return Proposal(report_id=drift.report_id, partition=partition, retrain=bool(reasons), why=why)
+    return Proposal(report_id="-".join(proposed_by), partition=partition, retrain=bool(reasons), why=why)

@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from evergreen.contract import Output, Request, Result, Status, Window
-from evergreen.data.lake import PARTITION, get_lake
-from evergreen.data.lineage import pinned
-from evergreen.features.feature_store import training_set
+from evergreen.data.lake import PARTITION
+from evergreen.data.lineage import pinned_together
+from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.handover import DATASETS, file_digest
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
@@ -28,9 +28,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     windows = _windows(request, spec)
     if isinstance(windows, str):
         return Result(status=Status.SKIPPED, reason=windows)
-    tables = ["examples", *(view.name for view in spec.features.views)]
-    with get_lake().one_moment() as lake:
-        inputs = [pinned(lake, request, "build_features", spec.name, table) for table in tables]
+    inputs = pinned_together(request, "build_features", spec.name, feature_tables(spec))
     snapshots = {given.name: given.version for given in inputs}
     frames = {name: training_set(spec, window, snapshots=snapshots) for name, window in windows.items()}
     facts = {

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
 
 from pydantic import JsonValue
 
+from evergreen.catalog import config_digest
 from evergreen.contract import Output, Request, Result, Status, Window
-from evergreen.features.feature_store import training_set
+from evergreen.data.lineage import pinned_together
+from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.evaluation import score
-from evergreen.monitoring.proposal import PERFORMANCE_REPORT, PerformanceDocument, report_key
+from evergreen.monitoring.proposal import PERFORMANCE_REPORT, PerformanceDocument, report_id, report_key
 from evergreen.spec import METRICS, Direction, ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registry import Version, load
@@ -22,7 +25,8 @@ log = logging.getLogger(__name__)
 def run(request: Request, spec: ModelSpec) -> Result:
     """Write ``performance.json``; a drop beyond ``retraining.performance_drop`` proposes a retraining.
 
-    Skipped while there is no champion, or too few labelled rows that it has not learned from.
+    Skipped while there is no champion, or too few labelled rows that it has not learned from. As with drift, the inputs
+    of the manifest are the snapshots that were read.
     """
     champion = champion_of(request)
     if champion is None:
@@ -33,11 +37,23 @@ def run(request: Request, spec: ModelSpec) -> Result:
         why = f"the champion learned from {champion.training}: it has seen every label up to {newest}"
         return _skip(request, spec, why)
     window = Window(start=max(start, spec.schedule.start), end=newest)
-    frame, least = training_set(spec, window), spec.windows.minimum_evaluation_rows
+    inputs = pinned_together(request, "build_features", spec.name, feature_tables(spec))
+    snapshots = {given.name: given.version for given in inputs}
+    frame, least = training_set(spec, window, snapshots=snapshots), spec.windows.minimum_evaluation_rows
     if len(frame) < least:
         return _skip(request, spec, f"{len(frame)} labelled rows in {window}, {least} are needed")
     metrics = score(spec, frame, [load(champion.uri)])[0].metrics()
-    return _store(request, spec, champion, window, metrics)
+    named = report_id(spec.name, request.partition, config_digest(spec), frame)
+    found = _judged(spec, champion, window, metrics)
+    log.info("%s", found["why"])
+    details = {**found, "report_id": named, "metrics": metrics, "limit": spec.retraining.performance_drop}
+    uri = _write(request, spec, {**details, "inputs": snapshots})
+    return Result(
+        outputs=(Output(name="performance_report", uri=uri, version=named),),
+        inputs=(Output(name="champion", uri=champion.uri, version=champion.number), *inputs),
+        metrics=metrics,
+        facts=found,
+    )
 
 
 def _skip(request: Request, spec: ModelSpec, why: str) -> Result:
@@ -45,29 +61,20 @@ def _skip(request: Request, spec: ModelSpec, why: str) -> Result:
     return Result(status=Status.SKIPPED, reason=why, facts={"proposal": False})
 
 
-def _store(request: Request, spec: ModelSpec, champion: Version, window: Window, metrics: dict[str, float]) -> Result:
+def _judged(spec: ModelSpec, champion: Version, window: Window, metrics: Mapping[str, float]) -> dict[str, JsonValue]:
+    """Return whether the champion has become so much worse that it proposes a retraining."""
     name, limit = spec.gate.metric, spec.retraining.performance_drop
     now, before = metrics.get(name), champion.tags.get(f"metric.{name}")
     drop: float | None = None
     if now is not None and before is not None:
         drop = (float(before) - now) * (1 if METRICS[name][1] is Direction.MAXIMIZE else -1)
-    proposal = limit is not None and drop is not None and drop > limit
-    why = f"{name} of version {champion.number} on {window}: {_shown(now)}; when promoted: {_shown(before)}"
-    facts: dict[str, JsonValue] = {
-        "proposal": proposal,
-        "why": why,
+    return {
+        "proposal": limit is not None and drop is not None and drop > limit,
+        "why": f"{name} of version {champion.number} on {window}: {_shown(now)}; when promoted: {_shown(before)}",
         "window": str(window),
         "champion": champion.number,
         "drop": drop,
     }
-    log.info("%s", why)
-    uri = _write(request, spec, {**facts, "metrics": metrics, "limit": limit})
-    return Result(
-        outputs=(Output(name="performance_report", uri=uri, version=f"{spec.name}-{request.partition}"),),
-        inputs=(Output(name="champion", uri=champion.uri, version=champion.number),),
-        metrics=metrics,
-        facts=facts,
-    )
 
 
 def _shown(value: float | str | None) -> str:

@@ -20,13 +20,14 @@ log = logging.getLogger(__name__)
 def run(request: Request, spec: ModelSpec) -> Result:
     """Train a challenger; its MLflow run is found again, never repeated, when the step runs again.
 
-    The run is named by the model, the Airflow run, the configuration and the training set: with all of them equal
-    a finished training is returned as it is, and an interrupted one goes on from its last checkpoint.
+    The run is named by the model, the Airflow run, the configuration, the code and the training set: with all of them
+    equal a finished training is returned as it is, and an interrupted one goes on from its last checkpoint. Cleared
+    after a fix it trains anew.
     """
     assembled = upstream(request, "assemble")
     dataset, frame = assembled.output("training"), read_frame(assembled, "training")
-    run_key = _run_key(request, spec, dataset)
-    existing = find_run(spec.name, run_key)
+    key = run_key(request, spec, dataset)
+    existing = find_run(spec.name, key)
     if existing and DIGEST in existing[1]:
         log.info("the MLflow run %s already holds this training", existing[0])
         run_id, tags = existing
@@ -34,8 +35,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
     window = window_of(frame)
     tags = _tags(request, spec, assembled, dataset, window)
     name = f"{spec.name}-{request.partition}-{request.run.run_id}"
-    run_id = start_run(spec.name, name, run_key, tags, {**spec.training.model_dump(), "rows": len(frame)})
-    trained = train(spec, frame, f"checkpoints/{spec.name}", f"{request.partition}-{run_key}")
+    run_id = start_run(spec.name, name, key, tags, {**spec.training.model_dump(), "rows": len(frame)})
+    trained = train(spec, frame, f"checkpoints/{spec.name}", f"{request.partition}-{key}")
     for epoch in trained.history:
         log.info("epoch %d: loss %.4f in %.1f s", epoch["epoch"], epoch["train_loss"], epoch["seconds"])
     digest = log_training(run_id, spec, trained, frame)
@@ -43,8 +44,10 @@ def run(request: Request, spec: ModelSpec) -> Result:
     return _result(run_id, digest, dataset, assembled, tags)
 
 
-def _run_key(request: Request, spec: ModelSpec, dataset: Output) -> str:
-    parts = (request.run.dag_id, request.run.run_id, str(request.window), config_digest(spec), dataset.digest)
+def run_key(request: Request, spec: ModelSpec, dataset: Output) -> str:
+    """Return what a training is found again by."""
+    run = (request.run.dag_id, request.run.run_id, str(request.window))
+    parts = (*run, config_digest(spec), code_version(), dataset.digest)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
