@@ -33,9 +33,10 @@ def test_a_replay_from_snapshots_reads_what_was_read(lake_settings: Settings) ->
 
 
 def test_a_day_nothing_exists_for_is_skipped_with_the_reason(lake_settings: Settings) -> None:
-    manifest = run("ingest", day("2014-01-01"))
+    manifest = run("ingest", day("2014-01-02"))
     assert manifest.status is Status.SKIPPED
-    assert manifest.reason == "The sources have nothing for 2014-01-01 (0 rows of flights, 0 rows of weather)."
+    nothing = "0 rows of flights, 0 rows of arrivals, 0 rows of weather"
+    assert manifest.reason == f"The sources have nothing for 2014-01-02 ({nothing})."
     assert not get_lake().has(MODEL, "raw_flights")
 
 
@@ -44,9 +45,12 @@ def test_a_window_with_missing_days_succeeds_and_names_them(lake_settings: Setti
     assert manifest.status is Status.OK
     assert manifest.facts["missing"] == {
         "flights": ["2014-01-01", "2014-01-02"],
+        "arrivals": ["2014-01-02"],  # the last flights of the year land in the night
         "weather": ["2013-12-31", "2014-01-01", "2014-01-02"],
     }
-    published = [run(step, Window(start=date(2013, 12, 30), end=date(2014, 1, 2))) for step in ("validate", "publish")]
+    published = [
+        run(step, Window(start=date(2013, 12, 30), end=date(2013, 12, 31))) for step in ("validate", "publish")
+    ]
     assert [manifest.status for manifest in published] == [Status.OK, Status.OK]
 
 

