@@ -16,7 +16,6 @@ from evergreen.catalog import load_model
 from evergreen.contract import Request, RunIdentity, Status, Window
 from evergreen.data.lake import get_lake
 from evergreen.features.feature_store import training_set
-from evergreen.handover import read_frame
 from evergreen.judgement.decisions import write_decision
 from evergreen.judgement.events import Judgement
 from evergreen.judgement.evidence import Candidate, Decision, Evaluation
@@ -277,7 +276,7 @@ def test_a_report_can_be_computed_again_and_one_after_a_late_day_is_another(cham
     read = {given.name: given.version for given in first.inputs}
     assert set(read) == {"champion", "examples", "reference"}
     assert json.loads(get_store().read(f"reports/{champion}/{partition}/drift.json"))["inputs"]["examples"] > "0"
-    reference = read_frame(next(given for given in first.inputs if given.name == "reference"))
+    reference = pd.read_parquet(next(given.uri for given in first.inputs if given.name == "reference"))
     window = check_drift.window_until(build_request("check_drift", champion, day(partition), first.run, {}, {}), spec)
     again = compare(spec, reference, training_set(spec, window, snapshots=read, labelled=False))
     assert {f"psi_{name}": value for name, value in again.psi.items()} == first.metrics

@@ -286,7 +286,7 @@ def test_what_a_reader_prints_does_not_stand_before_the_manifest(waiting_step: d
         "    print('from Python')\n"
         "    subprocess.run(['echo', 'from a program'])\n"
         "    return None\n"
-        "read_weather = lambda day: None\n"
+        "read_arrivals = read_weather = lambda day: None\n"
     )
     command = [sys.executable, "-m", "evergreen", *RUN_STEP]
     done = subprocess.run(command, env=waiting_step, capture_output=True, text=True, check=False)

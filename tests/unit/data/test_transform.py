@@ -164,10 +164,11 @@ def test_the_same_rows_in_every_time_zone(spec: ModelSpec) -> None:
     sql = "SELECT ds, 'a' AS k, moment AS event_timestamp, extract(hour FROM moment) AS n FROM things"
     code = (
         "import sys, datetime, pyarrow as pa\nfrom pathlib import Path\nfrom evergreen.data.transform import _query\n"
-        "from evergreen.contract import Window\nday = datetime.date(2013, 3, 3)\n"
+        "from evergreen.contract import Window\nfrom evergreen.spec import Schedule\n"
+        "day = datetime.date(2013, 3, 3)\nschedule = Schedule(start=day)\n"
         "at = pa.array([datetime.datetime(2013, 3, 3, 20, tzinfo=datetime.UTC)], pa.timestamp('us', 'UTC'))\n"
         "table = pa.table({'ds': ['2013-03-03'], 'moment': at})\n"
-        "print(_query(Path(sys.argv[1]), {'things': table}, Window(start=day, end=day), 0).to_pylist())\n"
+        "print(_query(Path(sys.argv[1]), {'things': table}, Window(start=day, end=day), 0, schedule).to_pylist())\n"
     )
     (spec.folder / "v.sql").write_text(sql)
     found = [
