@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import itertools
 import json
 import os
 import shutil
@@ -299,6 +300,58 @@ def test_everything_heals_when_the_database_is_killed_under_it(stack: Stack) -> 
     stack.until(lambda now: now.services[0].restarts > before["postgres"].restarts)
     stack.settle()
     assert stack.request("AIRFLOW", "GET", "/api/v2/pools/mine", admin)[0] == 200  # nothing is lost
+
+
+def start_a_run(stack: Stack) -> Callable[[], Any]:
+    """Start a run of a DAG that needs no data; returns what asks for its state."""
+    admin = stack.token("admin", stack.credentials.airflow_admin)
+    runs = "/api/v2/dags/maintenance.reap_pods/dagRuns"
+    stack.until(lambda _: stack.request("AIRFLOW", "GET", runs, admin)[0] == 200)
+    code, run = stack.request("AIRFLOW", "POST", runs, admin, {"logical_date": None})
+    assert code == 200, run
+
+    def state() -> Any:
+        fresh = stack.token("admin", stack.credentials.airflow_admin)
+        return stack.request("AIRFLOW", "GET", f"{runs}/{run['dag_run_id']}", fresh)[1]["state"]
+
+    return state
+
+
+@pytest.mark.slow
+def test_services_that_get_no_cpu_are_left_alone(stack: Stack) -> None:
+    before = lives(stack.until(lambda now: now.healthy))
+    state = start_a_run(stack)
+    begin, turn = time.monotonic(), itertools.cycle(stack.status().services)
+    while time.monotonic() - begin < 120:
+        guardian = psutil.Process(next(turn).guardian)
+        tree = guardian.children(recursive=True)
+        for process in tree:
+            process.suspend()
+        stopped = time.monotonic()
+        while time.monotonic() - stopped < 20:
+            assert lives(stack.status()) == before
+            time.sleep(0.5)
+        for process in tree:
+            of_the_living(lambda process=process: [process.resume()])
+    after = stack.until(lambda now: now.healthy)
+    assert lives(after) == before
+    stack.until(lambda _: state() == "success")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [45, 200])
+def test_a_laptop_that_sleeps_starts_nothing_again(stack: Stack, seconds: int) -> None:
+    before = lives(stack.until(lambda now: now.healthy))
+    state = start_a_run(stack)
+    everything = stack.processes()
+    for process in everything:
+        of_the_living(lambda process=process: [process.suspend()])
+    time.sleep(seconds)  # the longer one is over every time-out of Airflow's components
+    for process in everything:
+        of_the_living(lambda process=process: [process.resume()])
+    stack.settle(seconds=90)
+    assert lives(stack.status()) == before
+    stack.until(lambda _: state() == "success")
 
 
 def test_a_killed_supervisor_leaves_nothing_and_up_starts_afresh(stack: Stack) -> None:
