@@ -132,8 +132,9 @@ def stack() -> Iterator[Stack]:
         assert done.returncode == 0, done.stdout + done.stderr
         yield one
     finally:
-        one.evergreen("down")
+        down = one.evergreen("down")
         shutil.rmtree(folder, ignore_errors=True)
+        assert down.returncode == 0, down.stdout + down.stderr
 
 
 def of_the_living(ask: Callable[..., list[Any]], *arguments: str) -> list[Any]:
