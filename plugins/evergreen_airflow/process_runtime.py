@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -35,6 +34,7 @@ from evergreen.local.environment import BASE_VARIABLES
 from evergreen.local.status import run_folder
 from evergreen.local.warm import NotWarmError, WarmStep, socket_path
 from evergreen.local.warm import start as start_warm
+from evergreen.scratch import make_scratch
 from evergreen.settings import get_settings
 from evergreen_airflow.crash import CrashReport
 from evergreen_airflow.outcome import Ending
@@ -129,8 +129,7 @@ class PodProcess:
             return self._run(warm=False)
 
     def _run(self, *, warm: bool) -> Ending:
-        # Ray puts sockets below it, whose paths may have 107 characters: not the state folder, not macOS' TMPDIR
-        scratch = tempfile.mkdtemp(prefix="evergreen-", dir="/tmp")
+        scratch = make_scratch(get_settings().state_dir)
         try:
             environment = self._environment(scratch)
             command = self._command(environment)
@@ -147,7 +146,6 @@ class PodProcess:
             last_words, crash = self._stream()
             exit_code = self._process.wait()
         except NotWarmError as error:
-            guardian.remove(scratch)
             if not self._stopped:
                 raise
             exit_code, last_words, crash = 128 + signal.SIGTERM, str(error), ""
@@ -156,6 +154,7 @@ class PodProcess:
             _close(self._process)
             with suppress(NotWarmError):
                 self._process.wait()
+            guardian.remove(scratch)  # the guardian did, unless it was killed
         if self._overdue:
             limit = self.spec["activeDeadlineSeconds"]
             return Ending(exit_code, f"stopped after {limit} s, its time limit", FailureClass.TEMPORARY)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -274,6 +276,32 @@ def test_airflows_own_timeout_ends_the_whole_tree(kit: Kit) -> None:
 
 def test_kill_ends_the_whole_tree(kit: Kit) -> None:
     kit.assert_on_kill_ends_the_whole_tree(kit.operator(DAEMON + STAY))
+
+
+def test_nothing_is_left_of_a_step_whose_guardian_is_killed(kit: Kit) -> None:
+    body = """
+    (here / "scratch").write_text(os.environ["TMPDIR"])
+    Path(os.environ["TMPDIR"], "ray").mkdir()
+    (here / "step").write_text(str(os.getpid()))
+    (here / "guardian").write_text(str(os.getppid()))
+    time.sleep(600)
+    """
+    ended: list[BaseException] = []
+
+    def execute() -> None:
+        try:
+            kit.operator(body).execute(task_context())
+        except AirflowException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=execute)
+    thread.start()
+    step, guardian = pids(kit.folder, "step", "guardian")
+    os.kill(guardian, signal.SIGKILL)
+    thread.join(60)
+    assert ended
+    assert not alive(step)
+    assert not Path((kit.folder / "scratch").read_text()).exists()
 
 
 @pytest.mark.parametrize("victim", ["task", "supervisor"])

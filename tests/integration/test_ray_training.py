@@ -1,5 +1,8 @@
 """Training on a real Ray: the same weights however often it is interrupted, and nothing left behind."""
 
+import os
+import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -14,7 +17,7 @@ from evergreen.settings import get_settings
 from evergreen.training.lean_trainer import lean_trainer
 from evergreen.training.ray_training import train
 from lifecycle_kit import training_rows, write_model
-from process_kit import eventually
+from process_kit import alive, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -103,6 +106,59 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(models, tmp_path
     # the same name again: the checkpoint is all there is to do
     again = train(spec, frame, "checkpoints/one", "undisturbed")
     assert again.history == undisturbed.history
+
+
+STUCK = """
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def forward(self, numeric, categorical):
+        if self.training:
+            Path({marker!r}).write_text(tempfile.mkdtemp())  # as a checkpoint that is being written
+            time.sleep(600)
+        return self.layer(numeric[:, :1])
+
+
+def build(schema):
+    return Network()
+"""
+TRAINING = """
+import sys
+
+sys.path.insert(0, {tests!r})
+from evergreen.catalog import load_model
+from evergreen.training.ray_training import train
+from lifecycle_kit import training_rows
+
+train(load_model({model!r}), training_rows("binary"), "checkpoints/stuck", "stuck")
+"""
+
+
+def test_nothing_is_left_of_a_training_that_is_killed(models, tmp_path):
+    model, marker = write_model(models, "binary"), tmp_path / "training"
+    (models / model / "network.py").write_text(STUCK.format(marker=str(marker)))
+    code = TRAINING.format(tests=str(Path(__file__).parent.parent), model=model)
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        driver = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TMPDIR": short})
+        try:
+            assert eventually(lambda: marker.exists() and marker.read_text() != "", 300)
+            family = psutil.Process(driver.pid).children(recursive=True)
+            assert Path(marker.read_text()).is_dir()
+            assert any("raylet" in process.name() for process in family)
+        finally:
+            driver.kill()
+            driver.wait()
+        assert eventually(lambda: not any(alive(process.pid) for process in family)), family
+        assert eventually(lambda: list(Path(short).iterdir()) == []), sorted(Path(short).rglob("*"))[:20]
 
 
 BROKEN = """

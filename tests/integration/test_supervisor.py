@@ -28,6 +28,7 @@ from evergreen.local.environment import MLFLOW_STEPS_USER
 from evergreen.local.postgres import EmbeddedPostgres
 from evergreen.local.processes import is_alive
 from evergreen.local.status import State, SupervisorStatus, read_status
+from evergreen.scratch import make_scratch
 from evergreen.settings import DATABASES, OWNERS, Settings
 from installation import PORTS, free_ports
 
@@ -379,9 +380,11 @@ def test_a_port_in_use_is_named_before_anything_starts(stack: Stack) -> None:
 
 def test_down_leaves_nothing_behind(stack: Stack) -> None:
     everything = stack.processes()
+    scratch = Path(make_scratch(stack.folder))  # of a step that was killed with all that watched over it
     done = stack.evergreen("down")
     assert done.returncode == 0, done.stderr
     assert alive(everything) == []
+    assert not scratch.exists()
     assert {service.state for service in stack.status().services} == {State.STOPPED}
     assert not (stack.folder / "postgres" / "data" / "postmaster.pid").exists()
     assert stack.evergreen("status").returncode == 1

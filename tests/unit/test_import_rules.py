@@ -68,7 +68,7 @@ def test_a_step_process_starts_without_heavy_libraries() -> None:
 
 
 FOUNDATION = (
-    *("fields", "stored", "contract", "documents", "logs", "pipelines", "guardian", "settings", "version"),
+    *("fields", "stored", "contract", "documents", "logs", "pipelines", "guardian", "scratch", "settings", "version"),
     *("spec", "catalog", "store", "lease", "handover"),
 )
 """What every room may import; each of these only those before it."""

@@ -28,6 +28,7 @@ from evergreen.local.status import (
     settings_digest,
 )
 from evergreen.local.supervisor import supervise
+from evergreen.scratch import remove_scratch
 from evergreen.settings import Settings, user_settings
 
 CHANGED = "[yellow]The settings have changed since the start: run evergreen down, then evergreen up.[/]"
@@ -76,6 +77,7 @@ def down(console: Console) -> None:
             _stop_supervisor(status)
         # a supervisor that was killed: the guardians of its services see to the rest
         stop_processes(living_guardians(status))
+        remove_scratch(user.state_dir)
     console.print("All services are stopped.")
 
 

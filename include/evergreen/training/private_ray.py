@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +16,8 @@ from uuid import uuid4
 
 from evergreen.contract import TemporaryError
 
+_REMOVE = """read -r nothing; for try in 1 2 3 4 5; do rm -rf -- "$0" && break; sleep 1; done"""
+"""A shell that waits for the end of its input, then removes a folder; what writes there still is gone in seconds."""
 _OBJECT_STORE_BYTES = 256 * 2**20
 _SETTINGS = {
     # Ray binds every interface of the machine, except under the rule it has for other systems
@@ -40,8 +42,25 @@ def _token() -> str:
 
 
 @contextmanager
+def _short_lived_folder() -> Iterator[Path]:
+    """Make a folder that is removed afterwards, also when this process is killed: Ray's own folders are not."""
+    # the paths of Ray's sockets are long, and no socket's path may be longer than 107 bytes
+    folder = tempfile.mkdtemp(prefix="r-")
+    remover = subprocess.Popen(
+        ["sh", "-c", _REMOVE, folder],  # noqa: S607  # wherever the system has it
+        stdin=subprocess.PIPE,  # held by this process alone: closed when it ends, however it ends
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C at the terminal is not for it
+    )
+    try:
+        yield Path(folder)
+    finally:
+        remover.communicate()
+
+
+@contextmanager
 def private_ray(workers: int) -> Iterator[Path]:
-    """Start Ray, and stop it afterwards; yields its folder, which goes with it.
+    """Start Ray, and stop it afterwards; yields its folder, which goes with it, or with this process.
 
     Raises
     ------
@@ -51,24 +70,24 @@ def private_ray(workers: int) -> Iterator[Path]:
     os.environ.update(_SETTINGS | {"RAY_AUTH_TOKEN": _token()})  # Ray reads its settings when it is imported
     import ray
 
-    # the paths of Ray's sockets are long, and no socket's path may be longer than 107 bytes
-    folder = tempfile.mkdtemp(prefix="ray-")
-    try:
+    with _short_lived_folder() as folder:
         try:
-            ray.init(
-                address="local",
-                num_cpus=workers,
-                include_dashboard=False,
-                log_to_driver=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=folder,
-            )
-        except Exception as error:  # Ray has no class for "did not start in time": it raises a plain Exception
-            raise TemporaryError(f"Ray did not start: {error}", "The machine may be busy or out of memory.") from error
-        yield Path(folder)
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=workers,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    _temp_dir=str(folder),
+                )
+            except Exception as error:  # Ray has no class for "did not start in time": it raises a plain Exception
+                raise TemporaryError(
+                    f"Ray did not start: {error}", "The machine may be busy or out of memory."
+                ) from error
+            yield folder
+        finally:
+            ray.shutdown()
 
 
 def torch_config(folder: Path) -> Any:

@@ -121,6 +121,7 @@ def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | N
             "function": function,
             "schema": data.encoder.schema,
             "data": shared,
+            "temporary": private and str(private),
         },
         torch_config=torch_config(private) if private else None,
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
@@ -178,6 +179,8 @@ def _train_loop(config: Mapping[str, Any]) -> None:
     import torch
     from joblib import cpu_count  # the cores this container may use, not the node's
 
+    if config["temporary"]:  # it goes with this Ray, though a worker be killed; Ray's copies of checkpoints too
+        tempfile.tempdir = config["temporary"]
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(max(1, cpu_count() // context.get_local_world_size()))
