@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -27,6 +28,8 @@ from evergreen.monitoring.proposal import read_proposal
 from evergreen.pipelines import PIPELINES, dag_id
 from evergreen.runner import build_request, execute
 from evergreen.store import get_store, read_manifest
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
 """Told which task is running now."""
@@ -161,7 +164,8 @@ class AirflowDriver:
             time.sleep(POLL_SECONDS)
 
     def _wait(self, pipeline: str, run_id: str) -> None:
-        dag = dag_id(self.model, pipeline)
+        """Wait for the end of a run; one that failed for a temporary cause has one more go after its retries."""
+        dag, again = dag_id(self.model, pipeline), False
         for poll in itertools.count():
             run = self.api.find_run(dag, run_id)
             if run is None:
@@ -170,7 +174,13 @@ class AirflowDriver:
                 return
             if run.state == "failed":
                 tasks = self.api.tasks(dag, run_id)
-                raise self._failure(dag, run_id, {t.task_id: t.try_number for t in tasks if t.state == "failed"})
+                failure = self._failure(dag, run_id, {t.task_id: t.try_number for t in tasks if t.state == "failed"})
+                if again or failure.failure_class is not FailureClass.TEMPORARY:
+                    raise failure
+                again = True
+                log.warning("%s; once more", failure.message)
+                self.api.clear_failed(dag, run_id)
+                continue
             if poll % POLLS_A_REPORT == 0:
                 tasks = self.api.tasks(dag, run_id)
                 busy = [f"{task.task_id} ({task.state})" for task in tasks if task.state not in _QUIET]

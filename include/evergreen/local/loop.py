@@ -103,21 +103,29 @@ def _replay_period(period: Period, driver: Driver, prefix: str) -> PeriodRuns:
 
 
 class _Progress:
-    """Shows the period and the task that is running; leaves a line for each period that is done."""
+    """Shows the period and the task that is running; leaves a line for each period that is done, or that is slow."""
 
     def __init__(self, out: Console, status: RichStatus) -> None:
         self.out, self.status, self.period = out, status, ""
+        self.begin = self.longest = self.patience = 0.0
 
     def show(self, text: str) -> None:
         """Show what is running now."""
         self.status.update(f"[bold]{self.period}[/] {text}")
+        passed = monotonic() - self.begin
+        if self.longest and passed > self.patience:
+            self.patience = 2 * passed  # said a few times, not all the time
+            before = f"the longest before took {self.longest:.0f} s"
+            self.out.print(f"  [yellow]slow[/] {self.period} {passed:.0f} s, {before}; waiting for {escape(text)}")
 
     @contextmanager
     def of(self, period: str) -> Iterator[None]:
         """Name the period, and say how long it took."""
-        self.period, begin = period, monotonic()
+        self.period, self.begin, self.patience = period, monotonic(), 2 * self.longest
         yield
-        self.out.print(f"  [green]done[/] {period} [dim]{monotonic() - begin:.1f} s[/]")
+        took = monotonic() - self.begin
+        self.longest = max(self.longest, took)
+        self.out.print(f"  [green]done[/] {period} [dim]{took:.1f} s[/]")
 
 
 def _addresses(summary: Summary, path: Path) -> dict[str, str]:

@@ -1,16 +1,31 @@
-"""The REST client against a real HTTP server that answers like Airflow, restarts and forgets tokens included."""
+"""The REST client, and the driver upon it, against a real HTTP server that answers like Airflow, restarts and all."""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections.abc import Iterator
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from evergreen.contract import ConfigurationError, TemporaryError
+from evergreen.contract import (
+    ConfigurationError,
+    DataError,
+    Failure,
+    FailureClass,
+    Manifest,
+    RunIdentity,
+    Status,
+    TemporaryError,
+    Window,
+    utc_now,
+)
 from evergreen.local.airflow_api import AirflowApi
+from evergreen.local.drivers import AirflowDriver
+from evergreen.settings import Settings
+from evergreen.store import get_store, write_manifest
 
 RUN = {
     "dag_id": "toy.ingest",
@@ -153,3 +168,65 @@ def test_import_errors_are_shown_by_their_last_line(server: Server, api: Airflow
     error = {"filename": "ingestion.py", "stack_trace": "Traceback:\n  ...\nValueError: bad\n"}
     server.answers["GET /importErrors"] = [(200, {"import_errors": [error]})]
     assert api.import_errors() == ["ingestion.py: ValueError: bad"]
+
+
+BACKFILL = {**RUN, "dag_id": "toy.backfill", "dag_run_id": "loop__history", "partition_key": None}
+BACKFILL["conf"] = {"start": "2013-04-30", "end": "2013-04-30"}
+RUNS = "/dags/toy.backfill/dagRuns"
+CLEAR = f"POST {RUNS}/loop__history/clear"
+HISTORY = Window(start=date(2013, 4, 30), end=date(2013, 4, 30))
+
+
+def backfill(server: Server, *states: str, failure: FailureClass = FailureClass.TEMPORARY, begun: str = "") -> None:
+    """Drive a run that is in these states, one after another; its task left a failure of that class."""
+    run = RunIdentity(dag_id="toy.backfill", run_id="loop__history", task_id="ingest")
+    now = utc_now()
+    manifest = Manifest(
+        step="ingest",
+        model="toy",
+        window=HISTORY,
+        run=run,
+        attempt="1",
+        status=Status.FAILED,
+        failure=Failure(failure_class=failure, message="something went wrong", hint=""),
+        code_version="1",
+        config_digest="2",
+        started=now,
+        finished=now,
+    )
+    write_manifest(get_store(), manifest)
+    task = {"dag_id": run.dag_id, "dag_run_id": run.run_id, "task_id": "ingest", "state": "failed", "try_number": 3}
+    found = [(200, {**BACKFILL, "state": state}) for state in states]
+    server.answers |= {
+        "GET /dags/toy.backfill": [(200, KNOWN)],
+        f"POST {RUNS}": [(409, {"detail": "exists"})] if begun else [(200, {**BACKFILL, "state": "queued"})],
+        f"GET {RUNS}/loop__history": [(200, {**BACKFILL, "state": begun}), *found] if begun else found,
+        f"GET {RUNS}/loop__history/taskInstances": [(200, {"task_instances": [task]})],
+        CLEAR: [(200, {})],
+    }
+    driver = AirflowDriver(AirflowApi(server.url, "admin", "pw", patience=5), "toy", lambda _: None)
+    assert driver.backfill("loop__history", HISTORY).backfill == "loop__history"
+
+
+def test_a_run_that_failed_for_a_temporary_cause_has_one_more_go(server: Server, settings: Settings) -> None:
+    backfill(server, "running", "failed", "queued", "success")
+    assert server.seen.count(CLEAR) == 1
+
+
+def test_a_run_that_fails_again_ends_the_loop(server: Server, settings: Settings) -> None:
+    with pytest.raises(TemporaryError, match="something went wrong"):
+        backfill(server, "failed", "running", "failed")
+    assert server.seen.count(CLEAR) == 1
+
+
+def test_a_failure_that_no_retry_cures_ends_the_loop_at_once(server: Server, settings: Settings) -> None:
+    with pytest.raises(DataError, match="something went wrong"):
+        backfill(server, "failed", "success", failure=FailureClass.DATA)
+    assert CLEAR not in server.seen
+
+
+@pytest.mark.parametrize(("begun", "cleared"), [("running", 0), ("failed", 1), ("success", 0)])
+def test_a_run_that_is_there_is_taken_up(server: Server, settings: Settings, begun: str, cleared: int) -> None:
+    backfill(server, "running", "success", begun=begun)
+    assert server.seen.count(f"POST {RUNS}") == 1
+    assert server.seen.count(CLEAR) == cleared

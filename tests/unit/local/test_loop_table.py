@@ -1,4 +1,4 @@
-"""What the loop prints at its end can be read on a small terminal."""
+"""What the loop prints, as it goes on and at its end, can be read on a small terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from evergreen.contract import Window
-from evergreen.local.loop import _tables
+from evergreen.local.loop import _Progress, _tables
 from evergreen.local.summary import PeriodRuns, Row, Summary
 
 WHY = (
@@ -58,3 +58,21 @@ def test_every_number_is_whole_and_every_reason_is_there(width: int) -> None:
     words = " ".join(text.split())
     assert WHY in words
     assert len([line for line in lines if "improvement of auc" in line and "interval" in line]) == 1  # no narrow column
+
+
+@pytest.mark.parametrize(("longest", "passed", "said"), [(60, 200, 1), (60, 90, 0), (0, 9000, 0)])
+def test_a_period_that_takes_longer_than_those_before_says_what_it_waits_for(
+    longest: float, passed: float, said: int
+) -> None:
+    out = Console(file=io.StringIO(), width=120)
+    with out.status("") as status:
+        progress = _Progress(out, status)
+        progress.longest = longest
+        with progress.of("2013-05"):
+            progress.begin -= passed
+            progress.show("toy.train: train (up_for_retry)")
+            progress.show("toy.train: train (up_for_retry)")  # not again until it has taken twice as long
+    lines = [line for line in out.file.getvalue().splitlines() if "slow 2013-05" in line]
+    assert len(lines) == said
+    assert all("the longest before took 60 s; waiting for toy.train: train (up_for_retry)" in line for line in lines)
+    assert progress.longest >= passed
