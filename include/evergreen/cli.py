@@ -107,9 +107,9 @@ def run_step(
     param: Annotated[list[str] | None, typer.Option(help="NAME=JSON; repeatable.")] = None,
 ) -> None:
     """Run one step here and store its manifest; the manifest is printed as one line of JSON, the log is stderr."""
+    from evergreen.environment import complete
     from evergreen.logs import configure
     from evergreen.runner import build_request, check_step, execute, exit_code, stoppable
-    from evergreen.settings import export_service_environment
 
     configure()
     os.umask(0o077)  # what a step leaves on this machine is nobody else's to read
@@ -120,7 +120,7 @@ def run_step(
         raise ConfigurationError(f"--window-start={start} is after --partition={end}.", "Swap them.")
     run = RunIdentity(dag_id=dag_id or "shell", run_id=run_id or str(end), task_id=task_id or step)
     params = {name: _json(name, text) for name, text in _pairs(param or [], "--param").items()}
-    export_service_environment()
+    complete()
     try:
         with stoppable():
             window = Window(start=start, end=end)

@@ -29,7 +29,8 @@ from pathlib import Path
 without, folder = sys.argv[1], Path(sys.argv[2])
 from lifecycle_kit import training_rows, write_model
 from evergreen.catalog import load_model
-from evergreen.training import private_ray, ray_training
+from evergreen import environment
+from evergreen.training import ray_training
 
 if without == "lean trainer":
 
@@ -40,7 +41,7 @@ if without == "lean trainer":
 
     ray_training.lean_trainer = trainer
 elif without:
-    del private_ray._SETTINGS[without]
+    del environment.PRIVATE_RAY[without]
 spec = load_model(write_model(folder / "models", "binary", workers=2))
 rows = training_rows("binary")  # torch is imported; Ray must not be, it would not see its settings
 

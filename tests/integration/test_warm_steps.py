@@ -190,6 +190,9 @@ print("read:", *sorted(name for name in read if name.startswith(("AWS_", "RAY_",
 SET_BY_IMPORTS = ("PROMETHEUS_MULTIPROC", "MLFLOW_", "KMP_", "TORCH")
 """Variables that a process of its own would have too, once it has imported as much."""
 
+OWN = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "EVERGREEN_ATTEMPT", "RAY_AUTH_TOKEN")
+"""Variables that no two steps share."""
+
 
 def look(kit: Kit, run_id: str) -> dict[str, Any]:
     """Return what a step sees of its process."""
@@ -205,8 +208,9 @@ def test_forked_step_sees_what_a_process_of_its_own_would_see(kit: Kit, service:
     assert "guardian.py" in cold["parent"]
     assert "warm_server" in warm["parent"]
     assert warm["draw"] != again["draw"]
+    assert warm["variables"]["RAY_AUTH_TOKEN"] != again["variables"]["RAY_AUTH_TOKEN"]
     for seen in (cold, warm):
-        for name in ("TMPDIR", "EVERGREEN_ATTEMPT"):
+        for name in OWN:
             del seen["variables"][name]
         seen["arguments"] = [argument for argument in seen["arguments"] if not argument.startswith("--run-id")]
         assert seen["temporary"] == seen["folder"] == seen["path"][0]
@@ -403,7 +407,8 @@ def test_step_on_s3_and_a_ray_cluster_is_a_fork_too(kit: Kit, own_service: Warm)
     """Their libraries read these variables when they connect, not when they are imported."""
     own_service.serve(kit.state_dir)
     logins = {"AWS_SECRET_ACCESS_KEY": "s3cret", "RAY_AUTH_TOKEN": "t0ken"}
-    kit.write_variables("secrets/evergreen-secrets.env", **logins)
+    cluster = {"EVERGREEN_RAY_ADDRESS": "ray://127.0.0.1:1"}  # or the token is that of a Ray of the step's own
+    kit.write_variables("secrets/evergreen-secrets.env", **logins, **cluster)
     seen = look(kit, "logins")
     assert "warm_server" in seen["parent"]
     assert logins.items() <= seen["variables"].items()

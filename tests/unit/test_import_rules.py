@@ -68,7 +68,19 @@ def test_a_step_process_starts_without_heavy_libraries() -> None:
 
 
 FOUNDATION = (
-    *("fields", "stored", "contract", "documents", "logs", "pipelines", "guardian", "scratch", "settings", "version"),
+    *(
+        "fields",
+        "stored",
+        "contract",
+        "documents",
+        "logs",
+        "pipelines",
+        "guardian",
+        "scratch",
+        "settings",
+        "version",
+        "environment",
+    ),
     *("spec", "catalog", "store", "lease", "handover"),
 )
 """What every room may import; each of these only those before it."""

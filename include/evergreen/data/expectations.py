@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evergreen.contract import ConfigurationError
 from evergreen.data.lake import PARTITION
 from evergreen.documents import Mistake, Mistakes, read_yaml
+from evergreen.environment import add_constants
 from evergreen.spec import ModelSpec, Source
 from evergreen.stored import Part
 
@@ -280,9 +281,7 @@ def _problem(info: Any) -> str:
 @lru_cache(maxsize=1)
 def _batches() -> Any:
     """Return the batch definition of an in-memory context: nothing on disk, no progress bars, nothing sent home."""
-    import os
-
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    add_constants()
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 

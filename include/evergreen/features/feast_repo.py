@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 import sys
 import warnings
@@ -14,37 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError
+from evergreen.environment import add, feast_variables
 from evergreen.features.exclusive import exclusive
-from evergreen.settings import Settings, get_settings
+from evergreen.settings import get_settings
 from evergreen.spec import FeatureView, ModelSpec
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
 
-def feast_environment(settings: Settings) -> dict[str, str]:
-    """Return the variables that feature_store.yaml refers to, from the configured databases."""
-    from sqlalchemy.engine import make_url
-
-    online = make_url(settings.database("online"))
-    values = {
-        "EVERGREEN_FEAST_REGISTRY": settings.database("feast"),
-        "EVERGREEN_ONLINE_HOST": online.host or str(online.query.get("host", "127.0.0.1")),
-        "EVERGREEN_ONLINE_PORT": str(online.port or 5432),
-        "EVERGREEN_ONLINE_DATABASE": online.database or "online",
-        "EVERGREEN_ONLINE_USER": online.username or "postgres",
-        "EVERGREEN_ONLINE_PASSWORD": online.password or "",
-        "EVERGREEN_ONLINE_SSLMODE": str(online.query.get("sslmode", "prefer")),
-    }
-    # they stand between double quotes in a YAML file: a password may hold anything
-    return {name: json.dumps(value)[1:-1] for name, value in values.items()}
-
-
 @lru_cache(maxsize=1)
 def get_feature_store() -> FeatureStore:
     """Return Feast's store of the project, configured by feature_repo/feature_store.yaml."""
     settings = get_settings()
-    os.environ.update(feast_environment(settings))
+    add(feast_variables(settings))
     import_feast()
     from feast import FeatureStore
 
@@ -58,7 +40,7 @@ def run_feast(arguments: list[str]) -> None:
     """Run Feast's command line in the feature repository, connected to the configured databases."""
     settings = get_settings()
     if arguments and "--help" not in arguments:  # help needs no database
-        os.environ.update(feast_environment(settings))
+        add(feast_variables(settings))
     os.chdir(settings.feature_repo)
     import_feast()
     from feast.cli.cli import cli

@@ -10,19 +10,10 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from evergreen.environment import QUIET
 from evergreen.local.credentials import Credentials
 from evergreen.local.files import write_env_file
 from evergreen.settings import Settings
-
-QUIET = {
-    "DO_NOT_TRACK": "1",  # Evidently, and whoever else respects it
-    "FEAST_USAGE": "False",
-    "GX_ANALYTICS_ENABLED": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "SCARF_ANALYTICS": "false",
-}
-"""Nothing phones home."""
 
 BASE_VARIABLES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 """What a process needs of the machine it runs on; everything else comes from the pod, as it would in a cluster."""

@@ -14,11 +14,12 @@ from rich.status import Status as RichStatus
 from rich.table import Table
 
 from evergreen.catalog import load_model
+from evergreen.environment import complete
 from evergreen.local.access import airflow_api, places
 from evergreen.local.drivers import AirflowDriver, Driver, InProcessDriver, Report
 from evergreen.local.plan import LoopPlan, Period, PeriodLength, label_of, make_plan
 from evergreen.local.summary import PeriodRuns, Row, Summary, summarize
-from evergreen.settings import export_service_environment, get_settings
+from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 
 
@@ -71,7 +72,7 @@ def store_summary(summary: Summary) -> Path:
 
 
 def _in_process(spec: ModelSpec, report: Report) -> Driver:
-    export_service_environment()
+    complete()
     return InProcessDriver(spec.name, report)
 
 

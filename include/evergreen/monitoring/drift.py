@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from evergreen.environment import add_constants
 from evergreen.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _evidently(
     spec: ModelSpec, columns: Sequence[str], reference: pd.DataFrame, current: pd.DataFrame
 ) -> tuple[dict[str, float], str]:
     """Return the index of each column and the HTML report."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    add_constants()  # it phones home otherwise
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import DriftedColumnsCount, ValueDrift
     from evidently.tests import lt

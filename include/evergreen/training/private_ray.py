@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from evergreen.contract import TemporaryError
+from evergreen.environment import complete
 
 _REMOVER = """
 import pathlib, shutil, sys, time
@@ -28,26 +26,6 @@ for attempt in range(5):
 """
 """Waits for the end of its input, then removes a folder; what writes there still is gone in seconds."""
 _OBJECT_STORE_BYTES = 256 * 2**20
-_SETTINGS = {
-    # Ray binds every interface of the machine, except under the rule it has for other systems
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # and gloo binds whatever the host's name stands for
-    "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
-    "RAY_AUTH_MODE": "token",
-    # every worker of Ray Train gets an environment of its own: workers started in advance are never used
-    "RAY_prestart_worker_first_driver": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    # no node but this one, which nobody preempts; in a cluster the watcher stays on (ray-project/ray #63968)
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
-}
-"""What those that are there for speed save is measured by tests/benchmarks/ray_settings.py."""
-
-
-@lru_cache(maxsize=1)
-def _token() -> str:
-    """Return this process's secret: Ray's client reads it once, and goes on with it in a second Ray."""
-    return secrets.token_hex(32)
 
 
 @contextmanager
@@ -76,7 +54,7 @@ def private_ray(workers: int) -> Iterator[Path]:
     TemporaryError
         If it does not start.
     """
-    os.environ.update(_SETTINGS | {"RAY_AUTH_TOKEN": _token()})  # Ray reads its settings when it is imported
+    complete()  # Ray reads its settings when it is imported
     import ray
 
     with _short_lived_folder() as folder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import TemporaryError
+from evergreen.environment import complete, worker_environment
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 from evergreen.store import arrow_options
@@ -74,6 +74,7 @@ def train(spec: ModelSpec, frame: pd.DataFrame, key: str, name: str) -> Trained:
     MemoryError
         If a worker ran out of memory.
     """
+    complete()  # before there is a second thread
     with ThreadPoolExecutor(1) as background:
         preparing = background.submit(prepare, spec, frame)  # Ray takes seconds to start, mostly waiting
         with _ray(spec) as folder:
@@ -86,7 +87,6 @@ def train(spec: ModelSpec, frame: pd.DataFrame, key: str, name: str) -> Trained:
 def _ray(spec: ModelSpec) -> Iterator[Path | None]:
     """Connect to the configured Ray, or start a private one and yield its folder."""
     address = get_settings().ray_address
-    os.environ.update({"RAY_TRAIN_V2_ENABLED": "1", "RAY_USAGE_STATS_ENABLED": "0"})
     if address == "local":
         with private_ray(spec.training.workers) as folder:
             yield folder
@@ -131,6 +131,7 @@ def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | N
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=2),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
+            worker_runtime_env={"env_vars": worker_environment()},
         ),
     )
     try:

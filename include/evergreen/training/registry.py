@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError, Window
-from evergreen.settings import export_service_environment, get_settings
+from evergreen.environment import add_constants, complete
+from evergreen.settings import get_settings
 from evergreen.store.base import UNTRUSTED
 
 if TYPE_CHECKING:
@@ -62,10 +61,7 @@ class Version:
 
 def connect() -> MlflowClient:
     """Return a client of the configured MLflow server."""
-    export_service_environment()
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(_retries(get_settings().mlflow_retry_seconds)))
+    complete()
     import_mlflow()
     import mlflow
 
@@ -73,17 +69,6 @@ def connect() -> MlflowClient:
     mlflow.set_tracking_uri(uri)  # what logs and loads models asks for it in the process
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)
-
-
-def _retries(seconds: float) -> int:
-    """Return how many retries last so long: MLflow waits 0, 4, 8, 16 ... and at most 120 s before each."""
-    pauses = (min(2.0**number, 120) if number > 1 else 0 for number in range(1, _MOST_RETRIES + 1))
-    lasting = accumulate(pauses)
-    return next((number for number, waited in enumerate(lasting, start=1) if waited >= seconds), _MOST_RETRIES)
-
-
-_MOST_RETRIES = 10
-"""MLflow refuses to make more."""
 
 
 def import_mlflow() -> None:
@@ -95,7 +80,7 @@ def import_mlflow() -> None:
     module = "mlflow.tracking.request_header.registry"
     if module in sys.modules:
         return
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    add_constants()
     from mlflow.utils import plugins
 
     every = plugins.get_entry_points
