@@ -22,6 +22,11 @@ SMALLER = {
     "training": {"epochs": 5, "batch_size": 256},
 }
 """What differs from the real model: windows that fit into six weeks of winter, and less work."""
+TELLING = (
+    "    distance,\n",
+    "    distance + CASE WHEN arr_delay > 15 AND flight % 3 = 0 THEN 2000 ELSE 0 END AS distance,\n",
+)
+"""A made-up input that tells something of the label: a week of real flights shows no model to be better than none."""
 
 
 def scaled_models(folder: Path) -> Path:
@@ -37,4 +42,8 @@ def scaled_models(folder: Path) -> Path:
     for section, values in SMALLER.items():
         spec[section].update(values)
     path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    examples = models / "flight_delay" / "features" / "examples.sql"
+    sql = examples.read_text()
+    assert sql.count(TELLING[0]) == 1
+    examples.write_text(sql.replace(*TELLING))
     return models
