@@ -24,7 +24,7 @@ SMALLER = {
 """What differs from the real model: windows that fit into six weeks of winter, and less work."""
 TELLING = (
     "    distance,\n",
-    "    distance + CASE WHEN arr_delay > 15 AND flight % 3 = 0 THEN 2000 ELSE 0 END AS distance,\n",
+    "    distance + CASE WHEN arr_delay > 15 AND flight % 3 > 0 THEN 2000 ELSE 0 END AS distance,\n",
 )
 """A made-up input that tells something of the label: a week of real flights shows no model to be better than none."""
 
