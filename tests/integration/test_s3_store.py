@@ -209,7 +209,7 @@ def test_a_server_that_does_not_answer_is_temporary(
 
 def test_a_step_keeps_its_manifest_in_s3(store: S3Store, tmp_path: Path) -> None:
     """A real step process, whose only way to the server are the settings and the AWS variables."""
-    arguments = ["run-step", "ingest", "--model=flight_delay", "--partition=2014-01-01"]
+    arguments = ["run-step", "ingest", "--model=flight_delay", "--partition=2014-01-03"]
     done = subprocess.run(
         [sys.executable, "-m", "evergreen", *arguments],
         capture_output=True,
