@@ -37,24 +37,31 @@ class Candidate(Part):
     """Every metric that is defined and finite."""
 
 
-class Baseline(Part):
-    """The best prediction that needs no model, on the same rows: what a first champion has to beat."""
+class Compared(Part):
+    """How much better the challenger is than what it is compared with."""
 
-    name: str
-    """``constant``, or what a regression's newest known labels say: ``last day``, ``last 7 days``."""
-    score: float | None = None
-    """Its deciding metric; None where it is not defined."""
     improvement: float | None = None
     low: float | None = None
     high: float | None = None
 
     @property
     def interval(self) -> Bounds | None:
-        """How much better the challenger is, with lower and upper bound."""
-        return _finite(self.improvement, self.low, self.high)
+        """Improvement with its lower and upper bound, positive when the challenger is better."""
+        bounds = [value for value in (self.improvement, self.low, self.high) if value is not None]
+        finite = [value for value in bounds if math.isfinite(value)]
+        return (finite[0], finite[1], finite[2]) if len(finite) == 3 else None
 
 
-class SliceScore(Part):
+class Baseline(Compared):
+    """The best prediction that needs no model, on the same rows: what a first champion has to beat."""
+
+    name: str
+    """``constant``, or what a regression's newest known labels say: ``last day``, ``last 7 days``."""
+    score: float | None = None
+    """Its deciding metric; None where it is not defined."""
+
+
+class SliceScore(Compared):
     """The deciding metric on the rows where a column has one value; None where it is not defined."""
 
     column: str
@@ -63,17 +70,9 @@ class SliceScore(Part):
     partitions: int = 0
     champion: float | None = None
     challenger: float | None = None
-    improvement: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def interval(self) -> Bounds | None:
-        """Improvement with its lower and upper bound, positive when the challenger is better."""
-        return _finite(self.improvement, self.low, self.high)
 
 
-class Evaluation(Stored):
+class Evaluation(Compared, Stored):
     """Champion and challenger on the same rows."""
 
     model: str
@@ -88,9 +87,6 @@ class Evaluation(Stored):
     """Address and version of the rows."""
     challenger: Candidate
     champion: Candidate | None = None
-    improvement: float | None = None
-    low: float | None = None
-    high: float | None = None
     confidence: float
     """Of the interval, two-sided; it is stricter than the gate's, which all its looks share."""
     unit: str = ""
@@ -100,16 +96,6 @@ class Evaluation(Stored):
     baseline: Baseline | None = None
     """Present when there is no champion."""
     slices: tuple[SliceScore, ...] = ()
-
-    @property
-    def interval(self) -> Bounds | None:
-        """Improvement with its lower and upper bound, positive when the challenger is better."""
-        return _finite(self.improvement, self.low, self.high)
-
-
-def _finite(*bounds: float | None) -> Bounds | None:
-    present = [value for value in bounds if value is not None and math.isfinite(value)]
-    return (present[0], present[1], present[2]) if len(present) == len(bounds) else None
 
 
 class Verdict(Frozen):
