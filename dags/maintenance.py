@@ -17,29 +17,18 @@ processes it skips: they end with their tasks.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from airflow.sdk import DAG, Param
 
-from evergreen_airflow.dag_defaults import Tag
+from evergreen_airflow.dag_defaults import maintenance_options
 from evergreen_airflow.reaper import PodReaper
 
 with DAG(
     "maintenance.reap_pods",
     description="Deletes step pods that nobody waits for",
-    doc_md=__doc__,
-    schedule=timedelta(minutes=10),
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
-    is_paused_upon_creation=False,
-    tags=[Tag.MAINTENANCE, "team:platform"],
     params={"dry_run": Param(False, type="boolean", title="Dry run", description="Say only what would be deleted.")},
-    default_args={
-        "owner": "platform",
-        "retries": 2,
-        "retry_delay": timedelta(minutes=1),
-        "execution_timeout": timedelta(minutes=5),
-    },
-    max_active_runs=1,
+    schedule=timedelta(minutes=10),
+    **maintenance_options(__doc__),
 ):
     PodReaper(task_id="reap")

@@ -24,22 +24,16 @@ day and only if its newest event led to no run. The event names the ones it repe
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from airflow.sdk import DAG, Param
 
-from evergreen_airflow.dag_defaults import Tag
+from evergreen_airflow.dag_defaults import maintenance_options
 from evergreen_airflow.reconciler import PartitionReconciler
 
 with DAG(
     "maintenance.reconcile",
     description="Starts what should have followed from published partitions",
-    doc_md=__doc__,
-    schedule=timedelta(minutes=10),
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
-    is_paused_upon_creation=False,
-    tags=[Tag.MAINTENANCE, "team:platform"],
     params={
         "days": Param(14, type="integer", minimum=1, maximum=3660, title="Days", description="How far to look back."),
         "minutes": Param(
@@ -47,12 +41,7 @@ with DAG(
         ),
         "dry_run": Param(False, type="boolean", title="Dry run", description="Say only what would be published again."),
     },
-    default_args={
-        "owner": "platform",
-        "retries": 2,
-        "retry_delay": timedelta(minutes=1),
-        "execution_timeout": timedelta(minutes=5),
-    },
-    max_active_runs=1,
+    schedule=timedelta(minutes=10),
+    **maintenance_options(__doc__),
 ):
     PartitionReconciler(task_id="reconcile")

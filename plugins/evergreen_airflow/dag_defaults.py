@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -73,6 +73,24 @@ def dag_options(spec: ModelSpec, tag: Tag, doc: str | None) -> dict[str, Any]:
         },
         "max_active_runs": 4,
         "max_consecutive_failed_dag_runs": 0,
+    }
+
+
+def maintenance_options(doc: str | None) -> dict[str, Any]:
+    """Return the DAG arguments that every task of maintenance shares: one run at a time, and no catching up."""
+    return {
+        "doc_md": doc,
+        "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+        "catchup": False,
+        "is_paused_upon_creation": False,
+        "tags": [Tag.MAINTENANCE, "team:platform"],
+        "default_args": {
+            "owner": "platform",
+            "retries": 2,
+            "retry_delay": timedelta(minutes=1),
+            "execution_timeout": timedelta(minutes=5),
+        },
+        "max_active_runs": 1,
     }
 
 
