@@ -182,10 +182,14 @@ def __getitem__(self, name):
 
 for name in [name for name in os.environ if name.startswith(("AWS_", "RAY_"))]:
     del os.environ[name]  # tqdm reads all there are
+from evergreen.environment import add_constants
+before = set(os.environ)
+add_constants()
+constants = set(os.environ) - before  # the same in every step: whoever reads one reads no login
 type(os.environ).__getitem__ = __getitem__
 from evergreen.local import warm_server
 warm_server.warm_up()
-print("read:", *sorted(name for name in read if name.startswith(("AWS_", "RAY_", "HOME"))))
+print("read:", *sorted(name for name in read - constants if name.startswith(("AWS_", "RAY_", "HOME"))))
 """
 SET_BY_IMPORTS = ("PROMETHEUS_MULTIPROC", "MLFLOW_", "KMP_", "TORCH")
 """Variables that a process of its own would have too, once it has imported as much."""
