@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from evergreen.contract import Request, Result, utc_now
+from evergreen.contract import ConfigurationError, Request, Result, utc_now
 from evergreen.judgement.decisions import event_of
 from evergreen.judgement.events import MOVES, Event, EventKind, append, last_move, read_events
 from evergreen.store import ArtifactStore, get_store
@@ -16,6 +16,21 @@ log = logging.getLogger(__name__)
 
 _UNDER_WAY = timedelta(minutes=10)
 """So long after a rollback is logged the alias may still be where it was."""
+
+
+def refuse_in_backfill(request: Request) -> None:
+    """Stop a step that would move an alias from a backfill: history must not decide what serves today.
+
+    Raises
+    ------
+    ConfigurationError
+        If the step runs in a DAG called ``<model>.backfill``.
+    """
+    if request.run.dag_id.endswith(".backfill"):
+        raise ConfigurationError(
+            f"{request.step} of {request.model} runs in {request.run.dag_id}: a backfill never moves a model alias.",
+            f"Run {request.model}.train for the partition instead.",
+        )
 
 
 def champion_of(request: Request) -> Version | None:

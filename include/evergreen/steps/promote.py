@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from evergreen.catalog import SPEC_FILE
 from evergreen.contract import ConfigurationError, DataError, Manifest, Output, Request, Result, Status
 from evergreen.handover import checked, upstream
-from evergreen.judgement.champions import notice
+from evergreen.judgement.champions import notice, refuse_in_backfill
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, said_no
 from evergreen.judgement.events import Event, EventKind, append, read_events
 from evergreen.judgement.evidence import Decision
@@ -15,21 +15,6 @@ from evergreen.pipelines import APPROVED
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registry import CHAMPION, REPLACED, Version, by_alias, by_run, set_alias, set_tags
-
-
-def refuse_in_backfill(request: Request) -> None:
-    """Stop a step that would move an alias from a backfill: history must not decide what serves today.
-
-    Raises
-    ------
-    ConfigurationError
-        If the step runs in a DAG called ``<model>.backfill``.
-    """
-    if request.run.dag_id.endswith(".backfill"):
-        raise ConfigurationError(
-            f"{request.step} of {request.model} runs in {request.run.dag_id}: a backfill never moves a model alias.",
-            f"Run {request.model}.train for the partition instead.",
-        )
 
 
 def _registered(manifest: Manifest, spec: ModelSpec, record: DecisionRecord) -> Version:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from evergreen.contract import Output, Request, Result
 from evergreen.handover import upstream
+from evergreen.judgement.champions import refuse_in_backfill
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, fold
 from evergreen.judgement.events import Event, EventKind, append, read_events
 from evergreen.spec import ModelSpec
-from evergreen.steps.promote import refuse_in_backfill
 from evergreen.store import get_store
 from evergreen.training.registry import CHALLENGER, register, set_alias
 from evergreen.training.tracking import logged_model

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evergreen.contract import ConfigurationError, Output, Request, Result
-from evergreen.judgement.champions import champion_of, champions, served_before
+from evergreen.judgement.champions import champion_of, champions, refuse_in_backfill, served_before
 from evergreen.judgement.decisions import event_of
 from evergreen.judgement.events import Event, EventKind, append, last_move, read_events
 from evergreen.spec import ModelSpec
-from evergreen.steps.promote import refuse_in_backfill
 from evergreen.store import get_store
 from evergreen.training.registry import CHAMPION, Version, existing, set_alias
 
