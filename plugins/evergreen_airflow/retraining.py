@@ -68,22 +68,24 @@ class ProposalSensor(BaseSensorOperator):
 
 
 class TrainingTrigger(TriggerDagRunOperator):
-    """Starts ``<model>.train`` once per drift report, unless the guard refused.
+    """Starts ``<model>.train`` once per report that the guard has let pass.
+
+    The run has the name of the guard's report, which is the one that was judged and claimed: the sensor may have seen
+    an earlier one, when the partition was checked anew in between.
 
     Parameters
     ----------
     model
         Whose training to start.
     proposal_task, guard_task
-        Where the proposal and the guard's answer come from (XCom).
+        Where the proposal's partition and the guard's answer come from (XCom).
     """
 
     def __init__(self, *, model: str, proposal_task: str, guard_task: str, **kwargs: Any) -> None:
-        proposal = f"ti.xcom_pull(task_ids='{proposal_task}')"
         super().__init__(
             trigger_dag_id=f"{model}.train",
-            trigger_run_id=f"drift__{{{{ {proposal}['report_id'] }}}}",
-            conf={"partition": f"{{{{ {proposal}['partition'] }}}}"},
+            trigger_run_id=f"drift__{{{{ ti.xcom_pull(task_ids='{guard_task}')['report_id'] }}}}",
+            conf={"partition": f"{{{{ ti.xcom_pull(task_ids='{proposal_task}')['partition'] }}}}"},
             logical_date=None,
             skip_when_already_exists=True,
             **kwargs,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DagRunTriggerException
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from evergreen.contract import ConfigurationError
@@ -97,6 +98,26 @@ def test_an_allowed_training_is_triggered_once_per_report() -> None:
     assert request.conf == {"partition": "2013-04-30"}
     assert request.skip_when_already_exists
     assert request.logical_date is None
+
+
+def named_run(sensor: dict[str, str], guard: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Return the run, and its parameters, that follow from what the sensor and the guard have answered."""
+    with DAG("toy.retrain", schedule=None):
+        trigger = TrainingTrigger(task_id="trigger", model="toy", proposal_task="proposal", guard_task="guard")
+    answers = {"proposal": sensor, "guard": guard}
+    trigger.render_template_fields({"ti": SimpleNamespace(xcom_pull=lambda task_ids: answers[task_ids])})  # type: ignore[typeddict-item]
+    return trigger.trigger_run_id, trigger.conf
+
+
+def test_a_report_that_is_replaced_between_sensor_and_guard_leads_to_one_run(settings: Settings) -> None:
+    """The guard claims the report that it has read; its retraining then finds that very run."""
+    write_report()
+    seen = sensor().execute(CONTEXT)
+    write_report(report_id="toy-2013-04-30-bb")  # the partition came again, and was checked again
+    seen_again = sensor().execute(CONTEXT)
+    guard = {"status": "ok", "reason": "", "report_id": "toy-2013-04-30-bb"}
+    expected = ("drift__toy-2013-04-30-bb", {"partition": "2013-04-30"})
+    assert named_run(seen, guard) == named_run(seen_again, guard) == expected
 
 
 def test_a_refused_training_is_skipped_with_the_guards_reason() -> None:

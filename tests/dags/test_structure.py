@@ -145,7 +145,7 @@ def test_who_approves_reads_what_was_measured(parse: Parse, two_models: Path) ->
 def test_a_training_run_is_named_by_its_report(dags: dict[str, DAG]) -> None:
     trigger = dags[f"{MODEL}.retrain"].get_task("trigger_training")
     assert trigger.trigger_dag_id == f"{MODEL}.train"
-    assert trigger.trigger_run_id == "drift__{{ ti.xcom_pull(task_ids='proposal')['report_id'] }}"
+    assert trigger.trigger_run_id == "drift__{{ ti.xcom_pull(task_ids='guard')['report_id'] }}"
     assert trigger.skip_when_already_exists
     assert not trigger.wait_for_completion
 
