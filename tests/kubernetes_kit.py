@@ -61,7 +61,10 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
         found["items"] = [item for item in found["items"] if _selected(item, request)]
         return found
 
-    def _serve_log(self, request: kmock.Request) -> bytes:
+    def _serve_log(self, request: kmock.Request) -> Any:
+        key = (request.resource, request.namespace, request.name)
+        if key not in self.objects or self.objects[key].deleted:  # the log of a pod goes with it
+            return 404
         stamped = (request.params or {}).get("timestamps") == "True"
         lines = [f"{at:%Y-%m-%dT%H:%M:%S.%f}000Z {line}" if stamped else line for at, line in self.log]
         return "".join(f"{line}\n" for line in lines).encode()
@@ -180,6 +183,28 @@ class Cluster:
     def write(self, line: str) -> None:
         """Let the pods' containers write a line."""
         self.api.log.append((datetime.now(UTC), line))
+
+    @contextmanager
+    def slow_to_end(self, pod: dict[str, Any], *, exit_code: int = 143) -> Iterator[None]:
+        """Let a pod that is deleted write a last line before it goes, as one does that was given time to."""
+        self.report(pod, metadata={"finalizers": ["test/kubelet"]}, phase="Running")
+        name = pod["metadata"]["name"]
+
+        def end() -> None:
+            deadline = time.monotonic() + 60
+            while not any("deletionTimestamp" in found["metadata"] for found in self.pods()):
+                assert time.monotonic() < deadline, f"nobody has deleted {name}"
+                time.sleep(0.1)
+            time.sleep(1.5)  # the pods of others are looked at meanwhile
+            self.write(f"the last line of {name}")
+            self.set_status(pod, "Failed", exit_code=exit_code)
+            time.sleep(1.5)
+            self.report(pod, metadata={"finalizers": []})
+
+        thread = threading.Thread(target=end, daemon=True)
+        thread.start()
+        yield
+        thread.join(60)
 
     def run(self) -> int:
         """Run the one pod as a kubelet would, to its end; return the container's exit code."""

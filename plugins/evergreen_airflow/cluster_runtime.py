@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.cncf.kubernetes.utils.pod_manager import OnFinishAction
 from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import ApiClient
 from kubernetes.client import models as k8s
@@ -15,6 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from evergreen.contract import ConfigurationError
 from evergreen.settings import get_settings
+from evergreen_airflow import predecessor
 from evergreen_airflow.outcome import Ending
 from evergreen_airflow.pod_ending import BASE, ending_of, refusal
 from evergreen_airflow.pod_trigger import StepPodTrigger
@@ -32,6 +34,7 @@ _CONFLICT = 409
 class ClusterPodOperator(KubernetesPodOperator):
     """A KubernetesPodOperator whose end is decided by `conclude`, whatever became of the pod."""
 
+    _attempt = ""
     _conclusion: dict[str, Any] | None = None
     _observed_pod: k8s.V1Pod | None = None
     _value: dict[str, Any] | None = None
@@ -48,14 +51,26 @@ class ClusterPodOperator(KubernetesPodOperator):
         itself. If not, it deletes the pod, and the task resumes.
         """
 
+    @abstractmethod
+    def attempt(self, context: Context) -> str:
+        """Return the name of this execution of the task."""
+
+    @abstractmethod
+    def predecessor_ended(self, context: Context, attempt: str) -> None:
+        """Take that the pod of an earlier attempt has ended: what it held is free."""
+
     def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
         """Launch the pod, or find the one that an interrupted try has launched.
 
         A request that was answered with an error may have been carried out all the same (apache/airflow #35676,
         duplicate pods). An attempt's pod has one name, so the repeated request is refused: then it is there.
         """
+        self._attempt = self.attempt(context)
         try:
-            pod = super().get_or_create_pod(pod_request_obj, context)
+            pod = self._taken_over(pod_request_obj.metadata.namespace, context)
+            if pod is None:
+                self.pod_manager.create_pod(pod=pod_request_obj)
+                pod = pod_request_obj
         except ApiException as error:
             if error.status != _CONFLICT:
                 raise refusal(error.status, error.body or error.reason or "") from error
@@ -65,6 +80,43 @@ class ClusterPodOperator(KubernetesPodOperator):
         self.trigger_kwargs = {_EVENT_ATTEMPT: _attempt_of(pod)}
         self._conclusion = self.conclusion(context, _attempt_of(pod))
         return pod
+
+    def _taken_over(self, namespace: str, context: Context) -> k8s.V1Pod | None:
+        """Return the pod of an earlier try that still runs, to wait for; end what else earlier tries have left.
+
+        The provider would adopt a pod that is being deleted, delete one that has ended with its log unread, and fail
+        where it finds two.
+        """
+        selector = self._build_find_pod_label_selector(context)
+        left = self.client.list_namespaced_pod(namespace=namespace, label_selector=selector).items
+        adopted = predecessor.adopt(left)
+        for pod in left:
+            if pod is adopted:
+                continue
+            attempt, delete = _attempt_of(pod), self.on_finish_action is OnFinishAction.DELETE_POD
+            if predecessor.end(self.client, pod, self.log, delete=None if delete else self.patch_already_checked):
+                self.predecessor_ended(context, attempt)
+        if adopted is not None:
+            self.log.info(
+                "Pod %s, launched by attempt %s, is there: waiting for it.", adopted.metadata.name, _attempt_of(adopted)
+            )
+            predecessor.mark(self.client, adopted, self._attempt)
+        return adopted
+
+    def on_kill(self) -> None:
+        """Delete the pod, unless a later try waits for it: this one was given up long ago, and did not know."""
+        if self.pod is None or not self._is_another_ones(self.pod):
+            super().on_kill()
+
+    def _is_another_ones(self, pod: k8s.V1Pod) -> bool:
+        try:
+            found = self.hook.get_pod(pod.metadata.name, pod.metadata.namespace)
+        except (ApiException, HTTPError):
+            return False
+        adopter = (found.metadata.annotations or {}).get(predecessor.ADOPTED, self._attempt)
+        if adopter != self._attempt:
+            self.log.info("Pod %s is left to attempt %s, which has taken it over.", pod.metadata.name, adopter)
+        return bool(adopter != self._attempt)
 
     def defer(self, *, trigger: BaseTrigger, **arguments: Any) -> NoReturn:
         """Wait with `StepPodTrigger` in the place of the provider's trigger, which polls."""
@@ -100,7 +152,7 @@ class ClusterPodOperator(KubernetesPodOperator):
         The provider takes a success event for success even if the pod is gone (#66715), or failed in the meantime
         (#41867). Here it is one of two witnesses, and the manifest is the other.
         """
-        attempt = event[_EVENT_ATTEMPT]
+        attempt, self._attempt = event[_EVENT_ATTEMPT], self.attempt(context)
         if event.get("pod_is_deleted"):  # by the trigger, which has seen the end, the log and the manifest
             return self.conclude(context, attempt, Ending.from_dict(event["ending"]))
         self.get_logs = not event.get("log_is_complete")  # else the trigger has logged every line

@@ -222,6 +222,14 @@ class StepOperator(ClusterPodOperator):
         else:
             super().on_kill()
 
+    def attempt(self, context: Context) -> str:
+        """Return the name of this execution of the task."""
+        return _attempt(context)
+
+    def predecessor_ended(self, context: Context, attempt: str) -> None:
+        """Free the lease of an earlier attempt whose pod has ended, perhaps without giving it back."""
+        lease.free(get_store(), _identity(context), attempt)
+
     # --- the end -----------------------------------------------------------------------------------------------
 
     def conclusion(self, context: Context, attempt: str) -> dict[str, Any] | None:

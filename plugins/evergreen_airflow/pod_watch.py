@@ -32,7 +32,7 @@ _BACK_OFF = (0.5, 10.0)
 _TROUBLE = (ClientError, OSError, TimeoutError, ValueError)
 """What comes of an API server that does not answer, or not in JSON."""
 _LOG_READS_A_SECOND = 10
-_LOG_LINES, _LOG_BYTES = 5_000, 4 << 20
+LOG_LINES, LOG_BYTES = 5_000, 4 << 20
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
 
@@ -235,8 +235,8 @@ class PodWatch:
                 container=container,
                 since_seconds=since_seconds,  # type: ignore[arg-type]  # None is none
                 timestamps=True,
-                tail_lines=_LOG_LINES,
-                limit_bytes=_LOG_BYTES,
+                tail_lines=LOG_LINES,
+                limit_bytes=LOG_BYTES,
                 _preload_content=False,
                 _request_timeout=REQUEST,
             )

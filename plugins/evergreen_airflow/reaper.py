@@ -14,6 +14,7 @@ from kubernetes.client import models as k8s
 from kubernetes.client.exceptions import ApiException
 
 from evergreen.settings import get_settings
+from evergreen_airflow import predecessor
 from evergreen_airflow.pod import DEADLINE, OWNER, SELECTOR
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"
 _OVERDUE = timedelta(minutes=10)
 """Beyond its deadline a pod is its kubelet's to end, which may take its grace period."""
 _PAGE, _RUNS = 500, 50
+_LINES = 1_000
+"""How much of a pod's log is kept in the reaper's."""
 _GONE = frozenset({404, 409})
 
 
@@ -62,6 +65,8 @@ class PodReaper(BaseOperator):
         for pod, why in doomed.values():
             self.log.info("%s %s: %s", "Would delete" if context["params"]["dry_run"] else "Deleting", *_said(pod, why))
             if not context["params"]["dry_run"]:
+                # of a task that has ended badly it may be the only one: its worker died before it read it
+                predecessor.write(self.log, pod, "Left behind.", predecessor.last_lines(api, pod, _LINES))
                 _delete(api, pod)
         return {"pods": len(pods), "deleted": {name: why for name, (_, why) in doomed.items()}}
 

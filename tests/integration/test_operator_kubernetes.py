@@ -225,6 +225,93 @@ def test_pod_whose_creation_was_not_answered_is_found_again(
     assert resume(quick(kit), deferred, watch(deferred, cluster.run), context)["status"] == "ok"
 
 
+# --- a worker died, and its pod is left ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exit_code", [0, 1, 137])
+def test_log_of_a_pod_that_ended_unseen_is_in_the_next_try(
+    kit: Kit, cluster: Cluster, capfd: pytest.CaptureFixture[str], exit_code: int
+) -> None:
+    """Its worker died before it could wait: the provider deletes such a pod, and its log with it."""
+    launch(quick(kit), task_context())
+    left = cluster.pod()["metadata"]["name"]
+    cluster.set_status(cluster.pod(), "Failed" if exit_code else "Succeeded", exit_code=exit_code)
+    capfd.readouterr()
+    again = task_context(try_number=2)
+    deferred = launch(quick(kit, "return Result()"), again)
+    logged = capfd.readouterr().out
+    assert f"An earlier try has left a pod, which ended with exit code {exit_code}" in logged
+    assert f"Log of pod {left} of try 1" in logged
+    assert "try 1 | a line of the pod's log" in logged
+    assert cluster.pod()["metadata"]["name"] != left
+    assert resume(quick(kit), deferred, watch(deferred, cluster.run), again)["status"] == "ok"
+
+
+def test_pod_that_was_told_to_end_is_waited_for_and_not_adopted(
+    kit: Kit, cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A try that adopted it would fail with it, as if somebody else had deleted its pod."""
+    launch(quick(kit), task_context())
+    left = cluster.pod()
+    with cluster.slow_to_end(left):
+        cluster.lose()
+        again = task_context(try_number=2)
+        deferred = launch(quick(kit), again)
+        launched = [pod["metadata"]["name"] for pod in cluster.pods()]
+    assert left["metadata"]["name"] not in launched, "two pods of one step"
+    assert f"try 1 | the last line of {left['metadata']['name']}" in capfd.readouterr().out
+    assert resume(quick(kit), deferred, watch(deferred, cluster.run), again)["status"] == "ok"
+
+
+def test_of_two_pods_that_run_one_is_adopted_and_the_other_ended(kit: Kit, cluster: Cluster) -> None:
+    """The provider fails where it finds two."""
+    launch(quick(kit), task_context())
+    first = cluster.pod()
+    times = {name: f"{year}-01-01T00:00:00Z" for name, year in (("older", 2029), ("newer", 2030))}
+    cluster.report(first, metadata={"creationTimestamp": times["older"]})
+    second = {**first, "metadata": {**first["metadata"], "name": "newer", "creationTimestamp": times["newer"]}}
+    cluster.create({name: value for name, value in second.items() if name != "status"})
+    with cluster.slow_to_end(first):
+        launch(quick(kit), task_context(try_number=2))
+    assert cluster.pod()["metadata"]["name"] == "newer"
+
+
+def test_pod_on_a_lost_node_does_not_hold_the_next_try_for_ever(
+    kit: Kit, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("evergreen_airflow.predecessor._PATIENCE", 1)
+    launch(quick(kit), task_context())
+    deleted = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["test/kept"]}
+    cluster.report(cluster.pod(), phase="Running", metadata=deleted)
+    launch(quick(kit), task_context(try_number=2))
+    assert len(cluster.pods()) == 2
+    assert "does not end: its node does not answer" in capfd.readouterr().out
+
+
+def test_worker_that_comes_back_from_the_dead_leaves_the_pod_to_the_try_that_took_it_over(
+    kit: Kit, cluster: Cluster
+) -> None:
+    """Its heartbeat was lost, not its life: told at last that it was given up, it cleans up after itself."""
+    dead, adopter = quick(kit), quick(kit)
+    launch(dead, task_context())
+    adopter.cmds = dead.cmds
+    deferred = launch(adopter, again := task_context(try_number=2))
+    dead.on_kill()
+    assert len(cluster.pods()) == 1
+    assert resume(quick(kit), deferred, watch(deferred, cluster.run), again)["status"] == "ok"
+
+
+def test_worker_that_is_killed_deletes_the_pod_it_launched_or_adopted(kit: Kit, cluster: Cluster) -> None:
+    """The twin."""
+    for try_number, launched in ((1, False), (2, True)):
+        if launched:
+            launch(quick(kit), task_context())
+        operator = quick(kit)
+        launch(operator, task_context(try_number=try_number))
+        operator.on_kill()
+        assert cluster.pods() == []
+
+
 @pytest.mark.parametrize(
     "theirs", [{"name": "base"}, {"name": "other", "env": [{"name": "EVERGREEN_ATTEMPT", "value": "1"}]}]
 )

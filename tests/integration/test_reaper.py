@@ -65,12 +65,16 @@ def reap(states: Mapping[str, Mapping[str, str | None]], *, dry_run: bool = Fals
         ({}, "its task does not exist any more"),
     ],
 )
-def test_a_pod_that_nobody_waits_for_is_deleted(cluster: Cluster, states: States, why: str) -> None:
+def test_a_pod_that_nobody_waits_for_is_deleted_and_its_log_kept(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], states: States, why: str
+) -> None:
     name = cluster.pod()["metadata"]["name"]
     assert reap(states, dry_run=True) == {"pods": 1, "deleted": {name: why}}
     assert len(cluster.pods()) == 1
+    assert "a line of the pod's log" not in capfd.readouterr().out
     assert reap(states) == {"pods": 1, "deleted": {name: why}}
     assert cluster.pods() == []
+    assert "try 1 | a line of the pod's log" in capfd.readouterr().out
     assert reap(states) == {"pods": 0, "deleted": {}}
 
 

@@ -1,0 +1,133 @@
+"""The pods that earlier tries of a task have left, because the workers of those tries died.
+
+A worker that dies between the launch of its pod and the deferral, or while it concludes, leaves a pod that nobody waits
+for and whose log nobody reads. The next try finds it: one that runs is waited for as if this try had launched it; any
+other is ended, and what it wrote goes into this try's log, before there is another pod. One step, one pod.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kubernetes.client import ApiClient
+from kubernetes.client import models as k8s
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+from evergreen_airflow.outcome import Ending
+from evergreen_airflow.pod import GRACE_SECONDS
+from evergreen_airflow.pod_ending import BASE, ending_of
+from evergreen_airflow.pod_watch import LOG_BYTES, LOG_LINES
+
+ADOPTED = "evergreen/adopted-by"
+"""Annotation: the attempt that waits for a pod which another one has launched."""
+_LOOK_SECONDS = 1.0
+_PATIENCE = GRACE_SECONDS + 15
+"""How long a pod may take to end that was told to: its grace period, and what its node needs beside it."""
+_NOT_FOUND, _CONFLICT = 404, 409
+
+
+def adopt(pods: Sequence[k8s.V1Pod]) -> k8s.V1Pod | None:
+    """Return the pod that is still worth waiting for: the newest that runs, or may yet, and was not told to end."""
+    alive = [pod for pod in pods if not pod.metadata.deletion_timestamp and ending(pod) is None]
+    return max(alive, key=lambda pod: pod.metadata.creation_timestamp, default=None)
+
+
+def mark(api: Any, pod: k8s.V1Pod, attempt: str) -> None:
+    """Say on a pod who waits for it now: a worker that comes back from the dead must not end it."""
+    body = {"metadata": {"annotations": {ADOPTED: attempt}}}
+    api.patch_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body)
+
+
+def end(api: Any, pod: k8s.V1Pod, log: Any, *, delete: Callable[[k8s.V1Pod], object] | None = None) -> Ending | None:
+    """End a pod, wait until it has, and log what it wrote; return how it ended, None if nobody can tell.
+
+    Parameters
+    ----------
+    api
+        The Kubernetes API.
+    pod
+        The pod, as it was listed.
+    log
+        Where its log goes.
+    delete
+        What to do with one that has ended, instead of deleting it.
+    """
+    seen, last, lines = ending(pod), pod, last_lines(api, pod)
+    if seen is None and not pod.metadata.deletion_timestamp:
+        _delete(api, pod)
+    deadline = time.monotonic() + _PATIENCE
+    while seen is None:
+        time.sleep(_LOOK_SECONDS)
+        found = _read(api, pod)
+        if found is None:
+            break
+        if time.monotonic() > deadline:
+            log.warning("Pod %s does not end: its node does not answer. Going on without it.", pod.metadata.name)
+            break
+        last, seen, lines = found, ending(found), last_lines(api, pod) or lines
+    write(log, last, f"An earlier try has left a pod, which {seen or 'is gone'}.", lines)
+    if seen is not None:
+        (delete or (lambda ended: _delete(api, ended)))(last)
+        if delete is None:
+            _until_gone(api, pod, deadline)
+    return seen
+
+
+def ending(pod: k8s.V1Pod) -> Ending | None:
+    """Return how a pod ended, None if it has not."""
+    return ending_of(ApiClient().sanitize_for_serialization(pod))
+
+
+def _until_gone(api: Any, pod: k8s.V1Pod, deadline: float) -> None:
+    """Wait for the name of a pod to be free: a try that is started twice launches its pod under the same name."""
+    while _read(api, pod) is not None and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+
+
+def _read(api: Any, pod: k8s.V1Pod) -> k8s.V1Pod | None:
+    try:
+        found = api.read_namespaced_pod(pod.metadata.name, pod.metadata.namespace)
+    except ApiException as error:
+        if error.status != _NOT_FOUND:
+            raise
+        return None
+    return found if found.metadata.uid == pod.metadata.uid else None
+
+
+def _delete(api: Any, pod: k8s.V1Pod) -> None:
+    options = k8s.V1DeleteOptions(preconditions=k8s.V1Preconditions(uid=pod.metadata.uid))
+    try:
+        api.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)
+    except ApiException as error:
+        if error.status not in {_NOT_FOUND, _CONFLICT}:
+            raise
+
+
+def last_lines(api: Any, pod: k8s.V1Pod, limit: int = LOG_LINES) -> list[str]:
+    """Return the last lines of a pod's log; none if there is no reading it, e.g. because it never started."""
+    try:
+        answer = api.read_namespaced_pod_log(
+            pod.metadata.name,
+            pod.metadata.namespace,
+            container=BASE,
+            tail_lines=limit,
+            limit_bytes=LOG_BYTES,
+            _preload_content=False,  # bytes: the client takes a text for JSON, and makes something else of it
+            _request_timeout=(10, 60),
+        )
+        content: bytes = answer.data
+    except (ApiException, HTTPError):
+        return []
+    return content.decode("utf-8", errors="backslashreplace").splitlines()
+
+
+def write(log: Any, pod: k8s.V1Pod, heading: str, lines: list[str]) -> None:
+    """Log what a pod wrote, so that nobody takes it for the lines of the task that logs it."""
+    number = (pod.metadata.labels or {}).get("try_number", "?")
+    log.info("%s Log of pod %s of try %s, %s lines:", heading, pod.metadata.name, number, len(lines))
+    for line in lines:
+        log.info("try %s | %s", number, line)
+    log.info("End of the log of pod %s.", pod.metadata.name)
