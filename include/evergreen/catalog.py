@@ -44,7 +44,7 @@ def survey(models_dir: Path | None = None) -> Survey:
         If there is no models folder.
     """
     models, problems = [], {}
-    owners: dict[str, str] = {}
+    owners: dict[str, tuple[str, str]] = {}
     for name in model_folders(models_dir):
         try:
             spec = load_model(name, models_dir)
@@ -59,15 +59,20 @@ def survey(models_dir: Path | None = None) -> Survey:
     return Survey(models, problems)
 
 
-def _claim_views(spec: ModelSpec, owners: dict[str, str]) -> None:
-    """Note the names of a model's views in Feast, where all models meet: ``a`` with ``b_c``, and ``a_b`` with ``c``."""
+def _claim_views(spec: ModelSpec, owners: dict[str, tuple[str, str]]) -> None:
+    """Note a model's views in Feast, where all models meet: ``a`` with ``b_c``, and ``a_b`` with ``c``.
+
+    Their tables in the online store have names that are cut, so two long ones may meet as well.
+    """
     for view in spec.features.views:
-        name = spec.feast_name(view)
-        if owners.setdefault(name, spec.name) != spec.name:
+        name, table = spec.feast_name(view), spec.online_table(view)
+        model, other = owners.setdefault(table, (spec.name, view.name))
+        if (model, other) != (spec.name, view.name):
+            also = f"is {name} in Feast, and so is a view of {model}"
+            if f"{model}_{other}" != name:
+                also = f"has the table {table} in the online store, cut to 63 characters, and so has {other} of {model}"
             raise ConfigurationError(
-                f"{spec.folder / SPEC_FILE}: features.views: {view.name!r} is {name} in Feast, and so is a view of "
-                f"{owners[name]}.",
-                "Give the view another name.",
+                f"{spec.folder / SPEC_FILE}: features.views: {view.name!r} {also}.", "Give the view another name."
             )
 
 

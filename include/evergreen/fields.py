@@ -81,7 +81,9 @@ DailyCron = Annotated[
     ),
 ]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-ColumnName = Annotated[str, matching("[a-z][a-z0-9_]*", "lower-case letters, digits and underscores, a letter first")]
+COLUMN_PATTERN = "[a-z][a-z0-9_]*"
+COLUMN_WORDS = "lower-case letters, digits and underscores, a letter first"
+ColumnName = Annotated[str, matching(COLUMN_PATTERN, COLUMN_WORDS)]
 Columns = Annotated[tuple[ColumnName, ...], AfterValidator(_no_repeats)]
 RelativePath = Annotated[
     str,

@@ -138,6 +138,21 @@ def test_two_models_do_not_share_a_view_in_feast(models_dir: Path) -> None:
     assert said in str(found.problems["flight_delay"])
 
 
+def test_two_long_names_of_views_do_not_share_a_table_of_the_online_store(models_dir: Path) -> None:
+    """PostgreSQL cuts names after 63 characters; two such views would overwrite each other's features."""
+    path = models_dir / "flight_delay/model.yaml"
+    text = path.read_text()
+    for first, second, fine in (("a", "b", True), ("h" * 40 + "a", "h" * 40 + "b", False)):
+        path.write_text(text.replace("route_history\n", f"{first}\n", 1).replace("carrier_history\n", f"{second}\n", 1))
+        problems = survey(models_dir).problems
+        assert (problems == {}) == fine, problems
+    said = "has the table evergreen_flight_delay_hhhhhh"
+    assert said in str(problems["flight_delay"])
+    assert f"cut to 63 characters, and so has {first} of flight_delay. Give the view another" in str(
+        problems["flight_delay"]
+    )
+
+
 def test_a_model_is_read_again_when_it_changes(models_dir: Path) -> None:
     """Same length, same moment, even the same time stamp: what counts is the content."""
     path = models_dir / "flight_delay/model.yaml"

@@ -6,15 +6,17 @@ The SQL sees the published sources by name, cut to the window and its lookback, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evergreen.contract import ConfigurationError, DataError, Window
+from evergreen.contract import ConfigurationError, DataError, Window, printable
 from evergreen.data.lake import PARTITION
 from evergreen.data.sql import ended_after, refuse_unfit
 from evergreen.documents import read_text
+from evergreen.fields import COLUMN_PATTERN, COLUMN_WORDS
 from evergreen.settings import get_settings
 from evergreen.spec import FeatureView, ModelSpec, Schedule
 
@@ -151,6 +153,9 @@ def _checked(
         raise DataError(
             f"{path}: the columns are not the declared ones: {'; '.join(wrong)}.", "Correct SQL or model.yaml."
         )
+    if odd := [name for name in extra if not re.fullmatch(COLUMN_PATTERN, name)]:
+        # Iceberg would read a.b as a field of a, and half of the engines Temp as temp
+        raise DataError(f"{path}: a column is called {printable(odd[0])!r}.", f"Name it with AS: {COLUMN_WORDS}.")
     table = _normalized(path, table.select([*needed, *extra]))
     for name in (PARTITION, *keys):
         if table[name].null_count:

@@ -8,6 +8,7 @@ time range into the scan, so that cost follows the window and not the history.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,15 +62,28 @@ class LakeSource(IcebergSource):  # type: ignore[misc]  # Feast has no types
         The feature view's table.
     """
 
-    def __init__(self, *, model: str, table: str, timestamp_field: str = "event_timestamp", **others: Any) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        table: str,
+        name: str | None = None,
+        timestamp_field: str = "event_timestamp",
+        description: str = "",
+        tags: dict[str, str] | None = None,
+        owner: str = "",
+    ) -> None:
+        # nothing else of Feast's: a field_mapping, say, would not be in the registry, and so be lost
         super().__init__(
-            name=others.pop("name", None) or f"{model}_{table}",
+            name=name or f"{model}_{table}",
             warehouse="lake",
             catalog_type="sql",
             namespace=model,
             table=table,
             timestamp_field=timestamp_field,
-            **others,
+            description=description,
+            tags=tags,
+            owner=owner,
         )
 
     def get_catalog_client(self) -> Any:
@@ -150,9 +164,19 @@ class LakeOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
             ttl = ttls.get(source)
             return (first - ttl if ttl else None), last
 
+        views = [_with_plain_ttl(view) for view in feature_views]
         return get_historical_features_ibis(
-            config, feature_views, feature_refs, entity_df, *rest, **others, **_io(config, _reader(needed))
+            config, views, feature_refs, entity_df, *rest, **others, **_io(config, _reader(needed))
         )
+
+
+def _with_plain_ttl(view: FeatureView) -> FeatureView:
+    """Return a view whose ttl ibis understands: of Python's, not one of days and hours together, as 36 hours are."""
+    import pandas as pd
+
+    view = copy.copy(view)
+    view.ttl = pd.Timedelta(view.ttl) if view.ttl else None
+    return view
 
 
 def _io(config: RepoConfig, reader: Callable[..., Any]) -> dict[str, Any]:

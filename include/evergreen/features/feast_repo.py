@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ def definitions(spec: ModelSpec) -> list[Any]:
     Raises
     ------
     ConfigurationError
-        If the file is missing, or a view's entities or features are not those of model.yaml.
+        If the file is missing, a view's entities or features are not those of model.yaml, or its ttl is negative.
     """
     import_feast()
     from feast import Entity, FeatureService
@@ -119,6 +120,11 @@ def _check_definition(path: str, feast_view: Any, view: FeatureView, spec: Model
     if sorted(features) != sorted(view.features):
         raise ConfigurationError(
             f"{path}: {name} has the features {', '.join(features)}, in model.yaml it has {', '.join(view.features)}."
+        )
+    if feast_view.ttl is not None and feast_view.ttl < timedelta():
+        raise ConfigurationError(
+            f"{path}: {name}: ttl is {feast_view.ttl!r}: no row would ever be young enough.",
+            "Say how old a row may be; no ttl at all is no limit.",
         )
 
 

@@ -231,7 +231,7 @@ def _check_join(spec: ModelSpec, full: pd.DataFrame, pins: Mapping[str, str]) ->
             table.to_pandas()[[*keys, EVENT_TIMESTAMP, *view.features]].sort_values(EVENT_TIMESTAMP),
             on=EVENT_TIMESTAMP,
             by=keys,
-            tolerance=ttl,
+            tolerance=ttl or None,  # Feast's zero is no limit, pandas' is the very moment
         )
         for feature in view.features:
             if not _same(expected[feature], sample[feature]).all():

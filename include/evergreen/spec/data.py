@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from typing import Literal
@@ -20,6 +21,8 @@ RESERVED_COLUMNS = frozenset({"ds", "row", "reason"})
 """Columns that Evergreen adds to a source's tables: the partition, and what quarantine needs."""
 FEATURE_TABLE_COLUMNS = frozenset({"ds", "event_timestamp", "created_timestamp"})
 """Columns of examples and feature tables that are no features."""
+FEAST_COLUMNS = frozenset({"rn", "entity_row_id", "entity_row_id_yyyy", "event_expire_timestamp"})
+"""Columns that Feast's point-in-time join adds, and loses or mistakes for its own when a feature has such a name."""
 
 
 def refuse(problems: list[str]) -> None:
@@ -172,5 +175,24 @@ class Features(Frozen):
                 if feature in {label, *self.keys, *FEATURE_TABLE_COLUMNS}:
                     problems.append(f"views: {feature!r} of {view.name} is the label, an entity or a time column")
                 made_by[feature] = view.name
-        refuse(problems)
+        refuse([*problems, *self._name_problems()])
         return self
+
+    def _name_problems(self) -> Iterator[str]:
+        """Yield the names that Feast would mangle or lose, or that are those of a column which is always there."""
+        named = [("examples.label", "the label", self.examples.label)]
+        named += [("numeric", "an input", name) for name in self.numeric]
+        named += [("categorical", "an input", name) for name in self.categorical]
+        named += [("views", "an entity", name) for name in self.keys]
+        for field, what, name in named:
+            if name in FEATURE_TABLE_COLUMNS:
+                yield f"{field}: {name!r}, {what}, is a column that every such table has; choose another name"
+        for view in self.views:
+            for name in (*view.entities, *view.features):
+                if "__" in name:
+                    yield (
+                        f"views: {name!r} of {view.name}: Feast puts two underscores between a view's name and a "
+                        "feature's, and would read them so; write one"
+                    )
+                elif name in FEAST_COLUMNS or (name.endswith("_y") and name in view.features):
+                    yield f"views: {name!r} of {view.name}: Feast's join loses a column of such a name; choose another"

@@ -98,6 +98,10 @@ class ModelSpec(Frozen):
         """Return the name of a view in Feast: with the model's, because one Feast project holds all models."""
         return f"{self.name}_{view.name}"
 
+    def online_table(self, view: FeatureView) -> str:
+        """Return the table of a view in the online store, as PostgreSQL writes names: cut after 63 characters."""
+        return f"evergreen_{self.feast_name(view)}"[:63]
+
     def source(self, name: str) -> Source:
         """Return the source called ``name``; KeyError if there is none."""
         return {source.name: source for source in self.sources}[name]

@@ -257,6 +257,18 @@ def test_equal_mistakes_are_one_line_and_counted(project: Settings) -> None:
             "demand.py: demand_history has the",
         ),
         ("../../feature_repo/demand.py", "ttl=", "tll=", "demand.py: TypeError"),
+        (
+            "../../feature_repo/demand.py",
+            "ttl=timedelta(days=7)",
+            "ttl=-timedelta(days=7)",
+            "ttl is datetime.timedelta(d",
+        ),
+        (
+            "../../feature_repo/demand.py",
+            'table="history")',
+            'table="history", field_mapping={"a": "amount_mean"})',
+            "demand.py: TypeError: LakeSource.__init__() got an unexpected keyword argument 'field_mapping'",
+        ),
         ("../../feature_repo/demand.py", '"entity_id"]', '"id"]', "demand.py: "),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -117,6 +118,24 @@ def test_ingested_at_is_when_the_schedule_ingests_the_day(spec: ModelSpec, day: 
 def test_wrong_rows_are_refused(spec: ModelSpec, things: dict[str, pa.Table], sql: str, message: str) -> None:
     with pytest.raises(DataError, match=rf"v\.sql: .*{message}"):
         _build(spec, things, sql, lookback=1)
+
+
+@pytest.mark.parametrize("name", ["K", "Late", "k.v", "k-v", "ké", "2k", "count_star()"])
+def test_a_column_that_another_engine_would_read_otherwise_is_refused(spec: ModelSpec, name: str) -> None:
+    """Next to ``k``, what differs from it in case only; examples may have columns that nobody declares."""
+    examples = spec.features.examples.model_copy(update={"sql": "e.sql"})
+    features = spec.features.model_copy(
+        update={"examples": examples, "views": (), "numeric": ("k",), "categorical": ()}
+    )
+    of_one = spec.model_copy(update={"features": features})
+    of_one._folder = spec.folder
+    sql = "SELECT '2013-03-03' AS ds, now_ AS event_timestamp, 1 AS k, 1 AS late, 2 AS {} FROM (SELECT {} AS now_)"
+    moment = "TIMESTAMPTZ '2013-03-03 12:00Z'"
+    (spec.folder / "e.sql").write_text(sql.format(f'"{name}"', moment))
+    with pytest.raises(DataError, match=rf"e\.sql: a column is called '{re.escape(name)}.*Name it with AS"):
+        build_examples(of_one, {}, WINDOW)
+    (spec.folder / "e.sql").write_text(sql.format("more_2", moment))
+    assert build_examples(of_one, {}, WINDOW).column_names[-1] == "more_2"
 
 
 @pytest.mark.parametrize(
