@@ -12,18 +12,19 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from evergreen.contract import ConfigurationError, RunIdentity, StepError, TemporaryError
-from evergreen.store import ArtifactStore
+from evergreen.contract import RunIdentity, StepError, TemporaryError
+from evergreen.store import ArtifactStore, parse_document
+from evergreen.stored import Stored
 
 log = logging.getLogger(__name__)
 
 LEASE = "lease.json"
 
 
-class Entry(BaseModel):
-    """What a lease says; one written by another version may say more, or less."""
+class LeaseDocument(Stored):
+    """What a lease says."""
 
     holder: str = ""
     attempt: str = "?"
@@ -60,7 +61,7 @@ class Lease:
         self.store = store
         self.key = f"{run.key}/{LEASE}"
         self.seconds = seconds
-        self._entry = Entry(
+        self._entry = LeaseDocument(
             holder=uuid4().hex, attempt=attempt, host=socket.gethostname(), pid=os.getpid(), seconds=seconds
         )
         self._held = b""
@@ -176,18 +177,13 @@ def free(store: ArtifactStore, run: RunIdentity, attempt: str) -> None:
         log.warning("the lease of a step that has ended was not given back: %s", failed)
 
 
-def _written(entry: Entry, *, released: bool) -> bytes:
+def _written(entry: LeaseDocument, *, released: bool) -> bytes:
     return entry.model_copy(update={"released": released, "version": uuid4().hex}).model_dump_json().encode()
 
 
-def _read(store: ArtifactStore, key: str, content: bytes) -> Entry:
-    try:
-        return Entry.model_validate_json(content)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{store.uri(key)}: not a lease: {'; '.join(str(error).splitlines()[1:3])}.",
-            "Remove it, unless the step is running, then run the step again.",
-        ) from error
+def _read(store: ArtifactStore, key: str, content: bytes) -> LeaseDocument:
+    hint = "Remove it, unless the step is running, then run the step again."
+    return parse_document(content, store.uri(key), LeaseDocument, "a lease", hint)
 
 
 def _taken(store: ArtifactStore, key: str) -> TemporaryError:

@@ -16,13 +16,14 @@ from airflow.sdk.listener import get_listener_manager
 from kubernetes.client import models as k8s
 
 from evergreen import lease
+from evergreen.attempts import Attempts
 from evergreen.contract import ConfigurationError, Manifest, RunIdentity, Status, StepError
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec, Profile
 from evergreen.store import get_store, read_manifest
 from evergreen_airflow import pod as pods
 from evergreen_airflow.cluster_runtime import ATTEMPT, ClusterPodOperator
-from evergreen_airflow.outcome import Attempts, Ending, accept, airflow_error, read_own_manifest, xcom_value
+from evergreen_airflow.outcome import Ending, accept, airflow_error, read_own_manifest, xcom_value
 from evergreen_airflow.partition import resolve_window
 from evergreen_airflow.placement import get_placement
 from evergreen_airflow.process_runtime import PodProcess

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import signal
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
@@ -21,8 +19,6 @@ from evergreen.contract import (
     failure_class_of,
 )
 from evergreen.store import ArtifactStore, NewerDocument, read_manifest
-
-log = logging.getLogger(__name__)
 
 _SIGNALLED = frozenset({129, 130, 143})
 """Ended by SIGHUP, SIGINT or SIGTERM: someone else's decision, e.g. a node that is drained."""
@@ -67,10 +63,11 @@ class Ending:
         return {**asdict(self), "failure_class": self.failure_class and self.failure_class.value}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Ending:
-        """Return what `as_dict` has taken apart."""
-        failure_class = fields["failure_class"]
-        return cls(**{**fields, "failure_class": FailureClass(failure_class) if failure_class else None})
+    def from_dict(cls, taken_apart: Mapping[str, Any]) -> Ending:
+        """Return what `as_dict` has taken apart, in a triggerer that may be of another version."""
+        known = {item.name: taken_apart[item.name] for item in fields(cls) if item.name in taken_apart}
+        failure_class = known.get("failure_class")
+        return cls(**{**known, "failure_class": FailureClass(failure_class) if failure_class else None})
 
     def __str__(self) -> str:
         ended = "ended" if self.ran else "never started"
@@ -139,41 +136,6 @@ def _hint(failure: Failure) -> str:
 def xcom_value(manifest: Manifest) -> dict[str, Any]:
     """Return what later tasks may ask: the step's facts and metrics, its status and the reason for it."""
     return {**manifest.metrics, **manifest.facts, "status": manifest.status.value, "reason": manifest.reason}
-
-
-@dataclass(frozen=True)
-class Attempts:
-    """The failed attempts of a task, kept beside its manifest so that the next attempt knows of them."""
-
-    store: ArtifactStore
-    run: RunIdentity
-
-    def record(self, try_number: int, attempt: str, profile: str, error: StepError, crash: str = "") -> None:
-        """Keep how an attempt failed; ``crash`` is the signal that it died by."""
-        entry = {
-            "attempt": attempt,
-            "profile": profile,
-            "failure_class": error.failure_class.value,
-            "message": error.message,
-            "hint": error.hint,
-            "crash": crash,
-        }
-        self.store.write(f"{self.run.key}/attempts/{try_number}.json", json.dumps(entry, indent=2).encode())
-
-    def ran_out_of_memory(self) -> bool:
-        """Tell whether an earlier attempt did."""
-        return any(entry.get("failure_class") == FailureClass.OUT_OF_MEMORY for entry in self._entries())
-
-    def crashed(self) -> bool:
-        """Tell whether an earlier attempt died by a signal."""
-        return any(entry.get("crash") for entry in self._entries())
-
-    def _entries(self) -> Iterator[dict[str, Any]]:
-        for key in self.store.keys(f"{self.run.key}/attempts/"):
-            try:
-                yield dict(json.loads(self.store.read(key) or "{}"))
-            except (TypeError, ValueError):  # a damaged record must not hide how this attempt ended
-                log.warning("%s: not the record of an attempt; it is left out", self.store.uri(key))
 
 
 def airflow_error(

@@ -81,7 +81,7 @@ FOUNDATION = (
         "version",
         "environment",
     ),
-    *("spec", "catalog", "store", "lease", "handover"),
+    *("spec", "catalog", "store", "lease", "attempts", "handover"),
 )
 """What every room may import; each of these only those before it."""
 

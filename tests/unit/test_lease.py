@@ -123,6 +123,20 @@ def test_a_killed_attempt_s_lease_is_freed_by_who_saw_it_end(store: LocalStore) 
     free(store, RunIdentity(dag_id="d", run_id="r", task_id="never ran"), "1-a")
 
 
+def test_a_lease_of_a_newer_version_is_kept_whole_and_one_that_cannot_be_understood_is_left_alone(
+    store: LocalStore,
+) -> None:
+    lease(store)._take()
+    store.write(KEY, json.dumps({**json.loads(store.read(KEY) or b""), "node": "n1"}).encode())
+    free(store, RUN, "1-a")
+    assert json.loads(store.read(KEY) or b"").items() >= {"node": "n1", "released": True}.items()
+    newer = json.dumps({**json.loads(store.read(KEY) or b""), "schema_version": 3}).encode()
+    store.write(KEY, newer)
+    with pytest.raises(ConfigurationError, match=r"lease.json: written by a newer version.*Update Evergreen"):
+        lease(store, "2-b").__enter__()
+    assert store.read(KEY) == newer
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'"held"', b'{"seconds": "long"}', b'{"seconds": -1}', b'{"pid": {}}', b"\xff"]
 )

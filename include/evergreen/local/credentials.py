@@ -9,9 +9,10 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from evergreen.contract import ConfigurationError, Frozen
+from evergreen.contract import ConfigurationError
 from evergreen.local.files import make_folder, write_private
 from evergreen.settings import Settings
+from evergreen.stored import Part
 
 _HINT = "Correct the file, or remove it: new passwords are made."
 
@@ -29,8 +30,11 @@ def _fernet_key() -> str:
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
 
 
-class Credentials(Frozen):
-    """Everything secret that a start needs. Missing fields are made up, so an old file gains new ones."""
+class Credentials(Part):
+    """Everything secret that a start needs.
+
+    Missing fields are made up, so an old file gains new ones; those that a newer version has added are kept for it.
+    """
 
     airflow_admin: str = Field(default_factory=new_password)
     airflow_viewer: str = Field(default_factory=new_password)

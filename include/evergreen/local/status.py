@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import fcntl
 import hashlib
 import json
@@ -16,13 +15,14 @@ from pathlib import Path
 import psutil
 from pydantic import SecretStr, ValidationError
 
-from evergreen.contract import Frozen, utc_now
+from evergreen.contract import utc_now
 from evergreen.local.files import clear_disk_errors, make_folder, write_private
 from evergreen.local.processes import is_alive
 from evergreen.settings import Settings
+from evergreen.stored import OpenEnum, Part
 
 
-class State(enum.StrEnum):
+class State(OpenEnum):
     """Where a service is in its life."""
 
     WAITING = "waiting"
@@ -36,7 +36,7 @@ class State(enum.StrEnum):
     STOPPED = "stopped"
 
 
-class ServiceStatus(Frozen):
+class ServiceStatus(Part):
     """One service, as it was when the file was written."""
 
     name: str
@@ -52,8 +52,8 @@ class ServiceStatus(Frozen):
     """Why it is not healthy, or why it was last restarted."""
 
 
-class SupervisorStatus(Frozen):
-    """The supervisor and its services."""
+class SupervisorStatus(Part):
+    """The supervisor and its services; after an update `evergreen down` reads what the version before wrote."""
 
     pid: int
     settings: str = ""

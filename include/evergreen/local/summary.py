@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from evergreen.contract import Frozen, Manifest, RunIdentity, Status, Window
+from evergreen.contract import Manifest, RunIdentity, Status, Window
 from evergreen.local.plan import LoopPlan, Period
 from evergreen.monitoring.proposal import read_proposal
 from evergreen.pipelines import PIPELINES, dag_id
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, get_store, read_manifest
+from evergreen.stored import Part, Stored
 
 
-class PeriodRuns(Frozen):
+class PeriodRuns(Part):
     """The runs of one period, by pipeline; a pipeline that did not run is absent."""
 
     backfill: str | None = None
@@ -23,7 +24,7 @@ class PeriodRuns(Frozen):
     train: str | None = None
 
 
-class Row(Frozen):
+class Row(Part):
     """One period of the loop."""
 
     period: str
@@ -45,7 +46,7 @@ class Row(Frozen):
     runs: PeriodRuns
 
 
-class Summary(Frozen):
+class Summary(Stored):
     """The whole loop."""
 
     model: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from evergreen.contract import ConfigurationError
 from evergreen.local import access
-from evergreen.local.credentials import ensure_credentials
+from evergreen.local.credentials import credentials_file, ensure_credentials
 from evergreen.settings import get_settings, user_settings
 
 
@@ -22,6 +23,14 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
+
+
+def test_a_secret_that_a_newer_version_has_added_is_kept_for_it() -> None:
+    before = ensure_credentials(user_settings())
+    path = credentials_file(user_settings())
+    path.write_text(json.dumps({**json.loads(path.read_text()), "database_serving": "s3cret"}))
+    assert ensure_credentials(user_settings()).airflow_fernet_key == before.airflow_fernet_key
+    assert json.loads(path.read_text())["database_serving"] == "s3cret"
 
 
 def _account(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -74,6 +75,19 @@ def test_a_damaged_status_is_no_status(user: Settings) -> None:
     run_folder(user).mkdir()
     (run_folder(user) / "status.json").write_text('{"pid":')
     assert read_status(user) is None
+
+
+def test_the_status_of_another_version_is_read_and_an_unknown_state_is_not_healthy(user: Settings) -> None:
+    service = {"name": "a", "state": "pausing", "since": "2013-03-01T00:00:00Z", "pid": 7, "queue": 3}
+    content = {"pid": 4711, "version": "9.9", "services": [service]}
+    run_folder(user).mkdir()
+    (run_folder(user) / "status.json").write_text(json.dumps(content))
+    found = read_status(user)
+    assert found is not None
+    assert (found.pid, found.healthy, str(found.services[0].state)) == (4711, False, "pausing")
+    write_status(user, found)
+    again = json.loads((run_folder(user) / "status.json").read_text())
+    assert (again["version"], again["services"][0]["queue"]) == ("9.9", 3)
 
 
 def test_healthy_means_every_service_and_at_least_one() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from evergreen.attempts import Attempts
 from evergreen.contract import ConfigurationError, FailureClass, Manifest, RunIdentity, Status, Window
 from evergreen.store import LocalStore
 from evergreen_airflow.outcome import (
-    Attempts,
     Ending,
     StepFailed,
     accept,
@@ -145,7 +145,19 @@ def test_attempts_are_remembered(tmp_path: Path) -> None:
     assert not attempts.crashed()
     attempts.record(3, "3-c", "small", StepFailed(FailureClass.TEMPORARY, "it crashed"), "SIGSEGV")
     assert attempts.crashed()
-    assert (tmp_path / "runs/d/r/t/attempts/2.json").is_file()
+    assert json.loads((tmp_path / "runs/d/r/t/attempts/2.json").read_text())["schema_version"] == 2
+
+
+@pytest.mark.parametrize("later", [{"node": "n1"}, {"failure_class": "preempted"}, {"schema_version": 3}])
+def test_the_record_of_an_attempt_that_a_newer_airflow_left_is_read_as_far_as_it_can_be(
+    tmp_path: Path, later: dict[str, Any]
+) -> None:
+    attempts = Attempts(LocalStore(tmp_path), RUN)
+    attempts.record(1, "1-a", "small", StepFailed(FailureClass.OUT_OF_MEMORY, "too much"), "SIGSEGV")
+    key = f"{RUN.key}/attempts/1.json"
+    attempts.store.write(key, json.dumps({**json.loads(attempts.store.read(key) or b""), **later}).encode())
+    assert attempts.ran_out_of_memory() is ("node" in later)
+    assert attempts.crashed() is ("schema_version" not in later)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"1", b"{}", b"\xff"])
@@ -155,6 +167,12 @@ def test_a_damaged_record_of_an_attempt_hides_no_failure(tmp_path: Path, content
     assert not attempts.ran_out_of_memory()
     attempts.record(2, "2-b", "small", StepFailed(FailureClass.OUT_OF_MEMORY, "too much"))
     assert attempts.ran_out_of_memory()
+
+
+def test_an_ending_told_by_a_triggerer_of_another_version_is_understood() -> None:
+    told = Ending(139, "in getenv", FailureClass.TEMPORARY).as_dict()
+    assert Ending.from_dict({**told, "node": "n1"}) == Ending(139, "in getenv", FailureClass.TEMPORARY)
+    assert Ending.from_dict({"exit_code": 0}) == Ending(0)
 
 
 def test_unreadable_manifest_is_the_steps_defect(tmp_path: Path) -> None:
