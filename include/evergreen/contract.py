@@ -133,7 +133,7 @@ class RunIdentity(Part):
     @property
     def key(self) -> str:
         """The artifact key of this task's folder: ``runs/<dag_id>/<run_id>/<task_id>``, each part quoted."""
-        return "/".join(["runs", *(_folder_name(part) for part in (self.dag_id, self.run_id, self.task_id))])
+        return "/".join(["runs", *(folder_name(part) for part in (self.dag_id, self.run_id, self.task_id))])
 
     def sibling(self, task_id: str) -> RunIdentity:
         """Return the identity of another task of the same run."""
@@ -144,7 +144,7 @@ _LONGEST_FOLDER_NAME = 200
 """Bytes; file systems allow 255, and an S3 key 1,024 in all."""
 
 
-def _folder_name(part: str) -> str:
+def folder_name(part: str) -> str:
     """Quote a part of a run's identity: different parts stay different, and none is hidden or climbs out (``..``)."""
     quoted = quote(part, safe="+=@,:-").replace("~", "%7E")
     if quoted.startswith("."):

@@ -39,7 +39,7 @@ from evergreen.contract import (
 from evergreen.lease import Lease
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
-from evergreen.store import ArtifactStore, get_store, manifest_uri, read_manifest, write_manifest
+from evergreen.store import ArtifactStore, check_unchanged, get_store, manifest_uri, read_manifest, write_manifest
 from evergreen.store.base import FULL
 from evergreen.version import code_version
 
@@ -136,7 +136,7 @@ def build_request(
         If there is no such step or model, its model.yaml is wrong, or the window is longer than it allows.
     DataError
         If the window lies outside the model's data, or an upstream task left no manifest, a failed one, or that of
-        another model, step or partition.
+        another model, step or partition, or one that was changed.
     """
     _admit(step, model, window)
     store = get_store()
@@ -167,6 +167,7 @@ def _upstream(store: ArtifactStore, run: RunIdentity, step: str, model: str, win
                 f"{uri}: {field}: it is the manifest of {found}, but this step needs that of {expected}.",
                 f"Pass the right task of the right run, or run task {run.task_id!r} again.",
             )
+    check_unchanged(store, manifest)
     if manifest.failure:
         raise DataError(f"{uri}: the upstream task failed: {manifest.failure.message}", rerun)
     return manifest

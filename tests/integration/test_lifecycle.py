@@ -1,5 +1,6 @@
 """From a training set to a champion, through the real steps, Ray and MLflow."""
 
+import json
 import pkgutil
 from datetime import timedelta
 
@@ -11,9 +12,11 @@ from typer.testing import CliRunner
 from documented import blocks, commands
 from evergreen.catalog import load_model
 from evergreen.cli import app
-from evergreen.contract import DataError, FailureClass, Request, Status, TemporaryError, Window
+from evergreen.contract import DataError, FailureClass, Request, Status, TemporaryError, Window, utc_now
+from evergreen.handover import file_digest
 from evergreen.judgement.decisions import list_decisions
-from evergreen.judgement.events import read_events
+from evergreen.judgement.events import Event, EventKind, append, read_events
+from evergreen.judgement.evidence import Decision
 from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT, get_settings
 from evergreen.steps.train import run_key
@@ -306,6 +309,21 @@ def test_a_changed_manifest_is_refused_by_every_step_that_reads_it(binary):
             write_manifest(get_store(), own)
     for step in ("evaluate", "gate", "register", "promote"):  # untouched, all of them pass
         assert run.step(step).failure is None
+    evaluation_of_another_training_is_refused(run)
+
+
+def evaluation_of_another_training_is_refused(run):
+    """As when ``train`` was cleared and trained anew, and ``gate`` after it, but not ``evaluate``."""
+    evaluated = read_manifest(get_store(), run.identity("evaluate"))
+    output = evaluated.output("evaluation")
+    content = json.loads(get_store().read(f"{evaluated.run.key}/evaluation.json"))
+    content["challenger"]["run_id"] = "an older one"
+    uri = get_store().write(f"{evaluated.run.key}/evaluation.json", json.dumps(content).encode())
+    digest = file_digest(json.dumps(content).encode())
+    other = output.model_copy(update={"uri": uri, "version": digest, "digest": digest})
+    write_manifest(get_store(), evaluated.model_copy(update={"outputs": (other,)}))
+    message = run.step("gate").failure.message
+    assert "the evaluation is of MLflow's run 'an older one': run evaluate again too" in message
 
 
 def changed_manifest_is_refused(run, before, changed, step, field):
@@ -335,6 +353,16 @@ def test_promote_without_a_decision_is_refused(binary):
     run.leave("register", facts={"version": "1"})
     run.leave("gate", facts={"decision_key": f"decisions/{binary}/none.json", "champion": None})
     assert "none that lets the challenger of forged pass" in run.step("promote").failure.message
+
+
+def test_a_decision_that_only_a_newer_version_understands_is_no_yes(binary):
+    run, _ = judged(binary, "newer")
+    run.steps("register")
+    judgement = list_decisions(get_store(), binary)[0].judgement.model_copy(update={"decision": Decision("trial")})
+    where = {"model": binary, "partition": PARTITION, "run": run.identity("gate"), "training": run.run_id}
+    append(get_store(), Event(kind=EventKind.DECIDED, at=utc_now(), judgement=judgement, **where))
+    assert "none that lets the challenger of newer pass" in run.step("promote").failure.message
+    assert by_alias(binary, "champion") is None
 
 
 def test_steps_name_what_they_miss(binary):

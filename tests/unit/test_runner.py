@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -258,6 +260,78 @@ def test_the_wrong_upstream_is_refused_and_nothing_is_written(
         execute("validate", upstream={"ingest": "ingest"})
     assert str(settings.state_dir / "artifacts/runs/flight_delay.ingest/one/ingest/result.json") in str(raised.value)
     assert written(settings) == before
+
+
+TOLD = {
+    "outputs": [{"name": "raw_flights", "uri": "lake", "version": "4711", "digest": "d", "rows": 3}],
+    "inputs": [{"name": "training", "uri": "datasets/x", "version": "v", "digest": "d"}],
+    "metrics": {"challenger_auc": 0.71},
+    "facts": {
+        **{"rebuilt_through": "2013-03-04", "run_id": "abc", "training_start": "2013-01-01", "champion": None},
+        **{"decision": "promote", "decision_key": "decision_log/m/000001.json", "rows": {"flights": 3}},
+    },
+    "reason": "well",
+}
+"""What a step tells those after it."""
+CHANGES = [
+    (("facts", "rebuilt_through"), "2013-03-09", "'2013-03-04'"),
+    (("facts", "run_id"), "xyz", "'abc'"),
+    (("facts", "training_start"), "2012-01-01", "'2013-01-01'"),
+    (("facts", "champion"), "7", "None"),
+    (("facts", "decision"), "first_champion", "'promote'"),
+    (("facts", "decision_key"), None, "'decision_log/m/000001.json'"),
+    (("facts", "rows", "flights"), 4, "3"),
+    (("facts", "added"), 1, "nothing"),
+    (("metrics", "challenger_auc"), 0.99, "0.71"),
+    (("inputs", 0, "version"), "w", "'v'"),
+    (("outputs", 0, "rows"), 4, "3"),
+    (("config_digest",), "y", "'x'"),
+    (("code_version",), "y", "'x'"),
+    (("params",), {"dry": True}, "nothing"),
+    (("status",), "skipped", "'ok'"),
+]
+
+
+def edit(settings: Settings, change: Callable[[Any], object]) -> None:
+    """Change the manifest as a person with an editor does."""
+    path = settings.state_dir / f"artifacts/{RUN.key}/result.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(("place", "value", "before"), CHANGES, ids=lambda value: str(value))
+def test_whatever_an_upstream_manifest_says_is_what_its_step_wrote(
+    settings: Settings, place: tuple[Any, ...], value: object, before: str
+) -> None:
+    def change(content: Any) -> None:
+        for part in place[:-1]:
+            content = content[part]
+        content[place[-1]] = value
+
+    upstream_manifest(settings, **TOLD)
+    edit(settings, change)
+    field = "params.dry" if place == ("params",) else re.sub(r"\.(\d)", r"[\1]", ".".join(map(str, place)))
+    with pytest.raises(DataError, match=re.escape(f"{RUN.key}/result.json: {field}: it says ")) as raised:
+        execute("validate", upstream={"ingest": "ingest"})
+    assert f"but its step wrote {before} (" in raised.value.message
+    assert f"/manifests/{RUN.key.removeprefix('runs/')}/1.json)" in raised.value.message
+    assert "Run the task 'ingest' of flight_delay.ingest (one) again." in raised.value.hint
+
+
+def test_a_manifest_that_says_the_same_in_another_form_and_one_without_a_copy_pass(
+    settings: Settings, use_step: Callable[[str, Step], None]
+) -> None:
+    use_step("validate", lambda *_: Result())
+    told = upstream_manifest(settings, **TOLD)
+    edit(settings, lambda content: content)
+    assert execute("validate", upstream={"ingest": "ingest"}).status is Status.OK
+    shutil.rmtree(settings.state_dir / "artifacts/manifests")  # as a version leaves it that kept none
+    edit(settings, lambda content: content["metrics"].clear())
+    assert execute("validate", upstream={"ingest": "ingest"}).status is Status.OK
+    again = told.model_copy(update={"attempt": "2", "metrics": {}})
+    write_manifest(get_store(), again)  # the next attempt has a copy of its own
+    assert execute("validate", upstream={"ingest": "ingest"}).status is Status.OK
 
 
 def test_a_wider_upstream_window_of_the_same_partition_is_accepted(settings: Settings) -> None:

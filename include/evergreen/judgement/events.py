@@ -56,6 +56,11 @@ class Judgement(Part):
     config_digest: str
     code_version: str
 
+    @property
+    def compared_with(self) -> str | None:
+        """The version that was champion then; None when there was none."""
+        return self.evaluation.champion.version if self.evaluation.champion else None
+
 
 class Event(Entry):
     """One thing that happened."""

@@ -24,6 +24,11 @@ class Decision(OpenEnum):
     PROMOTE = "promote"
     NOT_JUSTIFIED = "not_justified"
 
+    @property
+    def passed(self) -> bool:
+        """Whether the challenger may become champion; one that only a newer version understands is no yes."""
+        return self in {Decision.FIRST_CHAMPION, Decision.PROMOTE}
+
 
 class Candidate(Part):
     """One of the two models that were compared."""
@@ -109,7 +114,7 @@ class Verdict(Frozen):
     @property
     def passed(self) -> bool:
         """Whether the challenger may become champion."""
-        return self.decision is not Decision.NOT_JUSTIFIED
+        return self.decision.passed
 
 
 def decide(evaluation: Evaluation, spec: ModelSpec) -> Verdict:

@@ -27,6 +27,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
     evaluation = parse_document(content, output.uri, Evaluation, "an evaluation", "Run evaluate again.")
     if output.rows != evaluation.rows:
         raise disagreement(evaluated, output, "rows", f"the evaluation says {evaluation.rows}")
+    if evaluation.challenger.run_id != trained.facts["run_id"]:  # train ran again since
+        judged = f"the evaluation is of MLflow's run {evaluation.challenger.run_id!r}"
+        raise disagreement(trained, model, "uri", f"{judged}: run evaluate again too")
     verdict = decide(evaluation, spec)
     log.info("%s: %s", verdict.decision, verdict.why)
     key = write_decision(

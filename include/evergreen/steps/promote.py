@@ -10,7 +10,6 @@ from evergreen.handover import checked, upstream
 from evergreen.judgement.champions import notice, refuse_in_backfill
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, said_no
 from evergreen.judgement.events import Event, EventKind, append, read_events
-from evergreen.judgement.evidence import Decision
 from evergreen.pipelines import APPROVED
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
@@ -35,10 +34,10 @@ def run(request: Request, spec: ModelSpec) -> Result:
     evidence is about another; and when it was moved since, so that clearing an old task does not undo a rollback.
     """
     refuse_in_backfill(request)
-    registered, judged = upstream(request, "register"), upstream(request, "gate")
+    registered, _ = upstream(request, "register"), upstream(request, "gate")
     store = get_store()
     record = decision_of(read_events(store, spec.name), request)
-    if record is None or record.decision is Decision.NOT_JUSTIFIED:
+    if record is None or not record.decision.passed:
         raise ConfigurationError(
             f"{spec.name}: the log of decisions has none that lets the challenger of {request.run.run_id} pass.",
             "Only the gate opens the way to promote: clear gate.",
@@ -54,7 +53,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         previous = _number(version.tags.get(REPLACED, "0"))
     else:
         previous = champion.number if champion else None
-        if no := _objection(request, version, previous, judged.facts["champion"]):
+        if no := _objection(request, version, previous, record.judgement.compared_with):
             return no
         set_tags(version, {REPLACED: previous or "0"})  # before the alias: a crash in between loses nothing
         set_alias(version, CHAMPION)
@@ -110,7 +109,7 @@ def _answer(request: Request, spec: ModelSpec, record: DecisionRecord, version: 
     return None
 
 
-def _objection(request: Request, version: Version, champion: str | None, compared: object) -> Result | None:
+def _objection(request: Request, version: Version, champion: str | None, compared: str | None) -> Result | None:
     """Return why the alias must stay where it is, or None."""
     events = read_events(get_store(), request.model)
     record = decision_of(events, request)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from evergreen.contract import ConfigurationError, Manifest, RunIdentity, Status
+from collections.abc import Iterator
+from typing import Any
+
+from evergreen.contract import (
+    ConfigurationError,
+    DataError,
+    Manifest,
+    RunIdentity,
+    Status,
+    folder_name,
+    printable,
+)
 from evergreen.store.base import ArtifactStore
 from evergreen.store.documents import NewerDocument, read_document
 
 RESULT = "result.json"
+_COPIES = "manifests"
+"""Where a second copy of every manifest lies, apart from the folders of the runs: one an attempt."""
 
 
 def manifest_uri(store: ArtifactStore, run: RunIdentity) -> str:
@@ -36,5 +49,56 @@ def read_manifest(store: ArtifactStore, run: RunIdentity) -> Manifest | None:
 
 
 def write_manifest(store: ArtifactStore, manifest: Manifest) -> str:
-    """Store a manifest in its task's folder; returns the address."""
-    return store.write(f"{manifest.run.key}/{RESULT}", manifest.model_dump_json(indent=2).encode())
+    """Store a manifest in its task's folder, and before that a copy of it elsewhere; returns the address."""
+    content = manifest.model_dump_json(indent=2).encode()
+    store.write(_copy_key(manifest), content)
+    return store.write(f"{manifest.run.key}/{RESULT}", content)
+
+
+def check_unchanged(store: ArtifactStore, manifest: Manifest) -> None:
+    """Refuse a manifest that is not as its step wrote it; one of a version that kept no copies passes.
+
+    Outputs can be compared with the lake, with files and with MLflow. What a step found out (its facts, its metrics,
+    which inputs it read, how it ended) stands nowhere else.
+
+    Raises
+    ------
+    DataError
+        If it differs from the copy that was stored with it.
+    """
+    key = _copy_key(manifest)
+    again = f"Run the task {manifest.run.task_id!r} of {manifest.run.dag_id} ({manifest.run.run_id}) again."
+    copy = read_document(store, key, Manifest, "the copy of a manifest", again)
+    if copy is None:
+        return
+    said, written = manifest.model_dump(mode="json"), copy.model_dump(mode="json")
+    for field, one, other in _differences(said, written):
+        raise DataError(
+            f"{manifest_uri(store, manifest.run)}: {field}: it says {_shown(one)}, but its step wrote {_shown(other)} "
+            f"({store.uri(key)}): the manifest was changed.",
+            again,
+        )
+
+
+def _copy_key(manifest: Manifest) -> str:
+    return f"{_COPIES}/{manifest.run.key.partition('/')[2]}/{folder_name(manifest.attempt)}.json"
+
+
+_NOTHING = object()
+
+
+def _differences(one: Any, other: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the fields in which two documents differ, with both values."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in dict.fromkeys([*other, *one]):
+            inner = f"{field}.{name}".removeprefix(".")
+            yield from _differences(one.get(name, _NOTHING), other.get(name, _NOTHING), inner)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            yield from _differences(*pair, f"{field}[{index}]")
+    elif one != other:
+        yield field, one, other
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is _NOTHING else printable(repr(value), 100)
