@@ -97,7 +97,6 @@ def _share(odds: np.ndarray) -> np.ndarray:
 def gain_for(auc: float) -> float:
     """Return the gain that makes a challenger's AUC better by so much, in a world too large for chance."""
     equal = World(Task.BINARY, 4000, 0.0).draw(0)[1].metrics()["auc"]
-    equal = World(Task.BINARY, 4000, 0.0).draw(0)[1].metrics()["auc"]
     low, high = 0.0, 1.0
     for _ in range(12):
         middle = (low + high) / 2
@@ -245,7 +244,7 @@ SLIDING, IN_TURN = ("sliding by a week", 7), ("one after the other", 0)
 WINDOWS = (
     *((days, False, SLIDING) for days in (30, 20, 14, 10)),
     *((days, True, SLIDING) for days in (30, 10)),
-    (30, False, IN_TURN),
+    *((days, False, IN_TURN) for days in (30, 10)),
 )
 RHOS = (0.0, 0.45, 0.7)
 

@@ -97,8 +97,10 @@ def day_shares(champion: Scored, challenger: Scored, metric: str, days: np.ndarr
 def _standard_error(shares: np.ndarray) -> tuple[float, float]:
     """Return the standard error of the mean of a short, centred, autocorrelated series, and its effective length.
 
-    The lag-1 autocorrelation of a series of n is estimated too low by (1 + 3 rho) / n (Marriott & Pope 1954), with a
-    standard error of 1 / sqrt(n). Too low an estimate makes an interval too narrow, so the upper end is taken.
+    The lag-1 autocorrelation of a series of n is estimated too low by (1 + 3 rho) / n (Marriott & Pope 1954). Corrected
+    it scatters by 1 / sqrt(n - 3), the standard error of a correlation's z (Fisher 1921): more than the 1 / sqrt(n) of
+    long series, as it is stretched by n / (n - 3). Too low an estimate makes an interval too narrow, so the upper end
+    is taken.
     """
     import numpy as np
 
@@ -106,7 +108,7 @@ def _standard_error(shares: np.ndarray) -> tuple[float, float]:
     if squares == 0:
         return 0.0, float(count)
     found = float(shares[1:] @ shares[:-1]) / squares
-    upper = (count * found + 1) / (count - 3) + _SURE / count**0.5
+    upper = (count * found + 1) / (count - 3) + _SURE / (count - 3) ** 0.5
     rho = float(np.clip(upper, 0, _HIGHEST))
     effective = max(count * (1 - rho) / (1 + rho), 2.0)
     variance = squares / count / (1 - 1 / effective)  # of a day, around the true mean
