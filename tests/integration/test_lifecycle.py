@@ -493,6 +493,16 @@ def test_an_alias_moved_by_hand_is_logged_once_and_not_moved_back_by_an_old_task
     assert judged(binary, "next")[1].facts["champion"] == "1"
 
 
+def test_an_alias_moved_by_hand_is_rolled_back(binary):
+    """What the rollback notes of the move bears its own run, and is not the rollback."""
+    better(binary)
+    connect().set_registered_model_alias(binary, "champion", "1")
+    found = rollback(binary)
+    assert (found.facts["version"], found.facts["previous"]) == ("2", "1")
+    assert by_alias(binary, "champion").number == "2"
+    assert kinds(binary)[-2:] == ["alias_moved", "rolled_back"]
+
+
 def test_a_newer_challenger_supersedes_one_that_waits_for_a_person(binary, models):
     path = models / binary / "model.yaml"
     path.write_text(path.read_text() + "approval: {required: true}\n")
