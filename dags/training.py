@@ -15,9 +15,10 @@ evidence in the artifact store under `decisions/<model>/`.
 - *assemble skipped*: too few labelled rows in a window, as early in a model's life; its reason counts them. Publish the
   missing partitions, or change `windows`.
 - *train fails (out of memory)*: it is tried once more on the next larger profile; then raise `resources.training`.
-- *approve waits*: a person must approve under *Required actions*; no answer in time is a rejection. *promote skipped*
-  after it: rejected, or superseded by a newer challenger, which is then the one to answer; its reason and
-  `evergreen history` say which. A waiting run holds up no later training.
+- *approve waits (deferred)*: a person must approve under *Required actions*; no answer in time is a rejection, and
+  skips promote. A waiting run holds up no later training.
+- *approve skipped*: a newer challenger superseded this one; its question is the one to answer. `evergreen history`
+  names it.
 - *promote refused*: the champion was moved since the decision, by another promotion or a rollback. Train again.
 - Clearing `train` resumes from the last checkpoint of the same run; it never starts a second registry version.
 """

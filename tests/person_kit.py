@@ -50,6 +50,13 @@ class Person:
         self.http.patch(path, json={"new_state": "failed"}).raise_for_status()
 
     def clear(self, pipeline: str, run: str, task: str) -> None:
+        """Clear a task of a run that has ended.
+
+        Airflow does not lock the run: a task that is cleared in the moment in which the scheduler ends its run loses
+        its state, and the run stays over (as in apache/airflow#63697).
+        """
+        over = {"success", "failed"}
+        until(lambda: self.runs(pipeline)[run]["state"] in over, 60, lambda: self.runs(pipeline))
         body = {"dry_run": False, "dag_run_id": run, "task_ids": [task], "include_downstream": True}
         body |= {"only_failed": False, "reset_dag_runs": True}
         self.http.post(f"/api/v2/dags/{MODEL}.{pipeline}/clearTaskInstances", json=body).raise_for_status()
@@ -58,6 +65,12 @@ class Person:
         path = f"{self._run('train', run)}/taskInstances/approve/-1/hitlDetails"
         return self.http.patch(path, json={"chosen_options": [option], "params_input": {}})
 
+    def questions(self) -> set[str]:
+        """Return the runs that Required Actions lists."""
+        path = "/api/v2/dags/~/dagRuns/~/hitlDetails?response_received=false"
+        found = self.get(f"{path}&state=deferred&state=awaiting_input")
+        return {detail["task_instance"]["dag_run_id"] for detail in found["hitl_details"]}
+
     def decide(self, run: str, option: str) -> None:
         """Answer as often as the task asks.
 
@@ -65,7 +78,7 @@ class Person:
         (as in apache/airflow#72716), and has it ask again.
         """
         answered = set()
-        while (task := self.wait("train", run, "approve", "awaiting_input", "success"))["state"] != "success":
+        while (task := self.wait("train", run, "approve", "deferred", "success"))["state"] != "success":
             if task["try_number"] not in answered:
                 assert self.answer(run, option).is_success
                 answered.add(task["try_number"])

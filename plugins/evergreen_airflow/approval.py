@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
 from evergreen.pipelines import APPROVED, REJECTED
 from evergreen.spec import ModelSpec
+from evergreen_airflow.partition import resolve_window
+from evergreen_airflow.triggers import ApprovalTrigger
 
-_WAITING = 16
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+_WAITING = 4
 _BODY = """\
 {{ ti.xcom_pull(task_ids='gate')['why'] }}
 
@@ -20,17 +27,65 @@ Version {{ ti.xcom_pull(task_ids='register')['version'] }} in the registry.
 """
 
 
-def approval(spec: ModelSpec) -> list[HITLOperator]:
+class ApprovalQuestion(HITLOperator):
+    """Asks a person, until a newer challenger makes the question obsolete; it is skipped then.
+
+    It waits deferred, which Airflow's *Required actions* and its API take for a question like any other, because the
+    state that Airflow 3.3 has for it, ``awaiting_input``, can be left by an answer or in the end only.
+
+    Parameters
+    ----------
+    model
+        Whose challenger it is about.
+    response_timeout
+        How long it waits.
+    kwargs
+        What a HITLOperator takes.
+    """
+
+    def __init__(self, *, model: str, response_timeout: timedelta, **kwargs: Any) -> None:
+        super().__init__(response_timeout=response_timeout, **kwargs)
+        self.model = model
+        self.waits = response_timeout
+
+    def execute(self, context: Context) -> None:
+        """Ask, and wait in the triggerer."""
+        try:
+            super().execute(context)
+        except TaskAwaitingInput as parking:
+            self.defer(
+                trigger=ApprovalTrigger(
+                    model=self.model,
+                    training=context["ti"].run_id,
+                    partition=resolve_window(context).end.isoformat(),
+                    ti_id=context["ti"].id,
+                    options=self.options,
+                    params={},
+                    defaults=self.defaults,
+                    timeout_datetime=datetime.now(UTC) + self.waits,
+                ),
+                method_name=parking.method_name,
+            )
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Return the answer; skip when none is needed any more."""
+        if why := event.get("superseded"):
+            raise AirflowSkipException(f"superseded: {why}")
+        return super().execute_complete(context, event)
+
+
+def approval(spec: ModelSpec) -> list[ApprovalQuestion]:
     """Return the approval task of a model, or nothing when its ``model.yaml`` does not require one.
 
-    The task parks in ``awaiting_input`` and holds no slot; silence is a rejection. Airflow's ApprovalOperator would
-    skip the promotion after a rejection: here ``promote`` is told the answer, skips itself and records who gave it.
+    The task holds no slot while it waits; silence is a rejection. Airflow's ApprovalOperator would skip the promotion
+    after a rejection: here ``promote`` is told the answer, skips itself and records who gave it.
     """
     if not spec.approval.required:
         return []
     return [
-        HITLOperator(
+        ApprovalQuestion(
             task_id="approve",
+            model=spec.name,
             subject=f"Promote the challenger of {spec.name}?",
             body=_BODY,
             options=[APPROVED, REJECTED],
@@ -43,8 +98,9 @@ def approval(spec: ModelSpec) -> list[HITLOperator]:
 def active_trainings(spec: ModelSpec) -> int:
     """Return how many runs of a model's training Airflow may have under way.
 
-    One, unless a person is asked: then a run that waits must not hold up the next, which supersedes it. The pool
-    still decides how many train at once.
+    One, unless a person is asked: then the one that waits and the one that trains, which supersedes it when its
+    challenger is registered. The others are for questions that somebody asks again by clearing ``approve``, and for a
+    triggerer that is down for a while. The pool decides how many train at once.
     """
     return _WAITING if spec.approval.required else 1
 

@@ -7,9 +7,13 @@ from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
 
+from airflow.providers.standard.triggers.hitl import HITLTrigger
+from airflow.sdk.execution_time.hitl import update_hitl_detail_response
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from evergreen.contract import TemporaryError
+from evergreen.judgement.decisions import decision_about
+from evergreen.judgement.events import log_of, read_events
 from evergreen.monitoring.proposal import read_proposal
 from evergreen.store import get_store
 
@@ -50,3 +54,68 @@ class DriftReportTrigger(BaseTrigger):
         except TemporaryError as error:
             self.log.warning("%s Looking again in %s s.", error, self.poll_seconds)
             return False
+
+
+class ApprovalTrigger(HITLTrigger):
+    """Waits for a person's answer, or for a newer challenger that makes the question obsolete.
+
+    Nobody else can withdraw the question: a step knows no Airflow, and Airflow lets a task answer only for itself.
+
+    Parameters
+    ----------
+    model, training, partition
+        Which challenger is asked about: its model, its run of ``<model>.train``, its partition as an ISO day.
+    kwargs
+        What a HITLTrigger takes: the question and until when it waits.
+    """
+
+    def __init__(self, *, model: str, training: str, partition: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.training = training
+        self.partition = partition
+        self._read: list[str] = []
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the import path and arguments that rebuild this trigger in the triggerer."""
+        _, arguments = super().serialize()
+        arguments |= {"model": self.model, "training": self.training, "partition": self.partition}
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+
+    async def _handle_response(self) -> TriggerEvent | None:
+        """Look for an answer, as the provider's trigger does every few seconds, then whether one is still needed.
+
+        The question is then answered with its default, by nobody, so that Airflow refuses an answer that comes late.
+        """
+        if event := await super()._handle_response():  # type: ignore[no-untyped-call]
+            return TriggerEvent(event.payload)  # type: ignore[no-untyped-call]
+        if not (why := await asyncio.to_thread(self._superseded)):
+            return None
+        answer = await asyncio.to_thread(
+            update_hitl_detail_response, ti_id=self.ti_id, chosen_options=self.defaults or [], params_input={}
+        )
+        return TriggerEvent(  # type: ignore[no-untyped-call]
+            {
+                "chosen_options": self.defaults,
+                "params_input": {},
+                "responded_by_user": None,
+                "responded_at": answer.responded_at,
+                "superseded": why,
+            }
+        )
+
+    def _superseded(self) -> str:
+        """Return why the challenger is superseded, or nothing; the log is read only when it has grown."""
+        store = get_store()
+        try:
+            found = sorted(store.keys(f"{log_of(store, self.model).folder}/"))
+            if found == self._read:
+                return ""
+            record = decision_about(read_events(store, self.model), self.training, date.fromisoformat(self.partition))
+        except TemporaryError as error:
+            self.log.warning("%s Looking again in %s s.", error, self.poke_interval)
+            return ""
+        if record and record.superseded:
+            return record.superseded.why
+        self._read = found
+        return ""

@@ -92,7 +92,7 @@ def test_training_is_serial_and_takes_a_place_in_its_pool(dags: dict[str, DAG]) 
 
 def test_a_training_that_waits_for_a_person_holds_up_no_other(parse: Parse, two_models: Path) -> None:
     parsed = parse(two_models)
-    assert (parsed[f"{MODEL}.train"].max_active_runs, parsed["taxi_fare.train"].max_active_runs) == (1, 16)
+    assert (parsed[f"{MODEL}.train"].max_active_runs, parsed["taxi_fare.train"].max_active_runs) == (1, 4)
 
 
 def test_a_rollback_asks_for_a_reason_and_a_confirmation(dags: dict[str, DAG]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import os
 import shutil
@@ -11,16 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import psutil
-import psycopg
 import pytest
 import yaml
 
 from evergreen.contract import RunIdentity
 from evergreen.judgement.decisions import DecisionRecord, list_decisions
 from evergreen.store import LocalStore
+from evergreen.training.registry import by_alias, connect
 from installation import Installation, installed
+from isolation import inside
 from person_kit import Person, until
 from small_model import scaled_models
 
@@ -172,54 +173,109 @@ def _environment(process: psutil.Process) -> str | None:
         return None
 
 
-def decision(made: Installation, training: str = "asked") -> DecisionRecord:
+def decision(made: Installation, training: str) -> DecisionRecord:
     records = list_decisions(LocalStore(made.state / "artifacts"), MODEL)
     return next(record for record in records if record.run.run_id == training)
 
 
-def expire(made: Installation) -> None:
-    """Let the hour that a person has to answer be over."""
-    config = configparser.RawConfigParser()
-    config.read(made.state / "airflow" / "airflow.cfg")  # no step, and no person's command, has Airflow's database
-    url = config["database"]["sql_alchemy_conn"].replace("%%", "%")
-    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql")) as connection:
-        connection.execute("UPDATE task_instance SET trigger_timeout = now() WHERE state = 'awaiting_input'")
-
-
-def expired(admin: Person) -> bool:
-    """Let the time be over as often as the task asks: one that is just parking may be lost, and asks anew."""
-    expire(admin.made)
-    return admin.state("train", "asked", "promote") == "skipped"
-
-
-def test_a_training_is_killed_cleared_rejected_forgotten_and_approved(admin: Person) -> None:
-    assert admin.trigger("train", "asked", partition="2013-01-27").is_success
-    admin.wait("train", "asked", "train", "running")
+def test_a_training_is_killed_cleared_and_superseded(admin: Person) -> None:
+    """The question of the older one is withdrawn; who answers it all the same is told so, and promotes nothing."""
+    assert admin.trigger("train", "older", partition="2013-01-27").is_success
+    admin.wait("train", "older", "train", "running")
     with every_process_ends(ray_of(admin.made)):
-        admin.mark_failed("train", "asked", "train")
-    until(lambda: admin.runs("train")["asked"]["state"] == "failed", 60, lambda: admin.runs("train"))
-    admin.clear("train", "asked", "train")
-    admin.wait("train", "asked", "approve", "awaiting_input", "failed", "upstream_failed")
+        admin.mark_failed("train", "older", "train")
+    admin.clear("train", "older", "train")
+    admin.wait("train", "older", "approve", "deferred", "failed", "upstream_failed")
+    assert admin.questions() == {"older"}
 
-    assert Person(admin.made, "viewer").answer("asked", "Approve").status_code == 403
-    admin.decide("asked", "Reject")
-    admin.wait("train", "asked", "promote", "skipped")
-    found = decision(admin.made)
+    assert admin.trigger("train", "newer", partition="2013-01-27").is_success
+    admin.wait("train", "older", "promote", "skipped")
+    assert admin.state("train", "older", "approve") == "skipped"
+    admin.wait("train", "newer", "approve", "deferred", "failed", "upstream_failed")
+    assert admin.questions() == {"newer"}
+    assert admin.answer("older", "Approve").status_code == 409
+    admin.clear("train", "older", "approve")
+    admin.wait("train", "older", "promote", "skipped")
+    found = decision(admin.made, "older")
+    assert (found.promoted, found.answered) == (None, None)
+    assert found.superseded is not None
+    assert found.superseded.why == "version 2 came from newer"
+    assert "version 2 came from newer" in admin.made.run("history", MODEL).stdout
+
+
+@contextmanager
+def hurry(made: Installation) -> Iterator[None]:
+    """Give a person seconds to answer what is asked meanwhile."""
+    path = Path(made.environment["EVERGREEN_MODELS_DIR"]) / MODEL / "model.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("timeout_hours: 1\n", "timeout_hours: 0.001\n"))
+    assert path.read_text() != text
+    yield
+    path.write_text(text)
+
+
+def test_a_challenger_is_rejected_forgotten_and_approved(admin: Person) -> None:
+    assert Person(admin.made, "viewer").answer("newer", "Approve").status_code == 403
+    admin.decide("newer", "Reject")
+    admin.wait("train", "newer", "promote", "skipped")
+    found = decision(admin.made, "newer")
     assert found.promoted is None
     assert found.answered is not None
     assert (found.answered.kind, found.answered.by) == ("rejected", "admin")
 
-    admin.clear("train", "asked", "approve")
-    admin.wait("train", "asked", "approve", "awaiting_input")
-    until(lambda: expired(admin), 300, lambda: admin.tasks("train", "asked"))
-    found = decision(admin.made)
+    with hurry(admin.made):
+        admin.clear("train", "newer", "approve")
+        admin.wait("train", "newer", "approve", "success")
+    admin.wait("train", "newer", "promote", "skipped")
+    found = decision(admin.made, "newer")
     assert found.answered is not None
     assert (found.answered.kind, found.answered.by) == ("rejected", None)
 
-    admin.clear("train", "asked", "approve")
-    admin.decide("asked", "Approve")
-    admin.wait("train", "asked", "promote", "success")
-    found = decision(admin.made)
+    admin.clear("train", "newer", "approve")
+    admin.decide("newer", "Approve")
+    admin.wait("train", "newer", "promote", "success")
+    found = decision(admin.made, "newer")
     assert found.partition == date(2013, 1, 27)
     assert found.promoted is not None
-    assert (found.promoted.version, found.promoted.by) == ("1", "admin")
+    assert (found.promoted.version, found.promoted.by) == ("2", "admin")
+
+
+def roll_back(admin: Person, run: str, **form: str) -> dict[str, Any]:
+    """Fill in the form; returns what the step has left."""
+    assert admin.trigger("rollback", run, **{"reason": "late at night", "confirm": MODEL, **form}).is_success
+    admin.wait("rollback", run, "rollback", "success", "failed")
+    identity = RunIdentity(dag_id=f"{MODEL}.rollback", run_id=run, task_id="rollback")
+    manifest: dict[str, Any] = json.loads((admin.made.state / "artifacts" / identity.key / "result.json").read_text())
+    return manifest
+
+
+@pytest.mark.parametrize(
+    ("run", "form", "said"),
+    [
+        ("nothing-before", {}, "had no champion before version 2"),
+        ("unknown", {"version": "99"}, "has no version '99'"),
+        ("never-served", {"version": "1"}, "version 1 of flight_delay was never champion"),
+    ],
+)
+def test_a_rollback_that_cannot_be_fails_once_and_says_why(
+    admin: Person, run: str, form: dict[str, str], said: str
+) -> None:
+    failure = roll_back(admin, run, **form)["failure"]
+    assert (failure["failure_class"], said in failure["message"]) == ("configuration", True), failure
+    task = admin.tasks("rollback", run)["rollback"]
+    assert (task["state"], task["try_number"]) == ("failed", 1)
+
+
+def test_a_rollback_lets_the_champion_before_serve_again(admin: Person) -> None:
+    """Somebody has moved the alias by hand, to a version that no gate let pass."""
+    assert admin.trigger("rollback", "unsure", reason="?", confirm="yes").status_code == 400
+    with inside(admin.made.environment):
+        connect().set_registered_model_alias(MODEL, "champion", "1")
+        facts = roll_back(admin, "back")["facts"]
+        champion = by_alias(MODEL, "champion")
+    assert facts == {"version": "2", "previous": "1", "by": "admin", "why": "late at night"}
+    assert champion is not None
+    assert champion.number == "2"
+    told = admin.made.run("history", MODEL).stdout
+    assert "rollback: version 2, instead of 1" in told
+    assert "late at night" in told

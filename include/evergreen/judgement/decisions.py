@@ -139,6 +139,10 @@ def list_decisions(store: ArtifactStore, model: str | None = None) -> list[Decis
 
 def decision_of(events: Iterable[Event], request: Request) -> DecisionRecord | None:
     """Return the decision about the training that a request belongs to, or None."""
-    own = (request.run.run_id, request.partition)
-    found = (record for record in fold(events) if (record.decided.training, record.partition) == own)
+    return decision_about(events, request.run.run_id, request.partition)
+
+
+def decision_about(events: Iterable[Event], training: str, partition: date) -> DecisionRecord | None:
+    """Return the decision about a training, a run of ``<model>.train``, or None."""
+    found = (record for record in fold(events) if (record.decided.training, record.partition) == (training, partition))
     return next(found, None)

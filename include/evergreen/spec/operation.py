@@ -40,7 +40,7 @@ class Approval(Frozen):
     """Whether a person must approve a promotion."""
 
     required: bool = False
-    timeout_hours: Count = Field(default=72, ge=1, le=8760)
+    timeout_hours: Number = Field(default=72, gt=0, le=8760)
     """An unanswered approval is a rejection."""
 
 
