@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import json
 import os
 import re
@@ -189,12 +190,17 @@ def version() -> str:
 
 
 def code_version() -> str:
-    """Return the commit the images are made from (``+dirty`` when files differ from it)."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+dirty", "--abbrev=12"]
+    """Return the commit the images are made from, with a digest of what differs from it."""
+    git = ["git", "-C", str(ROOT)]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        describe = [*git, "describe", "--always", "--dirty=+dirty", "--abbrev=12"]
+        commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+        if commit.endswith("+dirty"):
+            changed = subprocess.run([*git, "diff", "HEAD"], capture_output=True, check=True).stdout
+            commit += f".{hashlib.sha256(changed).hexdigest()[:8]}"
     except (OSError, subprocess.SubprocessError):
         return version()
+    return commit
 
 
 def build(engine: str, name: str, reference: str, common: list[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import pkgutil
 from datetime import timedelta
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -136,6 +137,16 @@ def test_a_finished_training_is_found_again_by_the_same_code_only(binary, monkey
     learned = {"training_start": str(BEFORE.start), "training_end": str(BEFORE.end)}
     finished = start_run(binary, "cleared", key(), {**learned, DIGEST: "d"}, {})
     assert run.steps("train").facts["run_id"] == finished
+    assert find_run(binary, key())[0] == finished
+    network = run.spec.folder / "network.py"
+    before = network.read_text()
+    network.write_text(f"{before}# another\n")
+    assert find_run(binary, key()) is None
+    network.write_text(before)
+    assert find_run(binary, key())[0] == finished
+    with monkeypatch.context() as patch:
+        patch.setattr("evergreen.steps.train.version", lambda name: "0" if name == "torch" else version(name))
+        assert find_run(binary, key()) is None
     assert find_run(binary, key())[0] == finished
     monkeypatch.setenv("EVERGREEN_CODE_VERSION", "fixed")
     get_settings.cache_clear()
@@ -419,6 +430,9 @@ def rollback(model, run_id="first rollback", **params):
 
 def test_a_rollback_lets_the_champion_before_serve_and_an_old_promotion_does_not_undo_it(binary):
     run = better(binary)
+    where = {"model": binary, "partition": PARTITION, "run": run.identity("export"), "training": run.run_id}
+    newer = Event(kind=EventKind("exported"), at=utc_now(), version="2", **where)  # of a version ahead of this one
+    append(get_store(), newer)
     done = rollback(binary)
     assert done.facts == {"version": "1", "previous": "2", "by": "ada", "why": "wrong in the rain"}
     assert by_alias(binary, "champion").number == "1"

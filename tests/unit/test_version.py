@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evergreen import version
+from evergreen import __version__, version
 from evergreen.settings import Settings, get_settings
 from evergreen.version import code_version
 
@@ -44,4 +44,43 @@ def test_the_code_version_of_a_changed_checkout_says_what_was_changed(
     assert current() == one
     assert len({clean, one, two}) == 3
     assert all(changed.startswith(f"{clean}+dirty.") for changed in (one, two))
+
+    # a file that nobody has told git of yet is code too, where code is; and so is a lock of libraries that is
+    subprocess.run([*git, "rm", "-q", "--cached", "step.py"], check=True)
+    assert current() == clean
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include/new.py").write_text("one = 1\n")
+    new = current()
+    (tmp_path / "include/new.py").write_text("one = 2\n")
+    assert len({clean, new, current()}) == 3
+    (tmp_path / "include/new.py").unlink()
+    (tmp_path / "requirements.lock").write_text("torch==2.12.0\n")
+    for command in (["add", "requirements.lock"], ["commit", "-q", "-m", "two"]):
+        subprocess.run([*git, *command], check=True)
+    locked = current()
+    (tmp_path / "requirements.lock").write_text("torch==2.13.0\n")
+    assert current().startswith(f"{locked}+dirty.")
+    code_version.cache_clear()
+
+
+def test_the_code_version_without_git_is_of_the_code_itself(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(version, "PROJECT_ROOT", tmp_path)
+
+    def current() -> str:
+        code_version.cache_clear()
+        return code_version()
+
+    network = tmp_path / "include/models/small/network.py"
+    network.parent.mkdir(parents=True)
+    network.write_text("layers = 1\n")
+    one = current()
+    assert one.startswith(f"{__version__}+code.")
+    (network.parent / "__pycache__").mkdir()
+    (network.parent / "__pycache__/network.pyc").write_bytes(b"compiled")
+    (tmp_path / "notes.txt").write_text("mine\n")
+    assert current() == one
+    network.write_text("layers = 2\n")
+    assert current() != one
     code_version.cache_clear()

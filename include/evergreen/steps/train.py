@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from importlib.metadata import version
 
 from evergreen.catalog import config_digest
 from evergreen.contract import Manifest, Output, Request, Result, Window
@@ -16,13 +17,16 @@ from evergreen.version import code_version
 
 log = logging.getLogger(__name__)
 
+_LIBRARIES = ("numpy", "pandas", "ray", "torch")
+"""What learns: another version of one of them gives another model."""
+
 
 def run(request: Request, spec: ModelSpec) -> Result:
     """Train a challenger; its MLflow run is found again, never repeated, when the step runs again.
 
-    The run is named by the model, the Airflow run, the configuration, the code and the training set: with all of them
-    equal a finished training is returned as it is, and an interrupted one goes on from its last checkpoint. Cleared
-    after a fix it trains anew.
+    The run is named by the model, the Airflow run, the configuration, the code, the libraries and the training set:
+    with all of them equal a finished training is returned as it is, and an interrupted one goes on from its last
+    checkpoint. Cleared after a fix it trains anew.
     """
     assembled = upstream(request, "assemble")
     dataset, frame = assembled.output("training"), read_frame(assembled, "training")
@@ -47,7 +51,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
 def run_key(request: Request, spec: ModelSpec, dataset: Output) -> str:
     """Return what a training is found again by."""
     run = (request.run.dag_id, request.run.run_id, str(request.window))
-    parts = (*run, config_digest(spec), code_version(), dataset.digest)
+    libraries = (f"{name} {version(name)}" for name in _LIBRARIES)
+    parts = (*run, config_digest(spec), code_version(), *libraries, dataset.digest)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
