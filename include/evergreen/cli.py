@@ -228,25 +228,28 @@ def history(
 ) -> None:
     """Show what was decided and what followed, newest last: the scores, the evidence, the reason, who."""
     from evergreen.catalog import load_model
-    from evergreen.judgement.events import models_with_events, read_events
+    from evergreen.judgement.events import models_with_events, survey_events
     from evergreen.store import get_store
 
     if model is not None:
         load_model(model)
     store = get_store()
-    logs = {name: read_events(store, name) for name in ([model] if model else models_with_events(store))}
+    found = {name: survey_events(store, name) for name in ([model] if model else models_with_events(store))}
+    logs = {name: events for name, (events, _) in found.items()}
+    problems = [problem for _, wrong in found.values() for problem in wrong]
     if as_json:
         for event in (event for log in logs.values() for event in log):
             typer.echo(event.model_dump_json(exclude_none=True))
-        return
-    if not any(logs.values()):
+    elif any(logs.values()):
+        from rich.console import Console
+
+        from evergreen.judgement.history import history_table
+
+        Console().print(history_table(logs))
+    elif not problems:
         typer.echo("No decisions yet: a challenger is judged by <model>.train.")
-        return
-    from rich.console import Console
-
-    from evergreen.judgement.history import history_table
-
-    Console().print(history_table(logs))
+    if problems:
+        raise ConfigurationError("\n".join(map(str, problems)))
 
 
 @app.command()

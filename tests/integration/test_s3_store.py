@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from claims_kit import assert_one_a_cool_down, race
+from decision_log_kit import assert_none_is_lost
 from evergreen.contract import (
     ConfigurationError,
     DataError,
@@ -117,6 +118,10 @@ def test_one_process_at_a_time_runs_a_task(store: S3Store, tmp_path: Path) -> No
 
 def test_guards_in_many_processes_are_kept_apart(store: S3Store) -> None:
     assert_one_a_cool_down(race({}, days=24), days=24)
+
+
+def test_many_processes_that_add_to_the_decision_log_at_once_lose_nothing(store: S3Store) -> None:
+    assert_none_is_lost(store, 10)  # twenty take half a minute on two busy cores
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/passwd", "a//b", "", "a/", "a\x00b", "a\nb"])

@@ -13,7 +13,7 @@ from itertools import accumulate
 
 from pydantic import Field, JsonValue
 
-from evergreen.contract import Output, Result, RunIdentity
+from evergreen.contract import ConfigurationError, Output, Result, RunIdentity
 from evergreen.judgement.evidence import Decision, Evaluation
 from evergreen.judgement.log import Entry, Log
 from evergreen.store import ArtifactStore, read_document
@@ -94,8 +94,24 @@ def log_of(store: ArtifactStore, model: str) -> Log[Event]:
 
 
 def read_events(store: ArtifactStore, model: str) -> list[Event]:
-    """Return everything that happened to a model, oldest first."""
-    return _merged(_first_schema(store, model), log_of(store, model).read())
+    """Return everything that happened to a model, oldest first.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file is no event: what is decided on the rest could be wrong.
+    """
+    found, problems = survey_events(store, model)
+    if problems:
+        raise problems[0]
+    return found
+
+
+def survey_events(store: ArtifactStore, model: str) -> tuple[list[Event], list[ConfigurationError]]:
+    """Return what can be read of what happened to a model, oldest first, and what is wrong with the rest: to show."""
+    earlier, problems = _first_schema(store, model)
+    numbered, more = log_of(store, model).survey()
+    return _merged(earlier, numbered), [*problems, *more]
 
 
 def models_with_events(store: ArtifactStore) -> list[str]:
@@ -124,7 +140,9 @@ def append(
     Event or Result
         The event as it stands in the log, or the objection.
     """
-    earlier = _first_schema(store, event.model)
+    earlier, problems = _first_schema(store, event.model)
+    if problems:
+        raise problems[0]
 
     def judge(numbered: Sequence[Event]) -> Event | Result | _Known:
         events = _merged(earlier, numbered)
@@ -203,13 +221,18 @@ class DecisionDocument(Stored):
     rejection: _Rejection | None = None
 
 
-def _first_schema(store: ArtifactStore, model: str) -> list[_Timed]:
+def _first_schema(store: ArtifactStore, model: str) -> tuple[list[_Timed], list[ConfigurationError]]:
     events: list[_Timed] = []
+    problems: list[ConfigurationError] = []
     for key in store.keys(f"decisions/{model}/"):
-        document = read_document(store, key, DecisionDocument, "a decision record", _HINT)
+        try:
+            document = read_document(store, key, DecisionDocument, "a decision record", _HINT)
+        except ConfigurationError as error:
+            problems.append(error)
+            continue
         if document is not None:
             events += _timed(list(_events_of(document)))
-    return events
+    return events, problems
 
 
 def _events_of(found: DecisionDocument) -> Iterator[Event]:

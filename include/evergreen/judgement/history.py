@@ -18,7 +18,7 @@ def history_table(logs: Mapping[str, Sequence[Event]]) -> Table:
     """Return what happened to each model, readable at 80 columns.
 
     A decision has its scores, its reason and who asked for it, and stands where it was first taken; a rollback, and
-    an alias that was seen out of place, have rows of their own.
+    an alias that was seen out of place, have rows of their own; so has what only a newer version understands.
     """
     table = Table.grid(padding=(0, 2))
     for model, events in logs.items():
@@ -43,6 +43,21 @@ def _rows(events: Sequence[Event]) -> Iterator[tuple[str, str, list[str]]]:
             yield f"{event.at:%Y-%m-%d}", f"[red]{moved}[/]", [event.why, f"by {event.by}"]
         elif event.kind is EventKind.ALIAS_MOVED:
             yield f"{event.at:%Y-%m-%d}", "[red]alias out of place[/]", [event.why, f"seen by {event.run.task_id}"]
+        elif not event.kind.known:
+            yield (
+                f"{event.at:%Y-%m-%d}",
+                f"[yellow]{_unknown(event)}[/]",
+                [
+                    *([event.why] if event.why else []),
+                    f"by {event.by or event.run.task_id}; written by a newer version of Evergreen",
+                ],
+            )
+
+
+def _unknown(event: Event) -> str:
+    """Return what can be said of an event whose kind a newer version has added."""
+    about = f": version {event.version}" if event.version else f" ({event.partition})"
+    return escape(f"{event.kind.value.replace('_', ' ')}{about}")
 
 
 def _scores(record: DecisionRecord) -> str:
@@ -61,7 +76,7 @@ def _number(value: float | None) -> str:
 
 
 def _outcome(record: DecisionRecord) -> str:
-    words = record.decision.value.replace("_", " ")
+    words = escape(record.decision.value.replace("_", " "))
     if record.promoted:
         how = ", then rolled back" if record.rolled_back else ""
         again = "" if record.decision is not Decision.NOT_JUSTIFIED else " when judged again, after promotion"

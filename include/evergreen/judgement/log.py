@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from evergreen.contract import ConfigurationError
 from evergreen.store import ArtifactStore, read_document
 from evergreen.stored import Stored
+
+_FILE = re.compile(r"\d+\.json")
 
 
 class Entry(Stored):
@@ -49,14 +53,26 @@ class Log(Generic[_Entry]):
         ConfigurationError
             If a file is no entry.
         """
-        numbers = [int(key.rpartition("/")[2].removesuffix(".json")) for key in self.store.keys(f"{self.folder}/")]
-        found = []
+        found, problems = self.survey()
+        if problems:
+            raise problems[0]
+        return found
+
+    def survey(self) -> tuple[list[_Entry], list[ConfigurationError]]:
+        """Return all entries that can be read, oldest first, and what is wrong with each of the others."""
+        names = [key.rpartition("/")[2] for key in self.store.keys(f"{self.folder}/")]
+        numbers = [int(name.removesuffix(".json")) for name in names if _FILE.fullmatch(name)]  # no editor's backup
+        found, problems = [], []
         # every number up to the newest: a listing that is made while files are may leave out one before it
         for number in range(1, max(numbers, default=0) + 1):
-            entry = read_document(self.store, self.key(number), self.kind, self.name, self.hint)
+            try:
+                entry = read_document(self.store, self.key(number), self.kind, self.name, self.hint)
+            except ConfigurationError as error:
+                problems.append(error)
+                continue
             if entry is not None:  # else somebody deleted it
                 found.append(entry.model_copy(update={"number": number}))
-        return found
+        return found, problems
 
     def append(self, judge: Callable[[Sequence[_Entry]], _Entry | _Answer]) -> _Entry | _Answer:
         """Write what a judge wants to add, and return it; or return what the judge says instead.

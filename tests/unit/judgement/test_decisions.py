@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from corpus_kit import CORPUS
+from decision_log_kit import assert_none_is_lost
 from evergreen.cli import app
 from evergreen.contract import ConfigurationError, Result, RunIdentity, Window
 from evergreen.judgement.champions import champions, served_before
@@ -100,6 +101,21 @@ def test_of_many_who_add_at_once_none_is_lost(settings):
     assert [one.number for one in found] == list(range(1, 25))
 
 
+def test_many_processes_that_add_at_once_lose_nothing(settings):
+    assert_none_is_lost(get_store(), 20, events=2)
+
+
+def test_events_of_one_second_keep_their_order(settings):
+    shutil.copytree(CORPUS / "v1/DecisionDocument", settings.state_dir / "artifacts/decisions/small_binary")
+    first = read_events(get_store(), "small_binary")
+    at = first[-1].at
+    for number in range(12):
+        append(get_store(), event("registered", f"run {number}", at=at, model="small_binary"))
+    found = read_events(get_store(), "small_binary")
+    assert found[: len(first)] == first
+    assert [one.training for one in found[len(first) :]] == [f"run {number}" for number in range(12)]
+
+
 def test_an_objection_has_seen_everything_before_the_event(settings):
     log(decided(), event("superseded", why="version 3 came"))
 
@@ -187,11 +203,40 @@ def test_documents_of_the_first_schema_are_events_too(settings):
     assert len(list(store.keys("decision_log/"))) <= 2
 
 
-def test_an_event_of_a_later_version_is_passed_over(settings):
-    log(decided(), event("exported", reviewer="eve"))
+def test_an_event_of_a_later_version_is_shown_and_changes_nothing(settings):
+    log(decided(), event("exported[x]", reviewer="eve", by="eve", why="to the [b] registry", version="2"))
+    folder = settings.state_dir / f"artifacts/decision_log/{MODEL}"
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert only_record().decision is Decision.PROMOTE
     assert json.loads(history("--json").splitlines()[1])["reviewer"] == "eve"
-    assert "promote, not promoted" in history(MODEL)
+    shown = history(MODEL)
+    assert "promote, not promoted" in shown
+    assert "2013-06-01  exported[x]: version 2" in shown
+    assert "to the [b] registry" in shown
+    assert "by eve; written by a newer version of Evergreen" in shown
+    # a gate that runs again, a promotion and a rollback go on behind it
+    log(decided(code="again"), event("approved", by="ada"), moved("2", "1"), event("parked", "b", 30))
+    log(moved("1", "2", "rolled_back", training="", why="worse"))
+    record = only_record()
+    assert (record.promoted.version, record.answered.by, record.rolled_back.why) == ("2", "ada", "worse")
+    assert champions(read_events(get_store(), MODEL)) == ["1", "2"]
+    assert "2013-06-01  parked (2013-05-30)" in history(MODEL)
+    assert files.items() <= {path.name: path.read_bytes() for path in folder.iterdir()}.items()
+
+
+def test_a_log_with_an_event_of_a_newer_schema_is_shown_and_not_decided_on(settings):
+    log(decided())
+    path = settings.state_dir / f"artifacts/decision_log/{MODEL}/000002.json"
+    path.write_text(json.dumps({"schema_version": 3, "what": "sealed"}))
+    found = CliRunner().invoke(app, ["history", MODEL], env={"COLUMNS": "250"})
+    assert "promote, not promoted" in found.output
+    assert isinstance(found.exception, ConfigurationError)
+    assert "000002.json: written by a newer version of Evergreen: schema_version: 3" in str(found.exception)
+    assert "Update Evergreen here" in str(found.exception)
+    for use in (only_record, lambda: log(moved("2", "1"))):
+        with pytest.raises(ConfigurationError, match=r"000002.json: written by a newer"):
+            use()
+    assert sorted(one.name for one in path.parent.iterdir()) == ["000001.json", "000002.json"]
 
 
 def test_a_decision_of_a_later_version_is_shown_as_it_is(settings):
@@ -199,10 +244,32 @@ def test_a_decision_of_a_later_version_is_shown_as_it_is(settings):
     assert "trial, not promoted" in history(MODEL)
 
 
-def test_a_broken_entry_is_named(settings):
-    get_store().write(f"decision_log/{MODEL}/000001.json", b"{}")
-    with pytest.raises(ConfigurationError, match=r"000001.json: not an event of the decision log: kind: Field"):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{}", "kind: Field required"),
+        (b"", "EOF while parsing"),  # what a power cut leaves of a file on some disks
+        (b'{"kind": "decided", "mod', "EOF while parsing"),
+        (b'{"kind": "promoted", "at": "yesterday"}', "at: Input should be a valid datetime"),
+        (b"\x00" * 512, "expected value"),
+    ],
+)
+def test_a_broken_entry_is_named_and_the_others_are_shown(settings, content, said):
+    log(decided("a", 30), decided("b"), decided("c"))
+    get_store().write(f"decision_log/{MODEL}/000002.json", content)
+    get_store().write(f"decision_log/{MODEL}/000003.json~", b"an editor's")
+    found = CliRunner().invoke(app, ["history"], env={"COLUMNS": "250"})
+    assert found.output.count("promote, not promoted") == 2
+    assert isinstance(found.exception, ConfigurationError)
+    assert "000002.json: not an event of the decision log: " in str(found.exception)
+    assert said in str(found.exception)
+    with pytest.raises(ConfigurationError, match=r"000002.json: not an event"):  # nothing is decided on half a log
         list_decisions(get_store())
+    with pytest.raises(ConfigurationError, match=r"000002.json: not an event"):
+        log(decided("d"))
+    get_store().write(f"decision_log/{MODEL}/000002.json", decided("b").model_dump_json().encode())
+    log(decided("d"))
+    assert [one.number for one in read_events(get_store(), MODEL)] == [1, 2, 3, 4]
 
 
 def test_records_come_oldest_partition_first(settings):
