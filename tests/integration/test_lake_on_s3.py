@@ -194,7 +194,6 @@ def test_a_private_authority_is_trusted_where_the_chart_names_it_and_refused_at_
     # an S3's answers are no MLflow's: what matters is whether a client comes so far
     with s3_proxy(server.endpoint, lambda asked: None, both) as encrypted:
         environment["EVERGREEN_S3_ENDPOINT"] = environment["EVERGREEN_MLFLOW_TRACKING_URI"] = encrypted.endpoint
-        environment |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
         done = subprocess.run(
             [sys.executable, "-c", _USE], env=environment, capture_output=True, text=True, check=False
         )

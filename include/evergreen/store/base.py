@@ -63,6 +63,8 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What a disk says that has no room, or none for this user: a person must make some."""
 UNTRUSTED = re.compile(r"certificate.verify.failed|curlCode: 60\b", re.IGNORECASE)
 """What Python, libpq and Arrow say of a server whose certificate no authority that is trusted has signed."""
+PLAIN = re.compile(r"WRONG_VERSION_NUMBER|wrong version number|record layer failure", re.IGNORECASE)
+"""What OpenSSL says of a server that speaks no TLS where TLS is asked for."""
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR})
 
 

@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError, Window
 from evergreen.environment import add_constants, complete
 from evergreen.settings import get_settings
-from evergreen.store.base import UNTRUSTED
+from evergreen.store.base import PLAIN, UNTRUSTED
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from urllib3.util import Retry
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -81,7 +82,9 @@ def import_mlflow() -> None:
     if module in sys.modules:
         return
     add_constants()
-    from mlflow.utils import plugins
+    from mlflow.utils import plugins, request_utils
+
+    request_utils.Retry = retrying_what_may_pass()
 
     every = plugins.get_entry_points
     plugins.get_entry_points = lambda group: [plugin for plugin in every(group) if plugin.name != "feast"]
@@ -91,6 +94,25 @@ def import_mlflow() -> None:
         plugins.get_entry_points = every
 
 
+def retrying_what_may_pass() -> type[Retry]:
+    """Return urllib3's rule for asking again, without what a person must mend.
+
+    MLflow takes a certificate that nobody trusts for a server that is away, and goes on asking for as long as a
+    restart may take.
+    """
+    from urllib3.exceptions import MaxRetryError, SSLError
+    from urllib3.util import Retry
+
+    class RetryWhatMayPass(Retry):
+        def increment(self, *given: Any, **named: Any) -> Self:
+            error = named.get("error")
+            if isinstance(error, SSLError) and (UNTRUSTED.search(str(error)) or PLAIN.search(str(error))):
+                raise MaxRetryError(named["_pool"], given[1], error) from error
+            return super().increment(*given, **named)
+
+    return RetryWhatMayPass
+
+
 @contextmanager
 def mlflow_errors() -> Iterator[None]:
     """Name the class of what MLflow raises: a wrong password is not a server that does not answer.
@@ -98,7 +120,8 @@ def mlflow_errors() -> Iterator[None]:
     Raises
     ------
     ConfigurationError
-        If the server does not accept user and password, or refuses them the right.
+        If the server does not accept user and password, or refuses them the right; if its certificate is not trusted,
+        or it has none.
     TemporaryError
         If the server does not answer, or answers with an error of its own.
     """
@@ -112,7 +135,13 @@ def mlflow_errors() -> Iterator[None]:
         status, text = error.get_http_status_code(), str(error)
         if UNTRUSTED.search(text):
             raise ConfigurationError(
-                f"{where}: {text}", "Name the authority of its certificate in REQUESTS_CA_BUNDLE."
+                f"{where}: {text}",
+                "Name the authority of its certificate in REQUESTS_CA_BUNDLE, and in EVERGREEN_MLFLOW_TRACKING_URI a "
+                "host that the certificate is for.",
+            ) from error
+        if PLAIN.search(text):
+            raise ConfigurationError(
+                f"{where}: it speaks no TLS: {text}", "Write http:// in EVERGREEN_MLFLOW_TRACKING_URI, or give it TLS."
             ) from error
         if status in {401, 403} or "code 401" in text or "code 403" in text:
             raise ConfigurationError(
