@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from chart_rendering import CASES, objects, parse, pick, render
 
-from conftest import serve_mlflow
+from mlflow_kit import serve_mlflow
 
 pytestmark = pytest.mark.integration
 

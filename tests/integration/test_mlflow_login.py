@@ -8,12 +8,12 @@ from datetime import date
 
 import pytest
 
-from conftest import serve_mlflow
 from evergreen.contract import ConfigurationError, FailureClass, RunIdentity, Window
 from evergreen.runner import build_request, execute
 from evergreen.settings import Settings, get_settings
 from evergreen.training import registry
 from evergreen.training.tracking import start_run
+from mlflow_kit import serve_mlflow
 
 pytestmark = pytest.mark.integration
 
