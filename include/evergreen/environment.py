@@ -131,7 +131,9 @@ def feast_variables(settings: Settings) -> dict[str, str]:
         "EVERGREEN_ONLINE_SSLMODE": query.get("sslmode", "prefer"),
     }
     # they stand between double quotes in a YAML file: a password may hold anything
-    return {name: json.dumps(value)[1:-1] for name, value in values.items()}
+    quoted = {name: json.dumps(value)[1:-1] for name, value in values.items()}
+    # the file has no place for it; libpq takes it from here
+    return quoted | ({"PGSSLROOTCERT": query["sslrootcert"]} if "sslrootcert" in query else {})
 
 
 def _mlflow_retries(seconds: float) -> int:

@@ -43,7 +43,7 @@ def lake_errors(what: str) -> Iterator[None]:
         message = f"{what}: the lake's database: {error.orig}."
         if refused(error.orig):
             hint = "Check EVERGREEN_DATABASE_URL, the role's rights and the disk; evergreen up makes the databases."
-            raise ConfigurationError(message, hint) from error
+            raise ConfigurationError(message, encryption_hint(error.orig) or hint) from error
         raise TemporaryError(message, "Is the database up? evergreen status tells.") from error
     except OSError as error:
         raise _of_files(what, error) from error
@@ -76,7 +76,19 @@ def refused(error: BaseException | None) -> bool:
     state: str | None = getattr(error, "sqlstate", None)
     if state is not None:
         return state in {_NO_RIGHT, _DISK_FULL} or state.startswith(_NO_ENTRY)
-    return any(words in str(error) for words in _ENTRY_REFUSALS) or bool(UNTRUSTED.search(str(error)))
+    return any(words in str(error) for words in _ENTRY_REFUSALS) or bool(encryption_hint(error))
+
+
+def encryption_hint(error: BaseException | None) -> str:
+    """Return what to do about a database that cannot be spoken to as ``sslmode`` asks; empty if that is not it."""
+    said = str(error)
+    if UNTRUSTED.search(said) or "root certificate file" in said:
+        return "Name the file with the authority of the database's certificate in PGSSLROOTCERT (the chart's caBundle)."
+    if "does not match host name" in said:
+        return "In EVERGREEN_DATABASE_URL write a host that the database's certificate is for."
+    if "does not support SSL" in said:
+        return "Switch TLS on at the database (ssl = on), or write sslmode=disable in EVERGREEN_DATABASE_URL."
+    return "Correct sslmode in EVERGREEN_DATABASE_URL." if "invalid sslmode" in said else ""
 
 
 _NO_RIGHT = "42501"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from evergreen.contract import ConfigurationError, TemporaryError
-from evergreen.data.lake_errors import refused
+from evergreen.data.lake_errors import encryption_hint, refused
 from evergreen.settings import get_settings
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _classified(what: str) -> Iterator[None]:
         message = f"{what}: the feature store's database: {str(cause).strip()}."
         if refused(cause):
             hint = "Check EVERGREEN_DATABASE_URL and the role's rights; evergreen up creates the databases."
-            raise ConfigurationError(message, hint) from error
+            raise ConfigurationError(message, encryption_hint(cause) or hint) from error
         state = getattr(cause, "sqlstate", None)
         if isinstance(cause, psycopg.OperationalError) if state is None else state.startswith(_TRANSIENT):
             raise TemporaryError(message, "Is the database up? evergreen status tells.") from error

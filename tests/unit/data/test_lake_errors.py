@@ -32,6 +32,9 @@ from evergreen.data.lake_errors import lake_errors, retrying
         ),
         (errors.OperationalError("connection failed: FATAL:  no pg_hba.conf entry for host"), ConfigurationError),
         (errors.OperationalError("connection failed: SSL error: certificate verify failed"), ConfigurationError),
+        (errors.OperationalError('server certificate for "db" does not match host name "d"'), ConfigurationError),
+        (errors.OperationalError("server does not support SSL, but SSL was required"), ConfigurationError),
+        (errors.OperationalError("SSL SYSCALL error: EOF detected"), TemporaryError),
         (errors.OperationalError("connection failed: FATAL:  the database system is starting up"), TemporaryError),
     ],
 )
