@@ -86,6 +86,8 @@ def status(console: Console) -> bool:
     user = user_settings()
     found = read_status(user)
     if found is None or not is_running(user):
+        if found and found.error:
+            console.print(f"They gave up: {found.error}", highlight=False, markup=False, soft_wrap=True)
         console.print("The services are not running. Start them with: evergreen up")
         return False
     table = Table("service", "state", "pid", "restarts", "for", "address", "note", box=None)

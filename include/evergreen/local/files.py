@@ -101,6 +101,15 @@ def check_free_space(path: Path) -> None:
         )
 
 
+def identity_of(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another one of its name, or None if there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file only its owner can read; it is seen whole or not at all."""
     with clear_disk_errors(path):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPConnection
 from importlib.metadata import version
+from pathlib import Path
 
 from pydantic import SecretStr
 
@@ -61,6 +62,8 @@ class Service:
     """Runs before every start."""
     ready: Callable[[], None] = field(default=lambda: None)
     """Runs after a start, as soon as the check passes."""
+    data: Path | None = None
+    """The folder of what it keeps; when that is removed under it, nothing can go on."""
     ports: Mapping[str, int] = field(default_factory=dict)
     """The setting of each port it listens on."""
     address: str = ""
@@ -128,6 +131,7 @@ def _postgres(server: EmbeddedPostgres, credentials: Credentials) -> Service:
         check=check,
         prepare=server.prepare,
         ready=lambda: ensure_roles(server.url, credentials.database_passwords),
+        data=server.data,
         ports={"EVERGREEN_POSTGRES_PORT": server.port},
         address=f"127.0.0.1:{server.port}",
         stop_signal=signal.SIGINT,  # "fast": SIGTERM would wait for every client to leave

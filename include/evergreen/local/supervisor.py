@@ -13,12 +13,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
 from evergreen import guardian
-from evergreen.contract import StepError, TemporaryError
-from evergreen.local.files import STATE_FOLDER, check_free_space, keep_previous, keep_to_oneself, make_folder
+from evergreen.contract import ConfigurationError, StepError, TemporaryError
+from evergreen.local.files import (
+    STATE_FOLDER,
+    check_free_space,
+    identity_of,
+    keep_previous,
+    keep_to_oneself,
+    make_folder,
+)
 from evergreen.local.processes import check_port, left_its_session, stop_processes
 from evergreen.local.runner import Runner
 from evergreen.local.services import Service, build_services
@@ -26,6 +34,7 @@ from evergreen.local.status import (
     SupervisorStatus,
     living_guardians,
     read_status,
+    run_folder,
     settings_digest,
     try_lock,
     write_status,
@@ -62,6 +71,7 @@ class Supervisor:
         self._lock = threading.RLock()
         self._writing = threading.Lock()
         self._settings = settings_digest(user)
+        self._folders: dict[Path, tuple[int, int] | None] = {}
 
     def run(self) -> None:
         """Run the services until a signal asks to stop, then stop them all.
@@ -77,6 +87,7 @@ class Supervisor:
         try:
             self._start()
             while not asked and not self._stop.wait(0.2):
+                self._check_folders()
                 if not self.up and all(runner.healthy.is_set() for runner in self.runners.values()):
                     self.up = True
                     log.info("all services are healthy")
@@ -104,8 +115,23 @@ class Supervisor:
             keep_previous(self.logs / f"{service.name}.log")
         self.runners = {service.name: Runner(service, self) for service in services}
         self.write()
+        needed = [run_folder(self.user), *(service.data for service in services if service.data)]
+        self._folders = {folder: identity_of(folder) for folder in needed}
         for runner in self.runners.values():
             runner.start()
+
+    def _check_folders(self) -> None:
+        """Give up when a folder that the services live on was removed under them: no restart brings it back.
+
+        Without it the databases would be made anew, empty, under services that know the old ones' passwords; and
+        with the lock gone, the next `evergreen up` would start everything a second time.
+        """
+        for folder, known in self._folders.items():
+            if known and identity_of(folder) != known:
+                raise ConfigurationError(
+                    f"{folder} was removed while the services ran: they were stopped.",
+                    "Put it back from a backup, or start with what is left and empty databases: evergreen up",
+                )
 
     def _stop_all(self) -> None:
         """Stop every service: those that need others first."""

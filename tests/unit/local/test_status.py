@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
 from evergreen.contract import ConfigurationError
+from evergreen.local import control
 from evergreen.local.processes import check_port, ending
 from evergreen.local.status import (
     ServiceStatus,
@@ -28,7 +31,7 @@ from evergreen.local.status import (
     try_lock,
     write_status,
 )
-from evergreen.settings import Settings
+from evergreen.settings import Settings, user_settings
 
 
 @pytest.fixture
@@ -88,6 +91,18 @@ def test_the_status_of_another_version_is_read_and_an_unknown_state_is_not_healt
     write_status(user, found)
     again = json.loads((run_folder(user) / "status.json").read_text())
     assert (again["version"], again["services"][0]["queue"]) == ("9.9", 3)
+
+
+def test_status_says_why_the_services_gave_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_STATE_DIR", str(tmp_path))
+    shown = []
+    for error in ("", "/x/[run] was removed while the services ran: they were stopped."):
+        write_status(user_settings(), SupervisorStatus(pid=1, error=error))
+        out = Console(file=io.StringIO(), width=40)
+        assert not control.status(out)
+        shown.append(out.file.getvalue())
+    assert "gave up" not in shown[0]
+    assert "They gave up: /x/[run] was removed while the services ran: they were stopped.\n" in shown[1]
 
 
 def test_healthy_means_every_service_and_at_least_one() -> None:

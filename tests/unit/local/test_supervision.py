@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,7 +77,7 @@ SERVICES = {
     "beating": lambda: [
         service(name, BEATING.replace("NAME", name), check=beats(name), grace=0.5) for name in ("one", "two")],
     "good": lambda: [
-        service("base", STUBBORN.replace("NAME", "base"), check=exists("base"), grace=0.5,
+        service("base", STUBBORN.replace("NAME", "base"), check=exists("base"), grace=0.5, data=folder / "data",
                 ready=lambda: (folder / "base-ready").touch()),
         service("top", STUBBORN.replace("NAME", "top"), check=exists("top"), needs=("base",), grace=0.5,
                 prepare=lambda: (folder / "base-ready").stat()),
@@ -192,6 +193,24 @@ def test_a_killed_supervisor_takes_its_services_with_it(driven: Callable[[str], 
     again = driven("good")  # at once: it waits for what is still going down
     again.until(lambda status: status.healthy)
     assert _alive(tree) == []
+
+
+@pytest.mark.parametrize("removed", ["state", "state/run", "data"])
+def test_a_folder_that_is_removed_under_the_services_stops_them_and_is_named(
+    driven: Callable[[str], Driven], tmp_path: Path, removed: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    one = driven("good")
+    one.until(lambda status: status.healthy)
+    tree = one.tree()
+    shutil.rmtree(tmp_path / removed)
+    said = one.process.communicate(timeout=120)[1]
+    named = tmp_path / ("data" if removed == "data" else "state/run")
+    assert f"gave up: {named} was removed while the services ran: they were stopped. Put it back" in said
+    assert _alive(tree) == []
+    assert one.status().error.startswith(f"{named} was removed")
+    again = driven("good")  # at once
+    again.until(lambda status: status.healthy and not status.error)
 
 
 def test_gives_up_a_start_that_keeps_failing(driven: Callable[[str], Driven]) -> None:
