@@ -310,8 +310,9 @@ def models_validate(
     """Check models and everything they name: files, functions, SQL, expectations, Feast definitions."""
     from evergreen.authoring.checks import check_models
 
-    found = check_models([name] if name else None)
-    for model, errors in found.items():
+    found = {}
+    for model, errors in check_models([name] if name else None):  # said one by one: the next one may take long
+        found[model] = errors
         typer.echo(f"{model}: ok" if not errors else f"{model}: {sum(error.times for error in errors)} problem(s)")
         for error in errors:
             typer.echo(f"  {error.message}\n    Fix: {error.hint}".replace("\n", "\n  "), err=True)

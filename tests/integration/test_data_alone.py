@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import UTC, date, datetime
 
+import pyarrow as pa
 import pytest
 
 from data_steps import MODEL, day, run, run_all
@@ -14,6 +15,7 @@ from evergreen.data.lake import get_lake
 from evergreen.features.feast_repo import apply, get_feature_store, import_feast
 from evergreen.features.feature_store import training_set
 from evergreen.settings import Settings
+from evergreen.spec import Features
 
 pytestmark = pytest.mark.integration
 
@@ -30,6 +32,26 @@ def test_a_replay_from_snapshots_reads_what_was_read(lake_settings: Settings) ->
         lake.write(MODEL, table, rows.slice(0, rows.num_rows // 2), window)
     assert training_set(spec, window, snapshots=snapshots).equals(before)
     assert len(training_set(spec, window)) < len(before)
+
+
+def test_a_null_changes_no_category_beside_it(lake_settings: Settings) -> None:
+    """pandas has no whole numbers beside a null: 5 became 5.0, which a champion trained on 5 has never seen."""
+    spec = load_model(MODEL)
+    examples = spec.features.examples.model_copy(update={"label": "late"})
+    features = Features(examples=examples, numeric=("hops",), categorical=("shop", "open"))
+    spec = spec.model_copy(update={"features": features})
+    long = 1234567890123456789
+    full = {"late": [0, 1, 1], "shop": [5, 7, long], "hops": [1, 2, 3], "open": [True, False, True]}
+    nulls: dict[str, list[int | bool | None]] = {"late": [None], "shop": [None], "hops": [None], "open": [None]}
+    times = [datetime(2013, 1, 1, hour, tzinfo=UTC) for hour in range(4)]
+    for text, rows in (("2013-01-01", full), ("2013-01-02", {name: [*full[name], *nulls[name]] for name in full})):
+        table = pa.table({"ds": [text] * len(rows["late"]), "event_timestamp": times[: len(rows["late"])], **rows})
+        get_lake().write(MODEL, "examples", table, day(text))
+    without, beside = (training_set(spec, day(text), labelled=False) for text in ("2013-01-01", "2013-01-02"))
+    assert without["shop"].tolist() == ["5", "7", str(long)]
+    assert beside["shop"].tolist() == ["5", "7", str(long), None]
+    assert beside["open"].tolist() == [*without["open"], None]
+    assert beside["hops"].dtype == without["hops"].dtype == "float64"
 
 
 def test_a_day_nothing_exists_for_is_skipped_with_the_reason(lake_settings: Settings) -> None:

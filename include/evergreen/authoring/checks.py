@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 Check = Callable[[], None]
 
 
-def check_models(names: list[str] | None = None) -> dict[str, list[StepError]]:
-    """Check models (default: every folder of the models directory); returns what is wrong with each, by name."""
-    return {name: check_model(name) for name in names or model_folders()}
+def check_models(names: list[str] | None = None) -> Iterator[tuple[str, list[StepError]]]:
+    """Check models (default: every folder of the models directory); yields each with what is wrong with it."""
+    for name in names or model_folders():
+        yield name, check_model(name)
 
 
 def check_model(name: str) -> list[StepError]:
@@ -95,12 +96,10 @@ def _function(spec: ModelSpec, field: str, reference: str) -> None:
     """Find a function of one argument without running the file it is in."""
     file, _, name = reference.partition(":")
     path = spec.folder / file
+    if not path.is_file():  # a pipe would be waited for
+        raise _field(spec, field, f"{reference!r}: there is no file {path}", "Create it, or correct the name.")
     try:
         tree = ast.parse(path.read_bytes(), filename=str(path))
-    except FileNotFoundError as error:
-        raise _field(
-            spec, field, f"{reference!r}: there is no file {path}", "Create it, or correct the name."
-        ) from error
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: 10,000 brackets
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
         raise ConfigurationError(f"{path}: {line}not valid Python: {error}.", "Correct that line.") from error

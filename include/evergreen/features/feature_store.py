@@ -19,6 +19,7 @@ from evergreen.spec import FeatureView, ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     from feast import FeatureStore
 
 _SPOT_CHECKS = 50
@@ -182,7 +183,12 @@ def _examples(spec: ModelSpec, window: Window, snapshot: str | None, *, labelled
     columns = dict.fromkeys(
         [PARTITION, *example_entities(spec), EVENT_TIMESTAMP, spec.features.examples.label, *request_inputs(spec)]
     )
-    frame: pd.DataFrame = get_lake().read(spec.name, "examples", window, snapshot, columns).to_pandas()
+    table = get_lake().read(spec.name, "examples", window, snapshot, columns)
+    # before pandas makes floats of them, which have no room for all of a long number
+    numbers = [name for name in request_inputs(spec) if name in spec.features.categorical and _is_whole(table, name)]
+    for name in set(numbers).difference(example_entities(spec)):  # a join needs its own as they are
+        table = table.set_column(table.column_names.index(name), name, table[name].cast("string"))
+    frame: pd.DataFrame = table.to_pandas()
     if labelled:
         frame = frame[frame[spec.features.examples.label].notna()]
     # by all columns: the order must not depend on which partition was written last
@@ -191,7 +197,15 @@ def _examples(spec: ModelSpec, window: Window, snapshot: str | None, *, labelled
     ).reset_index(drop=True)
 
 
+def _is_whole(table: pa.Table, name: str) -> bool:
+    from pyarrow import types
+
+    return types.is_integer(table.schema.field(name).type)
+
+
 def _tidy(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
+    from evergreen.training.encoder import texts
+
     features = spec.features
     order = dict.fromkeys(
         [
@@ -206,8 +220,8 @@ def _tidy(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
     tidy = frame[list(order)].copy()
     for name in features.numeric:
         tidy[name] = tidy[name].astype("float64")
-    for name in features.categorical:
-        tidy[name] = tidy[name].astype("string").astype(object).where(tidy[name].notna(), None)
+    for name in features.categorical:  # a null makes 5 a 5.0, and no category of one window would be known in the other
+        tidy[name] = texts(tidy[name])
     return tidy
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_every_problem_of_every_model_is_reported(project: Settings) -> None:
     )
     (project.feature_repo / "demand.py").unlink()
     (project.models_dir / "supply/model.yaml").write_text("name: supply\n")
-    found = {name: "\n".join(map(str, errors)) for name, errors in check_models().items()}
+    found = {name: "\n".join(map(str, errors)) for name, errors in dict(check_models()).items()}
     assert set(found) == {"demand", "empty", "price", "supply"}
     assert found["price"] == ""
     assert "empty/model.yaml: there is no such file" in found["empty"]
@@ -209,6 +210,19 @@ def test_fourteen_mistakes_are_said_in_one_round(project: Settings) -> None:
         assert expected in said, expected
     assert all(problem.hint for problem in problems)
     assert len(problems) == 14
+
+
+def test_a_pipe_for_a_file_is_named_and_not_waited_for(project: Settings) -> None:
+    create_model("demand", Task.BINARY, "Anna", "planning", START)
+    for file in ("source.py", "features/history.sql"):
+        path = project.models_dir / "demand" / file
+        path.unlink()
+        os.mkfifo(path)
+    # another process: one that waits for a pipe cannot be told to stop waiting
+    command = [sys.executable, "-c", "from evergreen.authoring.checks import check_model; print(check_model('demand'))"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "source.py:read_events': there is no file" in said
+    assert "history.sql: a pipe or device, not a file" in said
 
 
 def test_equal_mistakes_are_one_line_and_counted(project: Settings) -> None:
@@ -300,4 +314,4 @@ def test_other_ways_to_define_a_reader_are_accepted(project: Settings, definitio
 
 
 def test_the_project_s_own_models_are_right(settings: Settings) -> None:
-    assert {name: [str(error) for error in errors] for name, errors in check_models().items()} == {"flight_delay": []}
+    assert list(check_models()) == [("flight_delay", [])]
