@@ -22,6 +22,7 @@ from evergreen.contract import (
     TemporaryError,
     Window,
     exit_code_of,
+    writable,
 )
 from evergreen.spec import Task
 
@@ -313,7 +314,8 @@ def models_validate(
     found = {}
     for model, errors in check_models([name] if name else None):  # said one by one: the next one may take long
         found[model] = errors
-        typer.echo(f"{model}: ok" if not errors else f"{model}: {sum(error.times for error in errors)} problem(s)")
+        said = "ok" if not errors else f"{sum(error.times for error in errors)} problem(s)"
+        typer.echo(f"{writable(model)}: {said}")
         for error in errors:
             typer.echo(f"  {error.message}\n    Fix: {error.hint}".replace("\n", "\n  "), err=True)
     wrong = [model for model, errors in found.items() if errors]

@@ -7,6 +7,7 @@ outputs). The result is stored as a manifest; exit 0 without a valid manifest is
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -54,6 +55,15 @@ def exit_code_of(failure_class: FailureClass) -> int:
     return EXIT_CODES.get(failure_class, EXIT_CODES[FailureClass.BUG])
 
 
+UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+"""What PostgreSQL, UTF-8 or a terminal does not take: control characters and halves of characters (lone surrogates)."""
+
+
+def writable(text: str) -> str:
+    """Return text that every database, log and terminal takes: what they do not take is written as an escape."""
+    return UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 class StepError(Exception):
     """A failure whose class is known, with a message for the reader and a hint on what to do.
 
@@ -65,9 +75,9 @@ class StepError(Exception):
     """How many equal problems it stands for."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = writable(message)  # a folder's name, a key, a value: somebody else's text
+        self.hint = writable(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
@@ -96,8 +106,8 @@ class Stopped(BaseException):
 
 
 def printable(text: str, longest: int = 500) -> str:
-    """Return text that every log and manifest takes: cut, and without halves of characters (lone surrogates)."""
-    text = text.encode("utf-8", "backslashreplace").decode()
+    """Return text that every log and manifest takes: cut, and writable."""
+    text = writable(text)
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"
 
 

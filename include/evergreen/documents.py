@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from evergreen.contract import ConfigurationError
+from evergreen.contract import UNWRITABLE, ConfigurationError
 
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast
 _LONGEST_VALUE = 80
@@ -167,6 +167,8 @@ def _refuse_excess(text: str) -> None:
             sizes[event.anchor] = 1
             if len(event.value) > _LONGEST_TEXT:
                 raise _excess(event, f"a text of more than {_LONGEST_TEXT:,} characters")
+            if UNWRITABLE.search(event.value):  # Airflow's DAG processor dies of a NUL on its way to PostgreSQL
+                raise _excess(event, "a control character, such as \\0, in a text")
         elif isinstance(event, yaml.CollectionStartEvent):
             open_collections.append((event.anchor, values - 1))
             sizes[event.anchor] = _MOST_VALUES + 1  # until it ends: an alias in it would have no end

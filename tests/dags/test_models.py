@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,8 @@ def replace(models: Path, before: str, after: str) -> None:
         ('cron: "0 6 * * *"', 'cron: "0 66 * * *"', "schedule.cron: a minute and an hour of every day"),
         ("team: ml-platform", f"team: {'x' * 90}", "team: String should have at most 80 characters"),
         ("required: true", "required: true\n  timeout_hours: 1000000000000", "approval.timeout_hours: Input should be"),
+        ("team: ml-platform", 'team: "a\\0b"', "not valid YAML: a control character, such as \\0, in a text"),
+        ("team: ml-platform", 'team: a\n"b\\0c": 1', "not valid YAML: a control character"),
         ("name: taxi_fare", "name: flight_delay", "name: 'flight_delay' differs from its folder 'taxi_fare'"),
     ],
 )
@@ -47,11 +50,13 @@ def test_a_wrong_model_is_an_import_error_and_the_others_have_their_dags(
     dag_bag: Bag, two_models: Path, before: str, after: str, said: str
 ) -> None:
     replace(two_models, before, after)
+    Path(os.fsdecode(os.fsencode(two_models) + b"/caf\xe9")).mkdir()  # a name that is not UTF-8
     bag = dag_bag(two_models)
     assert set(bag.dags) == dags_of("flight_delay")
     assert set(bag.import_errors) == {"models.py"}  # Airflow drops every DAG of a file it has an error of
     assert f"{two_models}/taxi_fare/model.yaml: " in bag.import_errors["models.py"]
     assert said in bag.import_errors["models.py"]
+    assert "caf\\udce9" in bag.import_errors["models.py"].encode().decode()  # the database takes it
     assert "flight_delay/model.yaml" not in bag.import_errors["models.py"]
 
 

@@ -71,6 +71,13 @@ def test_a_key_is_safe_on_every_store(dag: str, run: str, task: str) -> None:
         assert part.isprintable()
 
 
+def test_a_failure_can_be_written_whatever_it_is_about() -> None:
+    """PostgreSQL takes no NUL, UTF-8 no half of a character: Airflow's DAG processor died of either, for all models."""
+    error = ConfigurationError("b\udcff: a\0b\x1b[2J\tc\nd", "é \0")
+    assert str(error) == "b\\udcff: a\\x00b\\x1b[2J\tc\nd é \\x00"
+    assert error.args == (error.message,)
+
+
 def test_an_ordinary_run_keeps_its_readable_key() -> None:
     run = RunIdentity(dag_id="demo.ingest", run_id="scheduled__2013-03-01T06:00:00+00:00", task_id="ingest")
     assert run.key == "runs/demo.ingest/scheduled__2013-03-01T06:00:00+00:00/ingest"

@@ -43,6 +43,8 @@ class Book(Frozen):
         (b"start: 2013-02-30\n", "not valid YAML: day is out of range for month"),
         (b"run: !!python/object/apply:os.system [id]\n", "could not determine a constructor for the tag"),
         (b"text: \x00\n", "not valid YAML"),
+        (b'a: 1\n"b\\0c": 1\n', "line 2, column 1: not valid YAML: a control character, such as \\0, in a text"),
+        (b'owner: "ann\\ea"\n', "line 1, column 8: not valid YAML: a control character"),
     ],
 )
 def test_what_is_no_yaml_is_named_with_its_line(tmp_path: Path, content: bytes, expected: str) -> None:
