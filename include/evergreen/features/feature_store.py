@@ -200,7 +200,7 @@ def _examples(spec: ModelSpec, window: Window, snapshot: str | None, *, labelled
 def _is_whole(table: pa.Table, name: str) -> bool:
     from pyarrow import types
 
-    return types.is_integer(table.schema.field(name).type)
+    return bool(types.is_integer(table.schema.field(name).type))
 
 
 def _tidy(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
