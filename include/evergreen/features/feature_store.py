@@ -204,8 +204,6 @@ def _is_whole(table: pa.Table, name: str) -> bool:
 
 
 def _tidy(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
-    from evergreen.training.encoder import texts
-
     features = spec.features
     order = dict.fromkeys(
         [
@@ -221,7 +219,8 @@ def _tidy(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
     for name in features.numeric:
         tidy[name] = tidy[name].astype("float64")
     for name in features.categorical:  # a null makes 5 a 5.0, and no category of one window would be known in the other
-        tidy[name] = texts(tidy[name])
+        whole = tidy[name].convert_dtypes()
+        tidy[name] = whole.astype("string").astype(object).where(whole.notna(), None)
     return tidy
 
 
