@@ -6,6 +6,7 @@ Everything here reads the pod as the API serves it (a mapping), so that the trig
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,11 +55,45 @@ _CONTAINER = {
     "CreateContainerError": "its container cannot be made",
     "RunContainerError": "its container cannot be started",
 }
-_REFUSED = ("not found", "manifest unknown", "denied", "unauthorized", "forbidden", "authorization failed")
-_BUSY = ("too many requests", "toomanyrequests", "rate limit", "qps exceeded")
+_REFUSED = (
+    "not found",
+    "manifest unknown",
+    "no match for platform",
+    "denied",
+    "unauthorized",
+    "forbidden",
+    "authorization failed",
+    "x509: ",
+    "server gave http response to https client",
+)
+_BUSY = (
+    "too many requests",
+    "toomanyrequests",
+    "rate limit",
+    "qps exceeded",
+    "internal server error",
+    "bad gateway",
+    "service unavailable",
+    "gateway timeout",
+    "gateway time-out",
+    "i/o timeout",
+    "deadline exceeded",
+)
+"""What a registry or the way to it says in passing, whatever else is in the message."""
 _PLACE = ("untolerated taint", "didn't match pod's node affinity")
 _MOMENTARY = ("insufficient", "too many pods", "unschedulable", "node.kubernetes.io/", "volume", "topology")
-_IMAGE_HINT = "Check EVERGREEN_STEP_IMAGE, and imagePullSecrets in EVERGREEN_POD_FILE."
+_IMAGE_HINT = "Check EVERGREEN_STEP_IMAGE ({image}), and imagePullSecrets in EVERGREEN_POD_FILE."
+_CAUSELESS = re.compile('back-off pulling image ("[^"]*")?$')
+_ADMISSION = {
+    "violates PodSecurity": "A step's own pod does not: see what a webhook, or EVERGREEN_POD_FILE, adds to the pods.",
+    "usage per Container is": "Lower the step's profile, or raise the namespace's LimitRange (the chart's limitRange).",
+    "usage per Pod is": "Lower the step's profile, or raise the namespace's LimitRange (the chart's limitRange).",
+    "no PriorityClass": "Create it, or correct priorityClassName in EVERGREEN_POD_FILE.",
+    "service account": "Create it, or correct EVERGREEN_POD_SERVICE_ACCOUNT.",
+    "being terminated": "EVERGREEN_NAMESPACE is being deleted: create it again, with what was in it.",
+    "admission webhook": "A policy of this cluster refuses it: the message names the webhook that knows which.",
+}
+"""What to do about the refusals of admission, by words of theirs."""
 _PLACE_HINT = "Check nodeSelector and tolerations in EVERGREEN_POD_FILE, and the labels and taints of the nodes."
 
 
@@ -71,6 +106,8 @@ class Obstacle:
     scheduled: bool
     final: bool = False
     """It never goes away by itself."""
+    causeless: bool = False
+    """It does not say why: that was said before."""
 
 
 def ending_of(pod: Pod, *, gone: bool = False) -> Ending | None:
@@ -128,7 +165,7 @@ def obstacle_of(pod: Pod) -> Obstacle | None:
     waiting = _container(pod, "waiting")
     reason, message = waiting.get("reason", ""), (waiting.get("message") or "").strip()
     if reason in _IMAGE:
-        return _image_obstacle(reason, message)
+        return _image_obstacle(reason, message, _status(pod).get("image") or "")
     if reason in _CONTAINER:
         ending = _never(_CONTAINER[reason], reason, message, FailureClass.CONFIGURATION, "Create what it names.")
         return Obstacle(ending, scheduled=True)
@@ -164,7 +201,8 @@ def refusal(status: int | None, body: str) -> StepFailed:
         text = f"the namespace's quota is used up: {message}."
         return StepFailed(FailureClass.TEMPORARY, text, "It is tried again; raise the quota if this lasts.")
     if status in {401, 403}:
-        hint = "Check the rights of Airflow's service account, and the policies of EVERGREEN_NAMESPACE."
+        rights = "Check the rights of Airflow's service account, and the policies of EVERGREEN_NAMESPACE."
+        hint = next((do for words, do in _ADMISSION.items() if words in message), rights)
         return StepFailed(FailureClass.CONFIGURATION, f"the cluster forbids the pod ({status}): {message}.", hint)
     if status in {400, 404, 422}:
         hint = "Check EVERGREEN_NAMESPACE and EVERGREEN_POD_FILE."
@@ -172,13 +210,14 @@ def refusal(status: int | None, body: str) -> StepFailed:
     return StepFailed(FailureClass.TEMPORARY, f"the cluster did not take the pod ({status}): {message}.")
 
 
-def _image_obstacle(reason: str, message: str) -> Obstacle:
+def _image_obstacle(reason: str, message: str, image: str) -> Obstacle:
     said = message.lower()
     refused = reason in {"InvalidImageName", "ErrImageNeverPull"} or any(word in said for word in _REFUSED)
     busy = any(word in said for word in _BUSY)
     failure_class = FailureClass.CONFIGURATION if refused and not busy else FailureClass.TEMPORARY
-    ending = _never(_IMAGE[reason], reason, message, failure_class, _IMAGE_HINT)
-    return Obstacle(ending, scheduled=True, final=reason in {"InvalidImageName", "ErrImageNeverPull"})
+    ending = _never(_IMAGE[reason], reason, message, failure_class, _IMAGE_HINT.format(image=image))
+    final = reason in {"InvalidImageName", "ErrImageNeverPull"}
+    return Obstacle(ending, scheduled=True, final=final, causeless=bool(_CAUSELESS.match(said)) or not said)
 
 
 def _unscheduled(condition: Mapping[str, Any]) -> Obstacle:
@@ -196,9 +235,13 @@ def _never(text: str, reason: str, message: str, failure_class: FailureClass, hi
     return Ending(None, f"{text} ({said})", failure_class, ran=False, hint=hint)
 
 
-def _state(pod: Pod) -> Mapping[str, Any]:
+def _status(pod: Pod) -> Mapping[str, Any]:
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
-    return next((status.get("state") or {} for status in statuses if status.get("name") == BASE), {})
+    return next((status for status in statuses if status.get("name") == BASE), {})
+
+
+def _state(pod: Pod) -> Mapping[str, Any]:
+    return _status(pod).get("state") or {}
 
 
 def _container(pod: Pod, state: str) -> Mapping[str, Any]:

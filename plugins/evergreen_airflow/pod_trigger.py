@@ -20,7 +20,7 @@ from evergreen.contract import FailureClass, Manifest, RunIdentity, Status, Step
 from evergreen.store import get_store
 from evergreen_airflow.outcome import Ending, accept, read_own_manifest, xcom_value
 from evergreen_airflow.pod import GRACE_SECONDS
-from evergreen_airflow.pod_ending import ending_of, is_running, is_scheduled, obstacle_of, slow_start
+from evergreen_airflow.pod_ending import Obstacle, ending_of, is_running, is_scheduled, obstacle_of, slow_start
 from evergreen_airflow.pod_watch import PodView, PodWatch, watching
 
 _STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?\S* (.*)", re.DOTALL)
@@ -52,6 +52,7 @@ class StepPodTrigger(KubernetesPodTrigger):
         self.conclusion = conclusion
         self._began = time.monotonic()
         self._since: dict[str, float] = {}
+        self._obstacle: Obstacle | None = None
         self._last_line = ""
         self._log_read: float | None = None
 
@@ -114,7 +115,7 @@ class StepPodTrigger(KubernetesPodTrigger):
         return min(limits, key=lambda limit: limit[0])
 
     def _start_limit(self, pod: dict[str, Any]) -> tuple[float, Ending]:
-        obstacle = obstacle_of(pod)
+        obstacle = self._explained(obstacle_of(pod))
         if obstacle and obstacle.final:
             return self._began, obstacle.ending
         if obstacle and obstacle.scheduled:
@@ -123,6 +124,13 @@ class StepPodTrigger(KubernetesPodTrigger):
             return self._first("scheduled") + self.startup_timeout, slow_start(pod, self.startup_timeout)
         ending = obstacle.ending if obstacle else slow_start(pod, self.schedule_timeout)
         return self._began + self.schedule_timeout, ending
+
+    def _explained(self, obstacle: Obstacle | None) -> Obstacle | None:
+        """Return an obstacle with its cause: a kubelet that backs off (before 1.32) says it only when it has tried."""
+        if obstacle and obstacle.causeless and self._obstacle:
+            return self._obstacle
+        self._obstacle = obstacle
+        return obstacle
 
     def _first(self, what: str) -> float:
         return self._since.setdefault(what, time.monotonic())

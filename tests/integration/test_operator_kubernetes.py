@@ -462,7 +462,12 @@ def waiting(reason: str, message: str) -> dict[str, Any]:
 
 CANNOT_START = {
     "image pull back-off": (waiting("ImagePullBackOff", "dial tcp: i/o timeout"), True, "its image cannot be pulled"),
-    "no such image": (waiting("ErrImagePull", "step:9: not found"), False, "its image cannot be pulled"),
+    "no such image": (
+        waiting("ErrImagePull", "step:9: not found"),
+        False,
+        r"its image cannot be pulled .*step:9: not found.*Check EVERGREEN_STEP_IMAGE \(i\), and imagePullSecrets",
+    ),
+    "busy registry": (waiting("ErrImagePull", "toomanyrequests: denied"), True, "its image cannot be pulled"),
     "image name": (waiting("InvalidImageName", "couldn't parse image"), False, "its image has no valid name"),
     "missing secret": (
         waiting("CreateContainerConfigError", 'secret "evergreen-secrets" not found'),
@@ -512,6 +517,27 @@ def test_pod_that_cannot_start_is_given_up_with_its_cause(
     assert isinstance(caught.value, AirflowFailException) is not retried
     assert cluster.pods() == []
     assert "Pod event: Warning Reason: an event of the pod" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("cause", "retried"), [("step:9: not found", False), ("503 Service Unavailable", True)])
+def test_kubelet_that_backs_off_has_said_why_before(
+    kit: Kit, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, cause: str, retried: bool
+) -> None:
+    monkeypatch.setenv("EVERGREEN_POD_STUCK_SECONDS", "2")
+    get_settings.cache_clear()
+    context = task_context()
+    deferred = launch(quick(kit), context)
+
+    def meanwhile() -> None:
+        cluster.wait_until_watched()
+        cluster.report(cluster.pod(), **waiting("ErrImagePull", cause))
+        time.sleep(0.5)  # the trigger sees both
+        cluster.report(cluster.pod(), **waiting("ImagePullBackOff", 'Back-off pulling image "step:9"'))
+
+    event = watch(deferred, meanwhile)
+    with pytest.raises(AirflowException, match=cause) as caught:
+        resume(quick(kit), deferred, event, context)
+    assert isinstance(caught.value, AirflowFailException) is not retried
 
 
 def test_pod_that_overcomes_its_obstacle_runs(kit: Kit, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -588,6 +614,7 @@ def test_pod_on_a_node_that_does_not_answer_is_given_up(
             "quota is used up",
         ),
         ("pods is forbidden: User x cannot create resource pods", AirflowFailException, "the cluster forbids the pod"),
+        ('pods "x" is forbidden: violates PodSecurity "restricted:latest"', AirflowFailException, "see what a webhook"),
     ],
 )
 def test_refused_pod_says_why(

@@ -187,6 +187,24 @@ OBSTACLES = {
         "its image cannot be pulled",
         False,
     ),
+    "registry whose certificate nobody trusts": (
+        {"reason": "ErrImagePull", "message": "tls: failed to verify certificate: x509: signed by unknown authority"},
+        CONFIGURATION,
+        "its image cannot be pulled",
+        False,
+    ),
+    "image for another architecture": (
+        {"reason": "ErrImagePull", "message": "no match for platform in manifest: not found"},
+        CONFIGURATION,
+        "its image cannot be pulled",
+        False,
+    ),
+    "registry that fails": (
+        {"reason": "ErrImagePull", "message": "failed to authorize: unauthorized: 503 Service Unavailable"},
+        TEMPORARY,
+        "its image cannot be pulled",
+        False,
+    ),
     "missing secret": (
         {"reason": "CreateContainerConfigError", "message": 'secret "evergreen-secrets" not found'},
         CONFIGURATION,
@@ -250,6 +268,24 @@ def test_a_pod_that_starts_has_no_obstacle() -> None:
     assert not is_running(pod(waiting={}))
     assert "found no node within 600 s" in str(slow_start(pod("Pending"), 600))
     assert "its node did not start it" in str(slow_start(pod("Pending", condition=scheduled), 600))
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ('pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true', "webhook"),
+        ('pods "x" is forbidden: maximum memory usage per Container is 8Gi, but limit is 16Gi', "LimitRange"),
+        ('pods "x" is forbidden: no PriorityClass with name steps was found', "priorityClassName"),
+        ('pods "x" is forbidden: error looking up service account a/b: not found', "EVERGREEN_POD_SERVICE_ACCOUNT"),
+        ("unable to create new content in namespace a because it is being terminated", "is being deleted"),
+        ('admission webhook "policy.example.com" denied the request: no registry but ours', "names the webhook"),
+        ("pods is forbidden: User cannot create resource pods", "rights of Airflow's service account"),
+    ],
+)
+def test_a_refusal_of_admission_says_what_to_do(message: str, said: str) -> None:
+    error = refusal(403, json.dumps({"kind": "Status", "message": message}))
+    assert error.failure_class is CONFIGURATION
+    assert said in error.hint
 
 
 @pytest.mark.parametrize(
