@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -72,16 +73,16 @@ class Person:
         return {detail["task_instance"]["dag_run_id"] for detail in found["hitl_details"]}
 
     def decide(self, run: str, option: str) -> None:
-        """Answer as often as the task asks.
+        """Answer, once the scheduler has seen that the task waits.
 
-        Airflow takes an answer in the very moment in which the task parks for a sign that the task was lost
-        (as in apache/airflow#72716), and has it ask again.
+        Airflow takes an answer that comes before for a sign that the task was lost (as in apache/airflow#72716), and
+        has it ask again.
         """
-        answered = set()
-        while (task := self.wait("train", run, "approve", "deferred", "success"))["state"] != "success":
-            if task["try_number"] not in answered:
-                assert self.answer(run, option).is_success
-                answered.add(task["try_number"])
+        task = self.wait("train", run, "approve", "deferred")
+        log = self.made.state / "logs" / "scheduler.log"
+        seen = re.compile(rf"TaskInstance Finished: .*ti_id={task['id']}, .*state=deferred, ")
+        until(lambda: seen.search(log.read_text()), 120, lambda: self.tasks("train", run))
+        assert self.answer(run, option).is_success
 
     def wait(self, pipeline: str, run: str, task: str, *states: str, seconds: float = 300) -> dict[str, Any]:
         """Wait until a task is in one of the states; returns it."""

@@ -82,6 +82,16 @@ class ApprovalTrigger(HITLTrigger):
         arguments |= {"model": self.model, "training": self.training, "partition": self.partition}
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait a while before the first look.
+
+        Airflow may take a task that resumes in the moment in which it has begun to wait for one that was lost, and
+        try it again (as in apache/airflow#72716).
+        """
+        await asyncio.sleep(self.poke_interval)
+        async for event in super().run():
+            yield event
+
     async def _handle_response(self) -> TriggerEvent | None:
         """Look for an answer, as the provider's trigger does every few seconds, then whether one is still needed.
 
