@@ -201,7 +201,8 @@ def gate_promotes(metric: str, champion: Scored, challenger: Scored, day: np.nda
         (Candidate(run_id=name, training=learned, metrics={metric: 0.0}), model)
         for name, model in (("challenger", challenger), ("champion", champion))
     ]
-    evaluation = evaluation_of(spec_for(metric), pd.DataFrame({"ds": names[day]}), "made up", both[0], both[1])
+    frame = pd.DataFrame({"ds": names[day]})
+    evaluation = evaluation_of(spec_for(metric), frame, "made up", both[0], both[1], lambda: frame)
     return decide(evaluation, spec_for(metric)).passed
 
 

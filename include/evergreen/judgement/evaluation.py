@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError, DataError
@@ -53,7 +53,8 @@ def evaluation_of(
     frame: pd.DataFrame,
     dataset: str,
     challenger: tuple[Candidate, Scored],
-    rival: tuple[Candidate, Scored] | pd.DataFrame,
+    rival: tuple[Candidate, Scored] | None,
+    earlier: Callable[[], pd.DataFrame],
 ) -> Evaluation:
     """Return the evidence of a comparison: all that the gate decides on.
 
@@ -64,8 +65,11 @@ def evaluation_of(
     challenger
         It and its scores on these rows.
     rival
-        The champion and its scores; or, where there is none yet, the training window's rows, which together with the
-        frame's say what can be predicted without a model.
+        The champion and its scores; None where there is no champion yet.
+    earlier
+        Reads the training window's rows, which together with the frame's say what can be predicted without a model.
+        It is asked where there is no champion, or where a prediction of the champion is not finite: there the best
+        baseline stands in for it, so that a champion that fails gives way to a challenger that is better than both.
 
     Raises
     ------
@@ -73,7 +77,14 @@ def evaluation_of(
         If a slice column is not in the data set.
     """
     candidate, scores = challenger
-    champion, theirs = rival if isinstance(rival, tuple) else (None, None)
+    champion, theirs = rival or (None, None)
+    baseline, unscored = None, 0
+    if theirs is None or not theirs.finite.all():
+        name, trivial = best_baseline(spec, frame, earlier(), scores)
+        baseline = _baseline(spec, frame, name, trivial, scores)
+        if theirs is not None:
+            unscored = int((~theirs.finite).sum())
+            theirs = theirs.filled(trivial)
     interval = _overall(spec, frame, theirs, scores) if theirs else None
     return Evaluation(
         model=spec.name,
@@ -87,16 +98,16 @@ def evaluation_of(
         confidence=1 - 2 * spec.gate.risk,
         unit="partition" if interval else "",
         effective_partitions=interval.effective if interval else None,
-        baseline=None if isinstance(rival, tuple) else _baseline(spec, frame, rival, scores),
+        baseline=baseline,
+        unscored=unscored,
         slices=tuple(slice_scores(spec, frame, theirs, scores)),
         **_bounds(interval),
     )
 
 
-def _baseline(spec: ModelSpec, frame: pd.DataFrame, earlier: pd.DataFrame, challenger: Scored) -> Baseline:
-    name, scores = best_baseline(spec, frame, earlier, challenger)
-    interval = _overall(spec, frame, scores, challenger)
-    return Baseline(name=name, score=scores.metrics().get(spec.gate.metric), **_bounds(interval))
+def _baseline(spec: ModelSpec, frame: pd.DataFrame, name: str, trivial: Scored, challenger: Scored) -> Baseline:
+    interval = _overall(spec, frame, trivial, challenger)
+    return Baseline(name=name, score=trivial.metrics().get(spec.gate.metric), **_bounds(interval))
 
 
 def _overall(spec: ModelSpec, frame: pd.DataFrame, champion: Scored, challenger: Scored) -> Interval | None:

@@ -99,7 +99,9 @@ class Evaluation(Compared, Stored):
     effective_partitions: float | None = None
     """How many independent days the window is worth."""
     baseline: Baseline | None = None
-    """Present when there is no champion."""
+    """Present when there is no champion, or when it has no finite prediction for some row."""
+    unscored: int = 0
+    """Rows for which the champion has no finite prediction: the baseline stands in for it."""
     slices: tuple[SliceScore, ...] = ()
 
 
@@ -213,7 +215,13 @@ def _comparison(evaluation: Evaluation, gate: Gate) -> Iterator[str]:
 
 
 def _measured(evaluation: Evaluation) -> str:
-    return _bounds(evaluation.metric, evaluation.interval or (math.nan,) * 3, evaluation.confidence)
+    found = _bounds(evaluation.metric, evaluation.interval or (math.nan,) * 3, evaluation.confidence)
+    if evaluation.unscored and evaluation.baseline:
+        found += (
+            f" over a champion without a finite prediction for {evaluation.unscored} of {evaluation.rows} rows, "
+            f"where the baseline ({evaluation.baseline.name}) stands in"
+        )
+    return found
 
 
 def _bounds(metric: str, interval: Bounds, confidence: float) -> str:

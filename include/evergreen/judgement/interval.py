@@ -72,7 +72,7 @@ def day_shares(champion: Scored, challenger: Scored, metric: str, days: np.ndarr
     """Return the improvement, and for each day how far it moves the improvement (of a mean: the day's own, centred)."""
     import numpy as np
 
-    if not all(np.isfinite(model.prediction).all() for model in (champion, challenger)):
+    if not (champion.finite.all() and challenger.finite.all()):
         return None  # to sort by nan would make it the highest score
     names, codes = np.unique(days, return_inverse=True)
     count = len(names)

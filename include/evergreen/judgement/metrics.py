@@ -35,6 +35,20 @@ class Scored:
     truth: np.ndarray
     prediction: np.ndarray
 
+    @property
+    def finite(self) -> np.ndarray:
+        """(rows,) whether the model said anything: a finite value, or a finite probability of every class."""
+        import numpy as np
+
+        finite = np.isfinite(self.prediction)
+        return finite if finite.ndim == 1 else np.asarray(finite.all(axis=1))
+
+    def filled(self, other: Scored) -> Scored:
+        """Return the same with another model's predictions where this one's are not finite."""
+        prediction = self.prediction.copy()
+        prediction[~self.finite] = other.prediction[~self.finite]
+        return Scored(self.task, self.truth, prediction)
+
     def metric(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Return a metric under each row of ``weights`` (weightings, rows); nan where it is not defined.
 
@@ -47,7 +61,7 @@ class Scored:
         import numpy as np
 
         part = self if rows is None else self.select(rows)
-        if not len(part.truth) or not np.isfinite(part.prediction).all():
+        if not len(part.truth) or not part.finite.all():
             return {}
         ones = np.ones((1, len(part.truth)))
         values = {name: float(part.metric(name, ones)[0]) for name, (tasks, _) in METRICS.items() if part.task in tasks}

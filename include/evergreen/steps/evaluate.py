@@ -43,7 +43,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
         frame,
         f"{dataset.uri} ({dataset.version})",
         (Candidate(run_id=run_id, training=learned, metrics=scores[0].metrics()), scores[0]),
-        (_champion(champion, scores[1].metrics()), scores[1]) if champion else read_frame(assembled, "training"),
+        (_champion(champion, scores[1].metrics()), scores[1]) if champion else None,
+        lambda: read_frame(assembled, "training"),
     )
     content = evaluation.model_dump_json(indent=2).encode()
     uri = get_store().write(f"{request.run.key}/evaluation.json", content)
@@ -84,5 +85,6 @@ def _facts(evaluation: Evaluation, spec: ModelSpec) -> dict[str, JsonValue]:
         "effective_partitions": evaluation.effective_partitions,
         "champion_saw_window": bool(champion and not unseen(champion, evaluation.window, spec)),
         "baseline": evaluation.baseline.name if evaluation.baseline else None,
+        "champion_unscored": evaluation.unscored,
         "slices": len(evaluation.slices),
     }

@@ -61,7 +61,7 @@ def judged(spec, frame, prediction, earlier=None):
     model = Scored(spec.task, frame[LABEL].to_numpy(), np.asarray(prediction, dtype=float))
     challenger = Candidate(run_id="r", training=BEFORE, metrics=model.metrics())
     earlier = frame.iloc[:0] if earlier is None else earlier
-    found = evaluation_of(spec, frame, "d", (challenger, model), earlier)
+    found = evaluation_of(spec, frame, "d", (challenger, model), None, lambda: earlier)
     return found, decide(found, spec)
 
 
@@ -130,7 +130,7 @@ def test_a_champion_is_the_rival_where_there_is_one():
     spec = spec_for(Task.BINARY, "auc")
     model = Scored(Task.BINARY, frame[LABEL].to_numpy(), np.random.default_rng(1).random(len(frame)))
     candidate = Candidate(run_id="r", training=BEFORE, metrics=model.metrics())
-    found = evaluation_of(spec, frame, "d", (candidate, model), (candidate, model))
+    found = evaluation_of(spec, frame, "d", (candidate, model), (candidate, model), lambda: frame)
     assert found.baseline is None
     assert found.interval == (0, 0, 0)
 

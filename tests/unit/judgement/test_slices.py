@@ -39,7 +39,7 @@ def judged(spec, few, strengths):
     champion, challenger = (
         (Candidate(run_id="r", training=BEFORE, metrics=model.metrics()), model) for model in predictions
     )
-    evaluation = evaluation_of(spec, frame, "d", challenger, champion)
+    evaluation = evaluation_of(spec, frame, "d", challenger, champion, lambda: frame)
     return evaluation, decide(evaluation, spec)
 
 
