@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import JsonValue
 
 from evergreen.catalog import config_digest
-from evergreen.contract import Output, Request, Result, Window
+from evergreen.contract import DataError, Output, Request, Result, Window
 from evergreen.data.lake import get_lake
 from evergreen.data.lineage import pinned_together
 from evergreen.features.feature_store import feature_tables, training_set
-from evergreen.handover import key_of
+from evergreen.handover import file_digest, key_of
 from evergreen.judgement.champions import champion_of
 from evergreen.monitoring.drift import DriftReport, compare
 from evergreen.monitoring.proposal import DRIFT_REPORT, DriftDocument, report_id, report_key
@@ -84,18 +84,35 @@ def _reference(spec: ModelSpec, champion: Version, current: Window, snapshots: M
 
 
 def _training_rows(spec: ModelSpec, champion: Version, snapshots: Mapping[str, str]) -> _Reference:
-    """Return the very rows the champion learned from, or its window read again if that file is gone."""
+    """Return the very rows the champion learned from, or its window read again if that file is gone.
+
+    Raises
+    ------
+    DataError
+        If the file is another one.
+    """
     import pandas as pd
 
     name, uri = f"training, {champion.training}", champion.tags.get("dataset_uri", "")
     key = key_of(uri)
     content = get_store().read(key) if key else None
     if content is not None:
+        _check(champion, uri, file_digest(content))
         frame = pd.read_parquet(io.BytesIO(content))
         if set(spec.drift.columns) <= set(frame.columns):  # a column may have been added since
             file = Output(name="reference", uri=uri, version=champion.tags.get("dataset_version", ""), rows=len(frame))
             return frame, name, (file,)
     return training_set(spec, champion.training, snapshots=snapshots, labelled=False), name, ()
+
+
+def _check(champion: Version, uri: str, digest: str) -> None:
+    known = champion.tags.get("dataset_digest")  # versions registered earlier have none
+    if known and digest != known:
+        raise DataError(
+            f"{uri}: it is not the file that version {champion.number} of {champion.model} learned from: its digest is "
+            f"{digest}, and not {known}.",
+            "Restore it from a backup, or delete it: then the days are read again.",
+        )
 
 
 def _store(request: Request, spec: ModelSpec, report: DriftReport, compared: _Compared, *rows: pd.DataFrame) -> Result:

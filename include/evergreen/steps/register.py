@@ -33,6 +33,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         "partition": request.partition,
         "dataset_uri": dataset.uri,
         "dataset_version": dataset.version,
+        "dataset_digest": dataset.digest,
         "config_digest": trained.config_digest,
         "code_version": trained.code_version,
         "model_digest": model.digest,
