@@ -142,6 +142,7 @@ def _cast(values: pd.Series, kind: ColumnType) -> tuple[pa.Array, list[tuple[int
 
 def _cast_all(values: pa.Array, kind: ColumnType) -> pa.Array:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     target = arrow_type(kind)
     if kind == "timestamp" and pa.types.is_timestamp(values.type):
@@ -152,4 +153,7 @@ def _cast_all(values: pa.Array, kind: ColumnType) -> pa.Array:
         raise pa.ArrowInvalid("any number would become a boolean")
     if kind in ("timestamp", "date") and pa.types.is_integer(values.type):
         raise pa.ArrowInvalid("seconds since 1970 would become microseconds, 20130301 days")
-    return values.cast(target)
+    cast = values.cast(target)
+    if kind == "string" and pc.any(pc.match_substring(cast, "\0")).as_py():
+        raise pa.ArrowInvalid("a NUL, which no database takes: a decision that names the value could not be told")
+    return cast

@@ -17,6 +17,9 @@ from evergreen.training.preparation import check_labels, window_of
 if TYPE_CHECKING:
     import pandas as pd
 
+MISSING = "missing"
+"""The value of a slice whose rows have none."""
+
 
 def score(spec: ModelSpec, frame: pd.DataFrame, models: list[Any]) -> list[Scored]:
     """Return the predictions of loaded MLflow models beside the labels of a frame.
@@ -69,7 +72,8 @@ def evaluation_of(
     earlier
         Reads the training window's rows, which together with the frame's say what can be predicted without a model.
         It is asked where there is no champion, or where a prediction of the champion is not finite: there the best
-        baseline stands in for it, so that a champion that fails gives way to a challenger that is better than both.
+        baseline stands in for it, so that a champion that fails gives way to a challenger that is better than both. It
+        also says which values of a slice were learned from: one that has no row in the frame is one without evidence.
 
     Raises
     ------
@@ -100,7 +104,7 @@ def evaluation_of(
         effective_partitions=interval.effective if interval else None,
         baseline=baseline,
         unscored=unscored,
-        slices=tuple(slice_scores(spec, frame, theirs, scores)),
+        slices=(*slice_scores(spec, frame, theirs, scores), *_without_rows(spec, frame, earlier)),
         **_bounds(interval),
     )
 
@@ -120,6 +124,17 @@ def _bounds(interval: Interval | None) -> dict[str, float]:
     return {"improvement": interval.improvement, "low": interval.low, "high": interval.high}
 
 
+def _without_rows(spec: ModelSpec, frame: pd.DataFrame, earlier: Callable[[], pd.DataFrame]) -> Iterator[SliceScore]:
+    """Yield the values of slices that were learned from and have no row to be judged on."""
+    from evergreen.training.encoder import texts
+
+    learned = earlier() if spec.gate.slices else frame
+    for rule in spec.gate.slices:
+        if rule.column in learned.columns:
+            judged, known = (set(texts(rows[rule.column]).fillna(MISSING)) for rows in (frame, learned))
+            yield from (SliceScore(column=rule.column, value=value, rows=0) for value in sorted(known - judged))
+
+
 def slice_scores(
     spec: ModelSpec, frame: pd.DataFrame, champion: Scored | None, challenger: Scored
 ) -> Iterator[SliceScore]:
@@ -136,7 +151,7 @@ def slice_scores(
                 f"{spec.folder / 'model.yaml'}: gate.slices: the data set has no column {rule.column!r}.",
                 f"Use one of: {', '.join(frame.columns)}.",
             )
-        values = texts(frame[rule.column]).fillna("missing")
+        values = texts(frame[rule.column]).fillna(MISSING)
         names = sorted(values.unique())
         risk = (1 - spec.gate.confidence) / max(1, len(names))
         for value in names:

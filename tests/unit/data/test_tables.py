@@ -65,7 +65,8 @@ def test_what_can_be_cast_without_loss_is(column: str, value: object, expected: 
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("i", 3.5), ("i", "many"), ("d", "M"), ("b", 2), ("b", "yes"), ("day", "31/02"), ("i", 2**70)]
+    ("column", "value"),
+    [("i", 3.5), ("i", "many"), ("d", "M"), ("b", 2), ("b", "yes"), ("day", "31/02"), ("i", 2**70), ("s", "a\0b")],
 )
 def test_what_cannot_be_cast_is_kept_in_the_reason(column: str, value: object) -> None:
     frame = pd.concat([_frame(), _frame(**{column: value})], ignore_index=True)

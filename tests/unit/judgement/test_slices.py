@@ -24,7 +24,7 @@ def spec():
     return found.model_copy(update={"gate": found.gate.model_copy(update={"required": (), "limits": {}})})
 
 
-def judged(spec, few, strengths):
+def judged(spec, few, strengths, learned=None):
     """Judge on 30 days of one large origin and three with ``few`` rows; strengths: of champion, challenger on these."""
     generator = np.random.default_rng(0)
     origin = np.concatenate([np.repeat("EWR", 6000), *(np.repeat(name, few) for name in FEW)])
@@ -39,7 +39,7 @@ def judged(spec, few, strengths):
     champion, challenger = (
         (Candidate(run_id="r", training=BEFORE, metrics=model.metrics()), model) for model in predictions
     )
-    evaluation = evaluation_of(spec, frame, "d", challenger, champion, lambda: frame)
+    evaluation = evaluation_of(spec, frame, "d", challenger, champion, lambda: frame if learned is None else learned)
     return evaluation, decide(evaluation, spec)
 
 
@@ -71,3 +71,16 @@ def test_twelve_rows_are_not_enough_to_tell(spec):
     assert verdict.passed
     assert len(verdict.unjudged) == 3
     assert {score.rows for score in evaluation.slices} == {12, 6000}
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_value_without_any_row_is_not_judged_as_one_with_few_is_not(spec, required):
+    """Ninety-nine rows of SWF were a no where every origin is required, and none at all were none."""
+    rules = tuple(rule.model_copy(update={"required": required}) for rule in spec.gate.slices)
+    spec = spec.model_copy(update={"gate": spec.gate.model_copy(update={"slices": rules})})
+    evaluation, verdict = judged(spec, 2000, (1.2, 1.3), pd.DataFrame({"origin": ["EWR", *FEW, "TEB", None]}))
+    assert verdict.passed is not required
+    assert verdict.unjudged == ("origin=TEB (0 rows of 500)", "origin=missing (0 rows of 500)")
+    same = judged(spec, 2000, (1.2, 1.3), pd.DataFrame({"origin": ["EWR", *FEW]}))
+    assert same[1].passed
+    assert same[0].slices == evaluation.slices[:4]  # nor do they make the others' intervals wider
