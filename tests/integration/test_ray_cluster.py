@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -205,3 +206,24 @@ def test_a_driver_that_is_ended_takes_its_training_with_it(
     finally:
         driver.kill()
         driver.communicate()
+
+
+@pytest.mark.slow
+def test_a_head_that_is_gone_is_temporary(cluster: RayCluster, tmp_path: Path) -> None:
+    """An upgrade to another image, or a drained node, while it trains. The last test: it takes the head away."""
+    write_model(tmp_path / "models", "binary", workers=2)
+    training = tmp_path / "training"
+    training.mkdir()
+    (tmp_path / "models" / "small_binary" / "network.py").write_text(ENDLESS.format(folder=str(training)))
+    cluster.environment["RAY_CLIENT_RECONNECT_GRACE_PERIOD"] = "1"  # instead of 30 s
+    driver = cluster.driver("head-gone", tmp_path / "models")
+    try:
+        wait_for(lambda: len(cluster.training(training)) == 2, driver)
+        for one in psutil.Process(cluster.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        output, _ = driver.communicate(timeout=120)
+    finally:
+        driver.kill()
+    assert driver.returncode == 1
+    assert output.splitlines()[-1].startswith("evergreen.contract.TemporaryError: "), output

@@ -98,9 +98,24 @@ def _ray(spec: ModelSpec) -> Iterator[Path | None]:
     except (RuntimeError, OSError, TimeoutError) as error:  # Ray has no class for "does not answer"
         raise TemporaryError(f"EVERGREEN_RAY_ADDRESS={address}: {error}", "Is the Ray cluster up?") from error
     try:
-        yield None
+        with _lost(address):
+            yield None
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _lost(address: str) -> Iterator[None]:
+    """Tell the loss of a cluster (its head restarts with another image, its node is drained) from a step's defect."""
+    from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+
+    try:
+        yield
+    except (OutOfMemoryError, RayTaskError):  # what runs there has failed
+        raise
+    except (ConnectionError, RayError) as error:
+        hint = "Its head may have been restarted: the next try goes on from the last checkpoint."
+        raise TemporaryError(f"EVERGREEN_RAY_ADDRESS={address}: lost while it trained: {error}", hint) from error
 
 
 def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | None) -> dict[str, Any]:
