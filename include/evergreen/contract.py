@@ -107,17 +107,19 @@ class Stopped(BaseException):
 
 def printable(text: str, longest: int = 500) -> str:
     """Return text that every log and manifest takes: cut, and writable."""
-    text = writable(text)
-    return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"
+    cut = writable(text[:longest])
+    return cut if len(text) <= longest else f"{cut}… ({len(text):,} characters)"
 
 
 def told(error: BaseException) -> str:
     """Return an exception as ``Type: message``; the message is somebody's code too, and may itself fail."""
     try:
-        text = str(error)
-    except Exception as second:
+        text = str(error).strip().removesuffix(".")
+    except BaseException as second:
+        if is_stop(second):
+            raise
         text = f"(its message cannot be shown: {type(second).__name__})"
-    return printable(f"{type(error).__name__}: {text}")
+    return printable(f"{printable(type(error).__name__, 100)}: {text}".removesuffix(": "))
 
 
 def is_stop(error: BaseException) -> bool:

@@ -33,6 +33,7 @@ from evergreen.contract import (
     Window,
     exit_code_of,
     is_stop,
+    printable,
     told,
     utc_now,
 )
@@ -63,6 +64,9 @@ STEPS = (
     "guard",
 )
 """Every step there is: module ``evergreen.steps.<name>`` with a function ``run(request, spec) -> Result``."""
+
+_LONGEST_MESSAGE = 10_000
+"""Characters: room for every mistake of a model.yaml, and little enough for a log, an XCom and a mail."""
 
 StepFunction = Callable[[Request, ModelSpec], Result]
 
@@ -232,7 +236,9 @@ def _attempt(request: Request, spec: ModelSpec) -> Result | Failure:
     try:
         return _checked(request.step, load_step(request.step)(request, spec))
     except StepError as error:
-        return Failure(failure_class=error.failure_class, message=error.message, hint=error.hint)
+        # a reader raises them too, and may put anything in
+        message, hint = (printable(str(text or ""), _LONGEST_MESSAGE) for text in (error.message, error.hint))
+        return Failure(failure_class=error.failure_class, message=message, hint=hint)
     except BaseException as error:  # the contract's last line: anything unforeseen leaves a manifest too
         if is_stop(error):
             return _stopped("Ctrl-C" if isinstance(error, KeyboardInterrupt) else "SIGTERM")

@@ -39,7 +39,7 @@ ENV_FILE = PROJECT_ROOT / ".env"
 PREFIX = "EVERGREEN_"
 NO_SETTINGS = frozenset(
     (
-        *("ATTEMPT", "IMAGE"),  # told to a step by its operator
+        *("ATTEMPT", "IMAGE", "MEMORY"),  # told to a step by its operator
         *("FEAST_REGISTRY", "FEAST_TOKEN"),
         "HEARTBEAT_FILE",  # told to Airflow's components by the chart
         *(f"ONLINE_{part}" for part in ("DATABASE", "HOST", "PASSWORD", "PORT", "SSLMODE", "USER")),

@@ -30,6 +30,7 @@ from kubernetes.utils.quantity import parse_quantity
 
 from evergreen import guardian
 from evergreen.contract import ConfigurationError, FailureClass
+from evergreen.data.memory import MEMORY
 from evergreen.local.environment import BASE_VARIABLES
 from evergreen.local.status import run_folder
 from evergreen.local.warm import NotWarmError, WarmStep, socket_path
@@ -223,9 +224,13 @@ class PodProcess:
         """Return the guardian's options."""
         options = [f"--scratch={scratch}"]
         options.append(f"--grace={self.spec.get('terminationGracePeriodSeconds', GRACE_SECONDS)}")
-        if memory := _limits(self.container).get("memory"):
-            options.append(f"--memory-limit={int(parse_quantity(memory))}")
+        if limit := self._memory():
+            options.append(f"--memory-limit={limit}")
         return options
+
+    def _memory(self) -> int:
+        """Return the container's memory limit in bytes; 0: it has none."""
+        return int(parse_quantity(_limits(self.container).get("memory", 0)))
 
     def _command(self, environment: dict[str, str]) -> list[str]:
         given: list[str] = [*self.container["command"], *self.container.get("args", ())]
@@ -235,6 +240,8 @@ class PodProcess:
     def _environment(self, scratch: str) -> dict[str, str]:
         variables = {name: os.environ[name] for name in BASE_VARIABLES if name in os.environ}
         variables |= {"EVERGREEN_STATE_DIR": str(get_settings().state_dir), "TMPDIR": scratch}
+        if limit := self._memory():  # a container's step finds its limit in its cgroup
+            variables[MEMORY] = str(limit)
         for source in self.container.get("envFrom", ()):
             variables |= _variables(source)
         for variable in self.container.get("env", ()):

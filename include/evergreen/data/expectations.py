@@ -11,7 +11,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from evergreen.contract import ConfigurationError
+from evergreen.contract import ConfigurationError, printable
 from evergreen.data.lake import PARTITION
 from evergreen.documents import Mistake, Mistakes, read_yaml
 from evergreen.environment import add_constants
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
 _SAMPLES = 5
+_LONGEST_SAMPLE = 100
 _NOT_VALUE_BY_VALUE = ("unique", "increasing", "decreasing", "z_scores", "outliers", "type", "to_be_null")
 """Expectations about a column that must see one day at a time: they compare its rows with each other, look at its type
 instead, or count its nulls as what is wrong."""
@@ -162,7 +163,7 @@ def _judge_days(
     for expectation in suite:
         failures = found[id(expectation)]
         positions = [row for _, result in failures for row in result["positions"]]
-        observed = [str(result.get("observed_value")) for _, result in failures]
+        observed = [printable(str(result.get("observed_value")), _LONGEST_SAMPLE) for _, result in failures]
         verdict = Verdict(
             **_about(expectation),
             failed_days=tuple(day for day, _ in failures),
@@ -215,7 +216,7 @@ def _positions(expectation: Expectation, result: Any) -> list[int]:
 
 def _sample(expectation: Expectation, rows: pd.DataFrame) -> tuple[str, ...]:
     values = rows[_columns(expectation.configuration.kwargs)].dropna(how="all").head(_SAMPLES)
-    return tuple(", ".join(map(str, row)) for row in values.itertuples(index=False))
+    return tuple(printable(", ".join(map(str, row)), _LONGEST_SAMPLE) for row in values.itertuples(index=False))
 
 
 def _about(expectation: Expectation) -> dict[str, str]:

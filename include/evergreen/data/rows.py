@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 from evergreen.data.expectations import Verdict
@@ -15,12 +18,41 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def row_problems(frame: pd.DataFrame, source: Source, timezone: str) -> dict[int, str]:
+class Kind(Enum):
+    """What may be wrong with a row by itself: how a day is described that has no other rows, and what to do then."""
+
+    UNREADABLE = ("is unreadable", "The source has probably changed its format")
+    KEY = ("has a key that is null, repeated or padded", "Is sources[].key what tells rows apart")
+    DAY = (
+        "lies in another day or has no time",
+        "Is it the file of that day? schedule.timezone says where days begin, sources[].event_time_days how far from "
+        "theirs events may lie, sources[].event_time which column is meant",
+    )
+
+
+class Problem(NamedTuple):
+    """Why a row may not be published."""
+
+    kind: Kind
+    reason: str
+
+
+def nothing_left(days: list[str], problems: Iterable[Problem]) -> tuple[str, str]:
+    """Say that days have no row that may be published, and what to do; ``problems`` are those of the first day."""
+    found = list(problems)
+    kinds = {problem.kind for problem in found}
+    named = ", ".join(days[:3]) + (", …" if len(days) > 3 else "")
+    said, hint = kinds.pop().value if len(kinds) == 1 else ("has something wrong", "Correct the source")
+    return f"every row of {named} {said}, e.g. {found[0].reason}.", f"{hint}; nothing was published."
+
+
+def row_problems(frame: pd.DataFrame, source: Source, timezone: str) -> dict[int, Problem]:
     """Return why rows may not be published, by position: their key, or the day of their event."""
-    problems = _blank_keys(frame, source)
-    problems |= _key_problems(frame.drop(index=list(problems)), source)
-    problems |= _other_days(frame.drop(index=list(problems)), source, timezone)
-    return problems
+    problems = {row: Problem(Kind.KEY, reason) for row, reason in _unclear_keys(frame, source).items()}
+    rest = frame.drop(index=list(problems))
+    problems |= {row: Problem(Kind.KEY, reason) for row, reason in _key_problems(rest, source).items()}
+    rest = frame.drop(index=list(problems))
+    return problems | {row: Problem(Kind.DAY, why) for row, why in _other_days(rest, source, timezone).items()}
 
 
 def completeness(frame: pd.DataFrame, source: Source) -> list[Verdict]:
@@ -49,14 +81,22 @@ def completeness(frame: pd.DataFrame, source: Source) -> list[Verdict]:
     return verdicts
 
 
-def _blank_keys(frame: pd.DataFrame, source: Source) -> dict[int, str]:
+_UNSEEN = r"\x00-\x1f\x7f-\x9f\u200b\u2060\ufeff"
+"""Of no meaning in any text: controls, and characters without width."""
+_AT_THE_ENDS = rf"[\s{_UNSEEN}\u00ad\u200c-\u200f\u202a-\u202e\u2061-\u2064\u2066-\u206f]"
+"""Blanks, and what joins or turns the letters beside it: it has a meaning between letters only."""
+_UNCLEAR = re.compile(rf"^{_AT_THE_ENDS}|{_AT_THE_ENDS}\Z|[{_UNSEEN}]")
+
+
+def _unclear_keys(frame: pd.DataFrame, source: Source) -> dict[int, str]:
     """Name keys with blanks around them: ``' UA'`` would join nothing, and ``'UA'`` may be what is meant."""
     problems: dict[int, str] = {}
     for column in source.key:
         if source.columns[column] == "string":
             values = frame[column].dropna()
-            padded = values[values != values.str.strip()]
-            problems |= {int(row): f"blanks around a key ({column}: {shown(key)})" for row, key in padded.items()}
+            for row, key in values[values.map(lambda key: bool(_UNCLEAR.search(key)))].items():
+                what = "blanks around a key" if key != key.strip() else "characters in a key that nobody sees"
+                problems[int(row)] = f"{what} ({column}: {shown(key)})"
     return problems
 
 
@@ -87,6 +127,8 @@ def _other_days(frame: pd.DataFrame, source: Source, timezone: str) -> dict[int,
         first = _midnight(date.fromisoformat(str(day)) - timedelta(days=source.event_time_days), timezone)
         after = _midnight(date.fromisoformat(str(day)) + timedelta(days=source.event_time_days + 1), timezone)
         times = rows[column].dropna()
+        if column not in source.allow_null:
+            problems |= {int(row): f"the event has no time ({column})" for row in rows.index.difference(times.index)}
         # as numbers: pandas has no words for the year 1
         moments = times.to_numpy("datetime64[us]").astype(np.int64)
         outside = times[(moments < first) | (moments >= after)]

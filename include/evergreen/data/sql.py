@@ -3,23 +3,60 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError
+from evergreen.data.memory import query_memory
+from evergreen.data.repeatable import changing, strangers, volatile_functions
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
-_CLOCK = frozenset({"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"})
-"""Words that DuckDB parses like columns."""
+_BATCH = 100_000
+"""Rows that are taken at a time."""
+_SPILLED = 8
+"""How many times its memory a query may put on the disk: beyond that it would only take hours to fail."""
 
 
-def refuse_unfit(connection: duckdb.DuckDBPyConnection, path: Path, sql: str) -> None:
-    """Refuse SQL that is not one SELECT, or whose rows would depend on the clock, on chance or on the connection.
+@contextmanager
+def engine() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection with bounds: one thread, so much memory, a folder of its own for what does not fit.
+
+    `close` then bolts it: SQL can neither lift the bounds nor reach a file, the network or an extension.
+    """
+    import duckdb
+
+    with tempfile.TemporaryDirectory(prefix="sql-") as folder:
+        memory = query_memory()
+        spilled = min(_SPILLED * memory, shutil.disk_usage(folder).free // 2)
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "threads": 1,  # sums of floating-point numbers then do not depend on which thread came first
+            "memory_limit": f"{memory}B",
+            "temp_directory": folder,
+            "max_temp_directory_size": f"{spilled}B",
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
+        }
+        with duckdb.connect(config=config) as connection:
+            yield connection
+
+
+def close(connection: duckdb.DuckDBPyConnection) -> None:
+    """Bolt a connection: from here on it takes no setting, and reads nothing that it does not have yet."""
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def refuse_unfit(connection: duckdb.DuckDBPyConnection, path: Path, sql: str, tables: Collection[str]) -> None:
+    """Refuse SQL that is not one SELECT, or whose rows depend on more than the rows of these tables.
 
     Raises
     ------
@@ -28,6 +65,21 @@ def refuse_unfit(connection: duckdb.DuckDBPyConnection, path: Path, sql: str) ->
     duckdb.Error
         If it is no SQL.
     """
+    tree = _parsed(connection, path, sql)
+    if found := sorted(strangers(tree, tables)):
+        raise ConfigurationError(
+            f"{path}: {', '.join(found)}: SQL reads the published sources, and nothing else.",
+            f"Tables: {', '.join(sorted(tables)) or 'none'}.",
+        )
+    if found := sorted(changing(tree, volatile_functions())):
+        raise ConfigurationError(
+            f"{path}: {', '.join(found)}: the same day must give the same rows whenever it is asked.",
+            "Take times from the rows, or from getvariable('window_start') and getvariable('window_end'). What takes "
+            "rows as they come needs an order, e.g. list(x ORDER BY y); of equal values min() is as good as first().",
+        )
+
+
+def _parsed(connection: duckdb.DuckDBPyConnection, path: Path, sql: str) -> Any:
     import duckdb
 
     statements = connection.extract_statements(sql)
@@ -36,41 +88,39 @@ def refuse_unfit(connection: duckdb.DuckDBPyConnection, path: Path, sql: str) ->
     if len(statements) > 1 or statements[0].type != duckdb.StatementType.SELECT:
         kinds = ", ".join(statement.type.name for statement in statements)
         raise ConfigurationError(f"{path}: not one SELECT, but {kinds}.", "Write it as one SELECT; WITH makes steps.")
-    answer = connection.execute("SELECT json_serialize_sql(?)", [statements[0].query]).fetchone()
-    tree = json.loads(answer[0]) if answer else {}
+    answers = connection.execute("SELECT json_serialize_sql(?)", [statements[0].query]).fetchall()
+    try:
+        tree = json.loads(answers[0][0])
+    except RecursionError as error:
+        raise ConfigurationError(f"{path}: it is nested too deeply.", "WITH makes steps.") from error
     if tree.get("error"):
         raise ConfigurationError(f"{path}: {tree.get('error_message')}.", "Write it as one SELECT.")
-    if found := sorted(set(_changing(tree, _volatile(connection)))):
-        raise ConfigurationError(
-            f"{path}: {', '.join(found)}: the same day must give the same rows whenever it is asked.",
-            "Take times from the rows, or from getvariable('window_start') and getvariable('window_end').",
-        )
+    return tree
 
 
-def _volatile(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
-    rows = connection.execute(
-        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability IN ('VOLATILE',"
-        " 'CONSISTENT_WITHIN_QUERY') AND function_name NOT IN ('getvariable', 'error')"
-    ).fetchall()
-    return _CLOCK.union(name for (name,) in rows)
+def rows_of(connection: duckdb.DuckDBPyConnection, path: Path, sql: str) -> pa.Table:
+    """Return what a query returns, as far as it fits.
 
+    Raises
+    ------
+    MemoryError
+        If the query, or its rows, need more memory than a query may take.
+    """
+    import duckdb
+    import pyarrow as pa
 
-def _changing(node: Any, volatile: frozenset[str]) -> Iterator[str]:
-    """Yield whatever in a parsed query gives another result another time."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _changing(item, volatile)
-    elif isinstance(node, dict):
-        name = str(node.get("function_name", "")).lower()
-        if name in volatile or (name == "age" and len(node.get("arguments", ())) == 1):
-            yield f"{name}()"
-        names: list[object] = node.get("column_names") or []
-        if len(names) == 1 and str(names[0]).lower() in _CLOCK:
-            yield str(names[0]).lower()
-        if "sample_size" in node and not node.get("repeatable"):
-            yield "a sample without REPEATABLE"
-        for item in node.values():
-            yield from _changing(item, volatile)
+    most, size, batches = query_memory(), 0, []
+    hint = "A join without its condition, or too many days at once? A larger resource profile has more."
+    try:
+        reader = connection.sql(sql).to_arrow_reader(_BATCH)
+        for batch in reader:
+            size += batch.nbytes
+            if size > most:
+                raise MemoryError(f"{path}: it returns more than {most >> 20} MiB of rows. {hint}")
+            batches.append(batch)
+    except duckdb.OutOfMemoryException as error:
+        raise MemoryError(f"{path}: it needs more than the {most >> 20} MiB that a query may take. {hint}") from error
+    return pa.Table.from_batches(batches, reader.schema)
 
 
 @contextmanager

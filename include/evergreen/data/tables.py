@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from datetime import date
+import re
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from evergreen.contract import DataError, printable
+from evergreen.contract import DataError, is_stop, printable
 from evergreen.data.lake import PARTITION
 from evergreen.spec import ColumnType, Source
 
@@ -70,8 +72,7 @@ def raw_rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table:
     reasons: list[list[str]] = [[] for _ in range(len(frame))]
     columns: dict[str, pa.Array] = {PARTITION: pa.array([str(day)] * len(frame), pa.string())}
     for name, kind in source.columns.items():
-        dtype = frame[name].dtype
-        if kind == "timestamp" and dtype.kind == "M" and getattr(dtype, "tz", None) is None:
+        if kind == "timestamp" and _has_no_zone(frame[name]):
             raise DataError(
                 f"{source.reader}: {source.name}.{name} of {day}: timestamps without a time zone.",
                 "Convert them to UTC in the reader: frame[column].dt.tz_localize(zone).dt.tz_convert('UTC').",
@@ -87,11 +88,23 @@ def raw_rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table:
     return pa.table(columns, schema=raw_schema(source))
 
 
+def _has_no_zone(values: pd.Series) -> bool:
+    from pyarrow import types
+
+    arrow = getattr(values.dtype, "pyarrow_dtype", None)
+    if arrow is not None:
+        return bool(types.is_timestamp(arrow) and arrow.tz is None)
+    return values.dtype.kind == "M" and getattr(values.dtype, "tz", None) is None
+
+
 def shown(value: object) -> str:
     """Return how a value is written, cut at 100 characters; a value may have no way to be written."""
     try:
-        text = repr(value)
-    except Exception as error:  # whatever the value's own code raises
+        # not the place in memory: the same day gives the same reason
+        text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    except BaseException as error:  # whatever the value's own code raises
+        if is_stop(error):
+            raise
         text = f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
     return printable(text, _LONGEST_VALUE)
 
@@ -105,9 +118,13 @@ def _not_finite(values: pa.Array) -> list[int]:
 
 
 def _check_columns(source: Source, day: date, frame: pd.DataFrame) -> None:
-    missing = [name for name in source.columns if name not in frame.columns]
-    extra = [str(name) for name in frame.columns if name not in source.columns]
-    twice = sorted({str(name) for name in frame.columns[frame.columns.duplicated()]})
+    import pandas as pd
+
+    # a name of another kind than text is shown, never compared: its own code may do anything
+    names = [name if isinstance(name, str) else shown(name) for name in frame.columns]
+    missing = [name for name in source.columns if name not in names]
+    extra = [name for name in names if name not in source.columns]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(names) > len(set(names)) else []
     if missing or extra or twice:
         named = {"missing": missing, "not declared": extra, "there twice": twice}
         found = [f"{what} {printable(', '.join(columns))}" for what, columns in named.items() if columns]
@@ -115,45 +132,121 @@ def _check_columns(source: Source, day: date, frame: pd.DataFrame) -> None:
             f"{source.reader}: the columns of {source.name} on {day} are not the declared ones: {'; '.join(found)}.",
             f"Correct the reader, or sources.{source.name}.columns in model.yaml.",
         )
+    index = frame.index
+    if index.nlevels == 1 and index.name is None and pd.api.types.is_string_dtype(index.dtype) and len(index):
+        raise DataError(
+            f"{source.reader}: the index of {source.name} on {day} holds text that would be lost, e.g. "
+            f"{shown(index[0])}.",
+            "A line with more values than the header has? pandas.read_csv(…, index_col=False) refuses it. If the index "
+            "means nothing: frame.reset_index(drop=True).",
+        )
 
 
 def _cast(values: pd.Series, kind: ColumnType) -> tuple[pa.Array, list[tuple[int, object]]]:
     """Return the cast column and the (position, value) of what could not be cast."""
+    import pandas as pd
     import pyarrow as pa
 
-    try:
-        return _cast_all(pa.array(values, from_pandas=True), kind), []
-    except MemoryError:
-        raise
-    except Exception:  # Arrow's, a lone surrogate's, or what a value's own code raises: at least one value is wrong
-        log.debug("casting value by value", exc_info=True)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(object)
+    if values.dtype != object or _alike(values, kind):
+        try:
+            return _cast_all(pa.array(values, from_pandas=True), kind), []
+        except MemoryError:
+            raise
+        except Exception:  # Arrow's, or a lone surrogate's: at least one value is wrong
+            log.debug("casting value by value", exc_info=True)
     wrong: list[tuple[int, object]] = []
     good = []
     for position, value in enumerate(values):
         try:
-            good.append(_cast_all(pa.array([value], from_pandas=True), kind)[0])
+            good.append(_cast_all(pa.array([_simple(value)], from_pandas=True), kind)[0])
         except MemoryError:
             raise
-        except Exception:  # the value's, as above
+        except BaseException as error:  # the value's, as above; one of its own class may run any code
+            if is_stop(error):
+                raise
             good.append(pa.scalar(None, arrow_type(kind)))
             wrong.append((position, value))
     return pa.array([value.as_py() for value in good], arrow_type(kind)), wrong
 
 
+def _alike(values: pd.Series, kind: ColumnType) -> bool:
+    """Tell whether Arrow may be given a column of objects whole.
+
+    It takes times without a zone, and days, for UTC where the first value has a zone; it runs the code of values of a
+    class of their own, and dies of lists that contain themselves.
+    """
+    import pandas as pd
+
+    kinds = set(map(type, values)) - {type(None), float, type(pd.NA), type(pd.NaT)}
+    if kinds & {datetime, pd.Timestamp}:
+        moments = [value for value in values if type(value) in {datetime, pd.Timestamp}]
+        return kind == "timestamp" and len(moments) == values.count() and all(value.tzinfo for value in moments)
+    return kinds <= {str, bool, int, Decimal, bytes} or kinds == {date}
+
+
+def _simple(value: object) -> object:
+    """Return a value that is one number, text or moment; a list or an object of another class is none."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(value, pd.Timestamp) and not date.min.year <= value.year <= date.max.year:
+        raise ValueError("Arrow would make another year of it")
+    if value is None or value is pd.NA or isinstance(value, str | bytes | int | float | Decimal | date | np.generic):
+        return value
+    raise TypeError("neither a number, nor text, nor a time")
+
+
 def _cast_all(values: pa.Array, kind: ColumnType) -> pa.Array:
+    import pyarrow as pa
+    from pyarrow import types
+
+    target, given = arrow_type(kind), values.type
+    if isinstance(given, pa.BaseExtensionType):
+        raise pa.ArrowInvalid("the numbers behind a type of its own, e.g. a period's, mean something else")
+    if types.is_dictionary(given):
+        values, given = values.cast(given.value_type), given.value_type
+    if kind == "boolean" and not (types.is_boolean(given) or types.is_null(given)):
+        raise pa.ArrowInvalid("any number would become a boolean")
+    if kind in ("timestamp", "date") and types.is_integer(given):
+        raise pa.ArrowInvalid("seconds since 1970 would become microseconds, 20130301 days")
+    if kind == "timestamp" and (types.is_date(given) or (types.is_timestamp(given) and given.tz is None)):
+        raise pa.ArrowInvalid("a timestamp without a time zone, or a day without a time")
+    if types.is_timestamp(given) and kind in ("timestamp", "date"):
+        # nanoseconds are cut to microseconds, not refused; of seconds some would not fit
+        values = values.cast(pa.timestamp("us", given.tz), safe=given.unit != "ns")
+        if kind == "date":
+            values = _midnights(values)
+    return _storable(values.cast(target))
+
+
+def _midnights(values: pa.Array) -> pa.Array:
+    """Return midnights in UTC without their zone; refuse other moments, whose time a date would lose."""
+    import numpy as np
+    import pyarrow as pa
+
+    numbers = values.cast(pa.int64())
+    if np.any(numbers.drop_null().to_numpy() % (86_400 * 1_000_000)):
+        raise pa.ArrowInvalid("a time of day would be lost")
+    return numbers.cast(pa.timestamp("us"))
+
+
+def _storable(values: pa.Array) -> pa.Array:
+    """Refuse what no database takes: times before the year 1 or after 9999, and text with a NUL."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    target = arrow_type(kind)
-    if kind == "timestamp" and pa.types.is_timestamp(values.type):
-        if values.type.tz is None:
-            raise pa.ArrowInvalid("a timestamp without a time zone")
-        return values.cast(target, safe=False)  # nanoseconds are cut to microseconds, not refused
-    if kind == "boolean" and not (pa.types.is_boolean(values.type) or pa.types.is_null(values.type)):
-        raise pa.ArrowInvalid("any number would become a boolean")
-    if kind in ("timestamp", "date") and pa.types.is_integer(values.type):
-        raise pa.ArrowInvalid("seconds since 1970 would become microseconds, 20130301 days")
-    cast = values.cast(target)
-    if kind == "string" and pc.any(pc.match_substring(cast, "\0")).as_py():
-        raise pa.ArrowInvalid("a NUL, which no database takes: a decision that names the value could not be told")
-    return cast
+    if pa.types.is_string(values.type) and pc.any(pc.match_substring(values, "\0")).as_py():
+        raise pa.ArrowInvalid("a NUL: a decision that names the value could not be told")
+    if pa.types.is_timestamp(values.type) or pa.types.is_date32(values.type):
+        first, last = (pa.scalar(day, values.type) for day in _CALENDAR[pa.types.is_date32(values.type)])
+        if pc.any(pc.or_(pc.less(values, first), pc.greater(values, last))).as_py():
+            raise pa.ArrowInvalid("a year before 1 or after 9999")
+    return values
+
+
+_CALENDAR = {
+    True: (date.min, date.max),
+    False: (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)),
+}

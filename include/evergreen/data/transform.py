@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from evergreen.contract import ConfigurationError, DataError, Window, printable
 from evergreen.data.lake import PARTITION
-from evergreen.data.sql import ended_after, refuse_unfit
+from evergreen.data.sql import close, ended_after, engine, refuse_unfit, rows_of
 from evergreen.documents import read_text
 from evergreen.fields import COLUMN_PATTERN, COLUMN_WORDS
 from evergreen.settings import get_settings
@@ -111,24 +111,20 @@ def _query(path: Path, sources: Mapping[str, pa.Table], window: Window, lookback
 
     sql = read_text(path)
     first = str(with_lookback(window, lookback).start)
-    # one thread: sums of floating-point numbers then do not depend on which thread came first
-    with duckdb.connect(config={"threads": 1}) as connection:
+    with engine() as connection:
         for name, table in sources.items():
             connection.register(name, table.filter(pc.field(PARTITION) >= first))
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_external_access = false")
         connection.execute(f"SET VARIABLE window_start = DATE '{window.start}'")
         connection.execute(f"SET VARIABLE window_end = DATE '{window.end}'")
         connection.execute(_ingested_at(schedule))
-        connection.execute("SET lock_configuration = true")
+        close(connection)
         rows = any(table.num_rows for table in sources.values())
         seconds = get_settings().sql_seconds if rows else _SECONDS_WITHOUT_ROWS
         try:
-            refuse_unfit(connection, path, sql)
+            refuse_unfit(connection, path, sql, sources)
             with ended_after(connection, path, seconds):
-                return connection.sql(sql).to_arrow_table()
-        except duckdb.OutOfMemoryException as error:
-            raise MemoryError(f"{path}: {error}") from error
+                return rows_of(connection, path, sql)
         except duckdb.DataError as error:
             raise DataError(f"{path}: {error}", "A value in the published tables does not fit this SQL.") from error
         except duckdb.Error as error:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from evergreen.contract import ConfigurationError, TemporaryError
+from evergreen.contract import ConfigurationError
+from evergreen.store.base import FULL
 
 FREE_BYTES = 512 << 20
 """What a start needs: a new PostgreSQL cluster, its first log, and room to run."""
@@ -22,24 +23,25 @@ def clear_disk_errors(path: Path) -> Iterator[None]:
     Raises
     ------
     ConfigurationError
-        If the place cannot be written.
-    TemporaryError
-        If the disk is full.
+        If the place cannot be written, or the disk is full.
     """
     try:
         yield
     except OSError as error:
         where = error.filename or path
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise TemporaryError(
-                f"{where}: the disk is full.", "Free some space, then run the command again."
-            ) from error
+        if error.errno in FULL:
+            raise disk_full(where) from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST}:
             raise ConfigurationError(
                 f"{where}: {(error.strerror or 'cannot be written').lower()}.",
                 "Make the folder writable, or set EVERGREEN_STATE_DIR to one that is.",
             ) from error
         raise
+
+
+def disk_full(where: object) -> ConfigurationError:
+    """Return the error for a disk without room: no retry makes any, a person has to."""
+    return ConfigurationError(f"{where}: the disk is full.", "Free some space, then run the command again.")
 
 
 STATE_FOLDER = 0o710 if os.geteuid() == 0 else 0o700
@@ -89,13 +91,13 @@ def check_free_space(path: Path) -> None:
 
     Raises
     ------
-    TemporaryError
+    ConfigurationError
         If there is less.
     """
     status = os.statvfs(path)
     free = status.f_bavail * status.f_frsize
     if free < FREE_BYTES:
-        raise TemporaryError(
+        raise ConfigurationError(
             f"{path}: the disk is full ({free >> 20} MiB free, {FREE_BYTES >> 20} MiB needed to start).",
             "Free some space, then run the command again.",
         )

@@ -19,7 +19,7 @@ import psutil
 from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.local import as_user
 from evergreen.local.credentials import new_password
-from evergreen.local.files import clear_disk_errors, make_folder
+from evergreen.local.files import clear_disk_errors, disk_full, make_folder
 from evergreen.settings import DATABASES, Settings
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class EmbeddedPostgres:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_environment())
         if done.returncode:
             if "No space left" in done.stderr:
-                raise TemporaryError(f"{new}: the disk is full.", "Free some space, then run the command again.")
+                raise disk_full(new)
             raise ConfigurationError(f"{new}: initdb failed: {done.stderr.strip()[-500:]}")
         new.rename(self.data)
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
-import lzma
-import traceback
-import zipfile
-import zlib
 from collections.abc import Callable
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -23,10 +18,12 @@ from evergreen.contract import (
     TemporaryError,
     Window,
     is_stop,
+    printable,
     told,
 )
 from evergreen.data.lake import get_lake
 from evergreen.data.lineage import written_by
+from evergreen.data.readers import put_back, reader_error
 from evergreen.data.tables import raw_rows, raw_schema
 from evergreen.spec import ModelSpec, Source
 
@@ -67,10 +64,11 @@ def _read(source: Source, spec: ModelSpec, window: Window) -> tuple[pa.Table, li
     tables, missing = [raw_schema(source).empty_table()], []
     for day in _each(window):
         frame = _call(source, spec, reader, day)
-        if frame is None or frame.empty:
+        rows = None if frame is None else _rows(source, day, frame)
+        if rows is None:
             missing.append(day)
         else:
-            tables.append(raw_rows(source, day, frame))
+            tables.append(rows)
     return pa.concat_tables(tables), missing
 
 
@@ -80,39 +78,38 @@ def _call(
     import pandas as pd
 
     try:
-        frame = reader(day)
-    except (StepError, MemoryError):
+        with put_back():
+            frame = reader(day)
+    except (DataError, ConfigurationError, TemporaryError, MemoryError):
         raise
     except BaseException as error:  # whatever a reader, and the libraries it uses, may raise: sys.exit too
         if is_stop(error):
             raise
-        raise _reader_error(source, spec, day, error) from error
-    if frame is not None and not isinstance(frame, pd.DataFrame):
-        raise ConfigurationError(
-            f"{source.reader} returned {type(frame).__name__} for {day}.", "Return a pandas frame, or None."
-        )
+        raise reader_error(
+            error, f"reading {source.name} of {day}", spec.folder / source.reader.partition(":")[0]
+        ) from error
+    # not isinstance: an object may say of itself that it is one
+    if frame is not None and not issubclass(type(frame), pd.DataFrame):
+        found = printable(type(frame).__name__, 100)
+        raise ConfigurationError(f"{source.reader} returned {found} for {day}.", "Return a pandas frame, or None.")
     return frame
 
 
-def _reader_error(source: Source, spec: ModelSpec, day: date, error: BaseException) -> StepError:
-    """Say what a reader's exception means: silence is temporary, a broken file is data, all else is the reader."""
-    path = spec.folder / source.reader.partition(":")[0]
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    where = f"{path}: line {lines[-1]}" if lines else str(path)
-    message = f"{where}: reading {source.name} of {day}: {told(error)}."
-    if isinstance(error, PermissionError):
-        return ConfigurationError(message, "Let the steps read it.")
-    if isinstance(error, KeyError):
-        return DataError(message, "Did the source rename or drop that column? Correct the source, or the reader.")
-    # BadGzipFile is an OSError; encodings, numbers, dates, Arrow and pandas' parser raise ValueErrors
-    broken = (ValueError, EOFError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
-    if isinstance(error, (*broken, FileNotFoundError, IsADirectoryError, NotADirectoryError)):
-        return DataError(
-            message, "Correct the source, then run it again; for a day that has no file, the reader returns None."
-        )
-    if isinstance(error, OSError):  # urllib's and requests' errors too
-        return TemporaryError(message, "Does the source answer?")
-    return ConfigurationError(message, "Correct the reader.")
+def _rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table | None:
+    """Return a day's raw rows; None if the frame has none."""
+    try:
+        # a copy: a reader may keep its frame, and change it for the next day
+        return raw_rows(source, day, frame.copy()) if len(frame) else None
+    except (StepError, MemoryError):
+        raise
+    except BaseException as error:  # a frame, and what is in it, may be of classes with code of their own
+        if is_stop(error):
+            raise
+        log.warning("%s returned a frame for %s that cannot be read", source.reader, day, exc_info=error)
+        raise DataError(
+            f"{source.reader}: the frame of {source.name} for {day} cannot be read: {told(error)}.",
+            "Return a plain pandas.DataFrame of numbers, text, times and None.",
+        ) from error
 
 
 def _each(window: Window) -> list[date]:

@@ -9,7 +9,7 @@ from evergreen.contract import DataError, Output, Request, Result
 from evergreen.data.expectations import judge, load_suite
 from evergreen.data.lake import PARTITION, get_lake
 from evergreen.data.lineage import pinned
-from evergreen.data.rows import completeness, row_problems
+from evergreen.data.rows import Kind, Problem, completeness, nothing_left, row_problems
 from evergreen.data.tables import REASON, ROW
 from evergreen.data.validation import SourceReport, ValidationReport, report_key
 from evergreen.handover import file_digest
@@ -60,19 +60,15 @@ def run(request: Request, spec: ModelSpec) -> Result:
 def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table, days: set[str]) -> SourceReport:
     suite = load_suite(source, spec)
     frame = table.to_pandas()
-    reasons = {int(row): [reason] for row, reason in frame[REASON].dropna().items()}
-    for row, reason in row_problems(frame.drop(index=list(reasons)), source, spec.schedule.timezone).items():
-        reasons[row] = [reason]
-    rest = frame.drop(index=list(reasons))
-    if unreadable := sorted(set(frame[PARTITION]) - set(rest[PARTITION])):
-        example = reasons[int(frame.index[frame[PARTITION] == unreadable[0]][0])][0]
-        named = ", ".join(unreadable[:3]) + (", …" if len(unreadable) > 3 else "")
-        raise DataError(
-            f"{spec.name}.{source.name}: every row of {named} is unreadable, e.g. {example}.",
-            "The source has probably changed its format; nothing was published.",
-        )
+    problems = {int(row): Problem(Kind.UNREADABLE, why) for row, why in frame[REASON].dropna().items()}
+    problems |= row_problems(frame.drop(index=list(problems)), source, spec.schedule.timezone)
+    rest = frame.drop(index=list(problems))
+    if lost := sorted(set(frame[PARTITION]) - set(rest[PARTITION])):
+        message, hint = nothing_left(lost, [problems[int(row)] for row in frame.index[frame[PARTITION] == lost[0]]])
+        raise DataError(f"{spec.name}.{source.name}: {message}", hint)
     verdicts, marked = judge(suite, rest, days)
     verdicts = [*completeness(rest, source), *verdicts]
+    reasons = {row: [problem.reason] for row, problem in problems.items()}
     return SourceReport(
         snapshot=given.version,
         rows=len(frame),

@@ -6,16 +6,20 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from evergreen.catalog import load_function, load_model
 from evergreen.contract import ConfigurationError, DataError, Window
+from evergreen.data import memory
+from evergreen.data.sql import close, engine
 from evergreen.data.tables import published_schema, raw_rows
 from evergreen.data.transform import KnownTooEarly, build_examples, build_view
 from evergreen.settings import get_settings
@@ -144,7 +148,48 @@ def test_a_column_that_another_engine_would_read_otherwise_is_refused(spec: Mode
         ("SELEC 1", "syntax error"),
         ("SELECT * FROM elsewhere", "elsewhere"),
         ("SELECT nope FROM things", "nope"),
-        ("SELECT * FROM read_csv('/etc/passwd')", "disabled by configuration"),
+        ("SELECT * FROM things JOIN elsewhere USING (ds)", "elsewhere: SQL reads the published sources"),
+        ("SELECT * FROM read_csv('/etc/passwd')", r"read_csv\(\): SQL reads the published sources, and nothing else"),
+        ("SELECT * FROM read_text('/etc/passwd')", r"read_text\(\)"),
+        ("SELECT * FROM '/etc/passwd'", "/etc/passwd: SQL reads"),
+        ("SELECT * FROM glob('*')", r"glob\(\)"),
+        ("SELECT * FROM query('SELECT random()')", r"query\(\)"),
+        ("SELECT * FROM Json_Execute_Serialized_Sql('{}')", r"json_execute_serialized_sql\(\)"),
+        ("SELECT * FROM duckdb_settings()", r"duckdb_settings\(\)"),
+        ("SELECT * FROM information_schema.tables", "information_schema.tables"),
+        ("FROM duckdb_tables", "duckdb_tables"),
+        ("SHOW TABLES", "SHOW or DESCRIBE"),
+        ("SELECT * FROM (DESCRIBE things)", "SHOW or DESCRIBE"),
+        ("WITH x AS (DELETE FROM things RETURNING *) FROM x", "things|delete"),
+        ("SELECT getenv('HOME')", "getenv"),
+        ("SELECT nextval('s')", r"nextval\(\)"),
+        ("PRAGMA version", "not one SELECT, but PRAGMA"),
+        ("CALL pragma_version()", "not one SELECT, but CALL"),
+        ("INSTALL httpfs", "not one SELECT, but LOAD"),
+        ("LOAD httpfs", "not one SELECT, but LOAD"),
+        ("CREATE MACRO f() AS random()", "not one SELECT, but CREATE"),
+        ("SELECT " + "(SELECT " * 300 + "1" + ")" * 300, "nested too deeply"),
+        ("SELECT " + "(" * 3000 + "1" + ")" * 3000, "Max expression depth"),
+        ("SELECT " + "+".join("1" * 5000), "Max expression depth"),
+        (GOOD.replace("count(*)", 'sum("RaNdOm"())'), r"random\(\): the same day"),
+        (GOOD.replace("count(*)", "sum(system.main.random())"), r"random\(\): the same day"),
+        (GOOD.replace("count(*)", "sum(list_transform([1], lambda x: random())[1])"), r"random\(\)"),
+        (GOOD.replace("count(*)", "epoch(ago(INTERVAL 1 DAY))"), r"ago\(\): the same day"),
+        (GOOD.replace("count(*)", "epoch(today())"), r"today\(\)"),
+        (GOOD.replace("count(*)", "epoch(transaction_timestamp())"), r"transaction_timestamp\(\)"),
+        (GOOD.replace("count(*)", "reservoir_quantile(v, 0.5)"), r"reservoir_quantile\(\)"),
+        (GOOD.replace("count(*)", "hash(gen_random_uuid())"), r"gen_random_uuid\(\)"),
+        (GOOD.replace("count(*)", "first(v)"), r"first\(\) without ORDER BY in it: the same day"),
+        (GOOD.replace("count(*)", "Any_Value(v)"), r"any_value\(\) without ORDER BY"),
+        (GOOD.replace("count(*)", "len(list(v))"), r"list\(\) without ORDER BY"),
+        (GOOD.replace("count(*)", "len(string_agg(k, '') FILTER (v > 1))"), r"string_agg\(\) without ORDER BY"),
+        ("SELECT *, row_number() OVER () AS n FROM things", r"row_number\(\) OVER \(\) without ORDER BY"),
+        ("SELECT *, lag(v) OVER (PARTITION BY k) AS n FROM things", r"lag\(\) OVER \(\) without ORDER BY"),
+        ("SELECT sum(v) OVER (ROWS 1 PRECEDING) AS n FROM things", r"sum\(\) OVER \(\) without ORDER BY"),
+        ("SELECT * FROM things LIMIT 3", "LIMIT without ORDER BY"),
+        ("SELECT * FROM (SELECT DISTINCT ON (k) * FROM things)", "DISTINCT ON without ORDER BY"),
+        ("SELECT * FROM things POSITIONAL JOIN things AS other", "POSITIONAL JOIN"),
+        ("SELECT * FROM things TABLESAMPLE 50%", "a sample without REPEATABLE"),
         ("SET enable_external_access = true", "not one SELECT, but SET"),
         ("SET threads = 4; " + GOOD, "not one SELECT, but SET, SELECT"),
         (GOOD + "; SELECT 1", "not one SELECT, but SELECT, SELECT"),
@@ -165,6 +210,82 @@ def test_a_column_that_another_engine_would_read_otherwise_is_refused(spec: Mode
 def test_wrong_sql_is_the_files_fault(spec: ModelSpec, things: dict[str, pa.Table], sql: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"(?s)v\.sql: .*{message}"):
         _build(spec, things, sql)
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        "first(v ORDER BY v)",
+        "len(list(v ORDER BY v DESC))",
+        "any_value(v ORDER BY v) FILTER (v > 0)",
+        "arg_max(v, v)",
+        "(SELECT v FROM things ORDER BY v LIMIT 1)",
+        "(SELECT max(n) FROM (SELECT row_number() OVER (PARTITION BY k ORDER BY v) AS n FROM Things))",
+        "(SELECT max(n) FROM (SELECT lag(v) OVER w AS n FROM things WINDOW w AS (ORDER BY v)))",
+        "(SELECT max(n) FROM (SELECT sum(v) OVER (PARTITION BY k) AS n FROM things))",
+        "(SELECT sum(i) FROM range(3) r(i))",
+        "(WITH RECURSIVE a(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM a WHERE i < 3) SELECT count(*) FROM A)",
+        "(SELECT count(*) FROM things TABLESAMPLE reservoir(2 ROWS) REPEATABLE (1))",
+    ],
+)
+def test_what_has_an_order_is_allowed(spec: ModelSpec, things: dict[str, pa.Table], count: str) -> None:
+    assert _build(spec, things, GOOD.replace("count(*)", f"({count})::BIGINT")).num_rows == 4
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        ("len(list(repeat('x', 1000) ORDER BY i))", "it needs more than the 32 MiB that a query may take"),
+        (None, "it returns more than 32 MiB of rows. A join without its condition"),
+    ],
+)
+def test_a_query_that_needs_too_much_memory_ends_in_words(
+    spec: ModelSpec, things: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch, count: str | None, message: str
+) -> None:
+    monkeypatch.setenv("EVERGREEN_MEMORY", str(64 << 20))
+    rows = "things, range(100_000_000) r(i)"
+    sql = GOOD.replace("things", rows).replace("count(*)", count) if count else f"SELECT things.*, i FROM {rows}"
+    before = set(Path(tempfile.gettempdir()).glob("sql-*"))
+    with pytest.raises(MemoryError, match=rf"v\.sql: {message}"):
+        _build(spec, things, sql)
+    assert set(Path(tempfile.gettempdir()).glob("sql-*")) <= before
+
+
+def test_a_query_has_bounds_that_it_cannot_lift(
+    spec: ModelSpec, things: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_MEMORY", str(1 << 30))
+    with engine() as connection:
+        close(connection)
+        names = "'memory_limit', 'threads', 'temp_directory', 'lock_configuration', 'enable_external_access'"
+        answer = connection.execute(f"SELECT name, value FROM duckdb_settings() WHERE name IN ({names})").fetchall()
+        found = dict(answer)
+        assert (found["memory_limit"], found["threads"]) == ("512.0 MiB", "1")
+        assert Path(found["temp_directory"]).is_absolute()
+        for change in ("SET memory_limit = '99GB'", "RESET threads", "PRAGMA temp_directory = '/'", "LOAD httpfs"):
+            with pytest.raises(duckdb.Error, match=r"locked|disabled"):
+                connection.execute(change)
+
+
+def test_the_memory_of_a_query_is_half_of_the_least_limit_that_anybody_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "cgroup"
+    for line, file, above in (
+        ("0::/pod/step", "memory.max", ""),
+        ("4:memory:/pod/step", "memory.limit_in_bytes", "memory"),
+    ):
+        own.write_text(f"9:name=systemd:/\n{line}\n")
+        inner = tmp_path / above / "pod" / "step"
+        inner.mkdir(parents=True)
+        (inner / file).write_text("max" if not above else str(2**63 - 4096))
+        (inner.parent / file).write_text(str(2 << 30))
+        assert 2 << 30 in memory._of_cgroups(tmp_path, own)
+    monkeypatch.setenv("EVERGREEN_MEMORY", str(64 << 20))
+    assert memory.query_memory() == 32 << 20
+    monkeypatch.delenv("EVERGREEN_MEMORY")
+    monkeypatch.setattr(memory, "_of_cgroups", lambda: [2**63 - 4096])
+    assert memory.query_memory() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 
 def test_a_query_that_never_ends_is_interrupted(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from evergreen.contract import ConfigurationError, TemporaryError
+from evergreen.contract import ConfigurationError
 from evergreen.local import files
 
 
@@ -60,21 +63,49 @@ def test_a_closed_folder_is_a_clear_error(tmp_path: Path) -> None:
         files.make_folder(tmp_path / "state")
 
 
-def test_too_little_space_is_temporary_and_says_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_waits_for_a_person_and_says_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files.check_free_space(tmp_path)
     monkeypatch.setattr(files, "FREE_BYTES", 1 << 60)
-    with pytest.raises(TemporaryError, match="the disk is full"):
+    with pytest.raises(ConfigurationError, match=r"the disk is full .* Free some space"):
         files.check_free_space(tmp_path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-def test_a_disk_that_fills_up_is_temporary() -> None:
+def test_a_disk_that_fills_up_waits_for_a_person() -> None:
     with (
-        pytest.raises(TemporaryError, match="disk is full"),
+        pytest.raises(ConfigurationError, match="disk is full"),
         files.clear_disk_errors(Path("/dev/full")),
         Path("/dev/full").open("wb", buffering=0) as full,
     ):
         full.write(b"x")
+
+
+_FILL = """
+import sys
+from pathlib import Path
+from evergreen.contract import ConfigurationError
+from evergreen.local.files import write_private
+
+secret = Path(sys.argv[1]) / "secret"
+write_private(secret, "old")
+try:
+    write_private(secret, "new" * 1_000_000)
+except ConfigurationError as error:
+    print(error)
+print(secret.read_text(), [path.name for path in secret.parent.iterdir()])
+"""
+
+
+def test_a_file_system_without_room_keeps_what_was_there(tmp_path: Path) -> None:
+    """On a real one, of 1 MiB."""
+    own = ["unshare", "--mount", "--user", "--map-root-user"]
+    mounted = f"mount -t tmpfs -o size=1m tmpfs {tmp_path}"
+    if not shutil.which("unshare") or subprocess.run([*own, "sh", "-c", mounted], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    fill = [*own, "sh", "-c", f'{mounted} && exec "$@"', "sh", sys.executable, "-c", _FILL, str(tmp_path)]
+    done = subprocess.run(fill, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "old ['secret']"
+    assert "the disk is full. Free some space, then run the command again." in done.stdout
 
 
 def test_env_file_is_sorted_lines(tmp_path: Path) -> None:

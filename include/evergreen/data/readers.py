@@ -1,0 +1,99 @@
+"""Calls a source's reader: what it changes is put back, and what it raises gets a class.
+
+Silence is temporary, a broken file is data, all else is the reader.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import gzip
+import lzma
+import os
+import pickle
+import re
+import struct
+import sys
+import tarfile
+import traceback
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError
+from xml.etree.ElementTree import ParseError
+
+from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError, told
+from evergreen.store.base import FULL
+
+# BadGzipFile is an OSError; encodings, numbers, dates, JSON, Arrow and pandas' parser raise ValueErrors
+_BROKEN = (
+    *(ValueError, EOFError, csv.Error, struct.error, pickle.UnpicklingError, ParseError),
+    *(zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, tarfile.TarError),
+)
+_CORRUPT = re.compile(
+    "corrupt|invalid data|deserialize|decompress|end of (stream|file)|truncated|checksum|crc", re.IGNORECASE
+)
+"""What codecs say in an OSError that has no number: Arrow's and bz2's."""
+_NO_FILE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENODEV})
+
+
+def reader_error(error: BaseException, doing: str, path: Path) -> StepError:
+    """Return the error with which a step ends whose reader, in the file ``path``, has raised."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = f"{path}: line {lines[-1]}" if lines else str(path)
+    message = f"{where}: {doing}: {told(error)}."
+    status = _http_status(error)
+    if isinstance(error, PermissionError) or status in {401, 403, 407}:
+        return ConfigurationError(message, "Let the steps read it.")
+    if isinstance(error, OSError) and error.errno in FULL:
+        return ConfigurationError(message, "Free space on that disk.")
+    if isinstance(error, KeyError):
+        return DataError(message, "Did the source rename or drop that column? Correct the source, or the reader.")
+    if _is_broken(error) or (status is not None and 400 <= status < 500 and status not in {408, 425, 429}):
+        return DataError(
+            message, "Correct the source, then run it again; for a day that has no file, the reader returns None."
+        )
+    if isinstance(error, OSError):  # urllib's and requests' errors too
+        return TemporaryError(message, "Does the source answer?")
+    return ConfigurationError(message, "Correct the reader.")
+
+
+def _is_broken(error: BaseException) -> bool:
+    if isinstance(error, OSError) and (error.errno in _NO_FILE or (type(error) is OSError and not error.errno)):
+        return error.errno in _NO_FILE or bool(_CORRUPT.search(told(error)))
+    return isinstance(error, _BROKEN) or type(error).__name__ == "ZstdError"
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Return the status of an answer that urllib, requests or httpx made an exception of."""
+    if isinstance(error, HTTPError):
+        return error.code
+    if type(error).__module__.partition(".")[0] in {"requests", "httpx"}:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        return status if isinstance(status, int) else None
+    return None
+
+
+@contextmanager
+def put_back() -> Iterator[None]:
+    """Give the process back what a reader has changed for itself: folder, variables, umask, closed output."""
+    folder, variables, mask = Path.cwd(), dict(os.environ), os.umask(0o077)
+    os.umask(mask)
+    # closed, their numbers would be those of the next files: the lake's connection would be standard output
+    kept = {number: os.dup(number) for number in (1, 2)}
+    try:
+        yield
+    finally:
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            if getattr(sys, name).closed:
+                setattr(sys, name, os.fdopen(os.dup(number), "w", buffering=1))
+        os.umask(mask)
+        os.chdir(folder)
+        if dict(os.environ) != variables:  # not for nothing: threads of libraries may be reading them
+            os.environ.clear()
+            os.environ.update(variables)
