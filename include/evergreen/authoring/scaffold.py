@@ -13,9 +13,11 @@ from pathlib import Path
 from string import Template
 from uuid import uuid4
 
+from evergreen.catalog import SPEC_FILE
 from evergreen.contract import NAME_PATTERN, ConfigurationError
+from evergreen.documents import checked, read_text
 from evergreen.settings import get_settings
-from evergreen.spec import Task
+from evergreen.spec import ModelSpec, Task
 
 TEMPLATES = Path(__file__).parent / "templates"
 _SUFFIX = ".tmpl"
@@ -76,7 +78,7 @@ def create_model(name: str, task: Task, owner: str, team: str, start: date) -> l
     Raises
     ------
     ConfigurationError
-        If a name cannot be used, there is such a model, or the folders cannot be written.
+        If a name or the day cannot be used, there is such a model, or the folders cannot be written.
     """
     check_name(name)
     for field, value in (("owner", owner), ("team", team)):
@@ -99,6 +101,8 @@ def create_model(name: str, task: Task, owner: str, team: str, start: date) -> l
     temporary = settings.models_dir / f".{name}.{uuid4().hex}"
     try:
         _render(TEMPLATES / "model", temporary / "model", values)
+        text = read_text(temporary / "model" / SPEC_FILE)
+        checked(folder / SPEC_FILE, text, ModelSpec, "Give it otherwise: --owner, --team or --start.")
         _render(TEMPLATES / "feature_repo", temporary / "feature_repo", values)
         _publish(temporary, folder, definitions)
     except OSError as error:

@@ -111,6 +111,22 @@ def test_a_name_that_hides_a_module_is_refused(project: Settings, name: str) -> 
     check_name(f"{name}_model")
 
 
+@pytest.mark.parametrize(
+    ("team", "start", "said"),
+    [
+        ("planning", date(9999, 1, 1), "schedule.start: expected a day from 1900-01-01 to 2199-12-31"),
+        ("x" * 81, START, "team: String should have at most 80 characters"),
+    ],
+)
+def test_what_would_not_be_valid_at_once_is_not_created(
+    project: Settings, tmp_path: Path, team: str, start: date, said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=said) as raised:
+        create_model("demand", Task.BINARY, "Anna", team, start)
+    assert "--start" in raised.value.hint
+    assert not {path for path in snapshot(tmp_path) if "demand" in path}
+
+
 @pytest.mark.parametrize("there", ["models/demand/notes.txt", "feature_repo/demand.py"])
 def test_nothing_is_overwritten(project: Settings, tmp_path: Path, there: str) -> None:
     (tmp_path / there).parent.mkdir(parents=True)
