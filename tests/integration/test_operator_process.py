@@ -113,6 +113,7 @@ def test_step_sees_the_pods_environment_and_no_more(kit: Kit, monkeypatch: pytes
     assert variables["EVERGREEN_DATABASE_URL"] == "postgresql://me:pa55word@host"
     assert variables["EVERGREEN_STATE_DIR"] == str(kit.state_dir)
     assert "AIRFLOW_CONN_SECRET" not in variables
+    assert variables["EVERGREEN_MEMORY"] == str(2 << 30)  # the profile small, in bytes
     assert variables["TMPDIR"] == seen["folder"]
     assert not Path(seen["folder"]).exists()
     assert redact("cannot connect with pa55word") == "cannot connect with ***"

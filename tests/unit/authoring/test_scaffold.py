@@ -263,7 +263,12 @@ def test_equal_mistakes_are_one_line_and_counted(project: Settings) -> None:
             "features.numeric: 'amount' has the",
         ),
         ("features/examples.sql", "    outcome\n", "    ds AS outcome\n", "features.examples.label: 'outcome' has the"),
-        ("features/examples.sql", "FROM events", "FROM event", "examples.sql: Catalog Error"),
+        (
+            "features/examples.sql",
+            "FROM events",
+            "FROM event",
+            "examples.sql: event: SQL reads the published sources, and nothing else. Tables: events",
+        ),
         ("features/examples.sql", "FROM events", "FROM '/etc/passwd'", "examples.sql: "),
         (
             "features/history.sql",
