@@ -95,13 +95,18 @@ def _stdout_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
+def _shell(model: str) -> str:
+    """Return what stands for the DAG of steps that run outside Airflow: one a model, as each model's DAGs are."""
+    return f"{model}.shell"
+
+
 @app.command("run-step")
 def run_step(
     step: str,
     model: Annotated[str, typer.Option(help="The model's name.")],
     partition: Annotated[str, typer.Option(help="The (last) daily partition, e.g. 2013-03-01.")],
     window_start: Annotated[str | None, typer.Option(help="First partition, when there are several.")] = None,
-    dag_id: Annotated[str, typer.Option(help="The Airflow DAG this run belongs to.")] = "shell",
+    dag_id: Annotated[str | None, typer.Option(help="The Airflow DAG; default: none, noted as MODEL.shell.")] = None,
     run_id: Annotated[str | None, typer.Option(help="The run; default: the partition.")] = None,
     task_id: Annotated[str | None, typer.Option(help="The task; default: the step's name.")] = None,
     upstream: Annotated[list[str] | None, typer.Option(help="STEP=TASK_ID of the same run; repeatable.")] = None,
@@ -119,7 +124,7 @@ def run_step(
     start = _day(window_start, "--window-start") if window_start else end
     if start > end:
         raise ConfigurationError(f"--window-start={start} is after --partition={end}.", "Swap them.")
-    run = RunIdentity(dag_id=dag_id or "shell", run_id=run_id or str(end), task_id=task_id or step)
+    run = RunIdentity(dag_id=dag_id or _shell(model), run_id=run_id or str(end), task_id=task_id or step)
     params = {name: _json(name, text) for name, text in _pairs(param or [], "--param").items()}
     complete()
     try:
@@ -274,7 +279,7 @@ def rollback(
     export_service_environment()
     now = utc_now()
     day = Window(start=now.date(), end=now.date())
-    run = RunIdentity(dag_id="shell", run_id=f"rollback__{now.isoformat()}", task_id="rollback")
+    run = RunIdentity(dag_id=_shell(model), run_id=f"rollback__{now.isoformat()}", task_id="rollback")
     params: dict[str, JsonValue] = {"version": to, "reason": reason, "by": getuser()}
     manifest = execute(build_request("rollback", model, day, run, {}, params))
     if manifest.failure:

@@ -136,7 +136,7 @@ class Frozen(BaseModel):
 
 
 class RunIdentity(Part):
-    """Where a step runs: the Airflow run it belongs to, or ``dag_id="shell"`` outside Airflow."""
+    """Where a step runs: the Airflow run it belongs to, or ``dag_id="<model>.shell"`` outside Airflow."""
 
     dag_id: str = Field(min_length=1)
     run_id: str = Field(min_length=1)

@@ -56,7 +56,7 @@ def test_a_step_runs_from_the_shell(evergreen: Callable[..., tuple[int, str, str
     request = ingest[0]
     assert (str(request.window), request.window.days) == ("2013-02-27..2013-03-01", 3)
     assert request.params == {"a": {"b": [1, None]}, "c": "=x="}
-    assert request.run.key == "runs/shell/2013-03-01/ingest"
+    assert request.run.key == "runs/flight_delay.shell/2013-03-01/ingest"
     manifest = Manifest.model_validate_json(out)
     assert manifest.facts == {"rows": 3}
     assert out.count("\n") == 1
@@ -256,7 +256,7 @@ def test_a_stopped_step_ends_at_once_with_a_temporary_failure(
     assert manifest.attempt == "7"
     assert manifest.failure is not None
     assert manifest.failure.message == f"stopped by {name} before it had finished."
-    stored = tmp_path / "state/artifacts/runs/shell/2013-03-01/ingest/result.json"
+    stored = tmp_path / "state/artifacts/runs/flight_delay.shell/2013-03-01/ingest/result.json"
     assert Manifest.model_validate_json(stored.read_text()) == manifest
 
 
