@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -291,6 +292,44 @@ def test_a_column_without_any_value_is_refused_unless_it_may_be(model: Path) -> 
     spec["sources"][0]["allow_null"] = ["size"]
     path.write_text(yaml.safe_dump(spec))
     assert _run("validate").status is Status.OK
+
+
+def test_only_the_declared_word_for_nothing_is_nothing(model: Path) -> None:
+    """``NA`` is Namibia; read as a new model's source.py proposes."""
+    proposed = (PROJECT_ROOT / "include/evergreen/authoring/templates/model/source.py.tmpl").read_text()
+    (options,) = re.findall(r"read_csv\(f\"[^\"]*\", (.*)\)", proposed)
+    (model / "source.py").write_text(
+        "def read(day):\n    import io, pandas as pd\n"
+        f"    return pd.read_csv(io.StringIO('name,size\\nNA,1\\nnull,\\nNaN,3\\nNone,4\\n'), {options})"
+        f".assign(at=pd.Timestamp('{NOON}'))\n"
+    )
+    for step in ("ingest", "validate", "publish"):
+        assert _run(step).failure is None
+    rows = get_lake().read("small", "things").to_pylist()
+    assert [(row["name"], row["size"]) for row in rows] == [("NA", 1.0), ("null", None), ("NaN", 3.0), ("None", 4.0)]
+
+
+def test_a_row_at_the_end_of_a_day_is_published_with_one_of_two_days_only(model: Path) -> None:
+    """A reader that asks for both ends of a day has midnight's row on two days; the contract leaves it one."""
+    path = model / "model.yaml"
+    spec = yaml.safe_load(path.read_text())
+    spec["sources"][0] |= {"event_time": "at", "event_time_days": 0}
+    path.write_text(yaml.safe_dump(spec))
+    (model / "source.py").write_text(
+        "import pandas as pd\n\n\ndef read(day):\n    begin = pd.Timestamp(day, tz='UTC')\n"
+        "    times = [begin, begin + pd.Timedelta('1D') - pd.Timedelta('1us'), begin + pd.Timedelta('1D')]\n"
+        "    return pd.DataFrame({'name': list('abc'), 'size': 1.0, 'at': times})\n"
+    )
+    window = Window(start=DAY.start, end=date(2013, 3, 2))
+    for step in ("ingest", "validate", "publish"):
+        manifest = _run(step, window)
+        assert manifest.failure is None, manifest.failure
+    assert (manifest.facts["rows"], manifest.facts["quarantined"]) == (4, 2)
+    times = get_lake().read("small", "things")["at"].to_pylist()
+    assert len(set(times)) == len(times) == 4
+    assert datetime(2013, 3, 2, tzinfo=UTC) in times
+    quarantined = get_lake().read("small", "things_quarantine").to_pylist()
+    assert {row["reason"].partition(" (")[0] for row in quarantined} == {"the event lies in another day"}
 
 
 def test_a_header_without_rows_is_not_validated(model: Path) -> None:

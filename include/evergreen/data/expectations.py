@@ -29,6 +29,10 @@ _NOT_VALUE_BY_VALUE = ("unique", "increasing", "decreasing", "z_scores", "outlie
 instead, or count its nulls as what is wrong."""
 
 
+class NotOnPandas(ConfigurationError):
+    """Great Expectations can compute an expectation in databases only."""
+
+
 class Verdict(Part):
     """How one expectation turned out over all days of a window."""
 
@@ -265,6 +269,12 @@ def _validate(suite: list[Expectation], rows: pd.DataFrame) -> list[Any]:
                 "Take it out of the expectations file of the source: nothing is published that was not judged.",
             )
         if problem := _problem(result.exception_info):
+            if "PandasExecutionEngine" in problem:
+                about = _about(expectation)["target"]
+                raise NotOnPandas(
+                    f"{answered.type}({about}) needs a database, and a day is judged in memory.",
+                    "Say it with an expectation about values, columns or the row count.",
+                )
             raise ConfigurationError(
                 f"{result.expectation_config.type}({result.expectation_config.kwargs}): {problem}",
                 "Correct it in the expectations file of the source.",

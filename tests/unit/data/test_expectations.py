@@ -121,6 +121,62 @@ def test_a_day_fails_where_great_expectations_says_so(spec: ModelSpec, kind: str
     assert verdict.failed_days == tuple(f"2013-03-0{day}" for day in failed.split())
 
 
+ROWS = pd.DataFrame(
+    {
+        "ds": ["2013-03-01"] * 4 + ["2013-03-02"] * 4,
+        "a": [1.0, 1.0, 2.0, None, 5.0, 4.0, 6.0, 6.0],
+        "b": ["x", "yy", None, "{}", "2013-01-01", "x", "3", "w w"],
+        "c": [1.0, 2.0, 2.0, None, 1.0, 4.0, 6.0, 6.0],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs", "marked"),
+    [
+        ("column_pair_values_a_to_be_greater_than_b", "column_A: a, column_B: c, or_equal: true", [1]),
+        ("column_pair_values_to_be_equal", "column_A: a, column_B: c", [1, 4]),
+        ("column_pair_values_to_be_equal", "column_A: a, column_B: c, row_condition: a>4", [4]),
+        (
+            "column_pair_values_to_be_in_set",
+            "column_A: a, column_B: c, value_pairs_set: [[1, 1], [4, 4]]",
+            [1, 2, 4, 6, 7],
+        ),
+        ("compound_columns_to_be_unique", "column_list: [a, c]", [6, 7]),
+        ("compound_columns_to_be_unique", "column_list: [a, c], row_condition: a<6", []),
+        ("multicolumn_sum_to_equal", "column_list: [a, c], sum_total: 4", [0, 1, 4, 5, 6, 7]),
+        ("multicolumn_values_to_be_equal", "column_list: [a, c]", [1, 4]),
+        ("select_column_values_to_be_unique_within_record", "column_list: [a, c]", [0, 2, 5, 6, 7]),
+        ("column_values_to_be_unique", "column: a", [0, 1, 6, 7]),
+        ("column_values_to_be_increasing", "column: a, strictly: true", [1, 5, 7]),
+        ("column_value_z_scores_to_be_less_than", "column: a, threshold: 0.9, double_sided: true", [2, 5]),
+        ("column_values_to_be_null", "column: b", [0, 1, 3, 4, 5, 6, 7]),
+        ("column_values_to_be_json_parseable", "column: b", [0, 1, 4, 5, 7]),
+    ],
+)
+def test_a_warning_without_a_key_or_about_several_columns_marks_its_very_rows(
+    spec: ModelSpec, kind: str, kwargs: str, marked: list[int]
+) -> None:
+    """Rows are named by their place, on any day, and whether or not a key is among the columns."""
+    parser = ", condition_parser: pandas" if "row_condition" in kwargs else ""
+    suite = _suite(spec, f"- {{type: expect_{kind}, severity: warning, kwargs: {{{kwargs}{parser}}}}}")
+    (verdict,), found = judge(suite, ROWS)
+    assert sorted(found) == marked
+    assert verdict.unexpected == len(marked)
+    shuffled = ROWS.iloc[::-1]  # a frame of which rows were taken out keeps their places
+    if "increasing" not in kind:
+        assert sorted(judge(suite, shuffled)[1]) == marked
+
+
+def test_what_only_a_database_can_compute_is_refused(spec: ModelSpec) -> None:
+    suite = _suite(
+        spec,
+        "- {type: expect_column_values_to_match_like_pattern, severity: warning, kwargs: {column: b, like_pattern: x}}",
+    )
+    with pytest.raises(ConfigurationError, match=r"like_pattern\(b\) needs a database, and a day is judged in memory"):
+        judge(suite, ROWS)
+
+
 def test_a_warning_about_two_columns_marks_its_rows_and_shows_both_values(spec: ModelSpec) -> None:
     pair = "- {type: expect_column_pair_values_to_be_equal, severity: warning, kwargs: {column_A: a, column_B: c}}"
     frame = _frame([1], [2, 3, None]).assign(c=[1, 2, 4, None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pandas as pd
 import pytest
@@ -62,6 +63,26 @@ def _nothing(column: str) -> pd.DataFrame:
 )
 def test_what_can_be_cast_without_loss_is(column: str, value: object, expected: object) -> None:
     assert raw_rows(_source(), DAY, _frame(**{column: value}))[column].to_pylist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([Decimal("1.50"), None], "double", [1.5, None]),
+        ([Decimal(7), Decimal("7.5")], "int64", [7, None]),
+        (pd.array([True, None], dtype="boolean"), "boolean", [True, None]),
+        ([True, None], "boolean", [True, None]),
+        ([True, False], "double", [1.0, 0.0]),
+        (pd.array([1, None], dtype="Int64"), "double", [1.0, None]),
+        (pd.array([1, None], dtype="Int64"), "int64", [1, None]),
+    ],
+)
+def test_decimals_and_nullable_columns_become_the_declared_type_once(
+    values: object, kind: str, expected: list[object]
+) -> None:
+    table = raw_rows(_source({"d": kind}), DAY, pd.DataFrame({"d": values}))
+    assert table["d"].to_pylist() == expected
+    assert table.schema.field("d").type == published_schema(_source({"d": kind})).field("d").type
 
 
 @pytest.mark.parametrize(
