@@ -2,24 +2,29 @@
 
 import json
 import pkgutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from documented import blocks, commands
 from evergreen.catalog import load_model
 from evergreen.cli import app
-from evergreen.contract import DataError, FailureClass, Request, Status, TemporaryError, Window, utc_now
+from evergreen.contract import DataError, FailureClass, Request, RunIdentity, Status, TemporaryError, Window, utc_now
 from evergreen.handover import file_digest
+from evergreen.judgement.champions import champion_of
 from evergreen.judgement.decisions import list_decisions
-from evergreen.judgement.events import Event, EventKind, append, read_events
+from evergreen.judgement.events import Event, EventKind, append, last_move, read_events
 from evergreen.judgement.evidence import Decision
 from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT, get_settings
+from evergreen.steps import promote
 from evergreen.steps.train import run_key
 from evergreen.store import get_store, read_manifest, write_manifest
 from evergreen.training.registry import by_alias, connect, load
@@ -515,6 +520,74 @@ def test_an_alias_moved_by_hand_is_rolled_back(binary):
     assert (found.facts["version"], found.facts["previous"]) == ("2", "1")
     assert by_alias(binary, "champion").number == "2"
     assert kinds(binary)[-2:] == ["alias_moved", "rolled_back"]
+
+
+@pytest.fixture
+def two_challengers(binary):
+    """Two that passed the gate against version 1, and are registered as 2 and 3."""
+    champion(binary, frame=weak())
+    runs = [judged(binary, name)[0] for name in ("seventh", "eighth")]
+    for run in runs:
+        run.steps("register")
+    return runs
+
+
+def monitor(model):
+    """Look at the champion, as every check of a new partition does."""
+    window = Window(start=PARTITION, end=PARTITION)
+    identity = RunIdentity(dag_id=f"{model}.monitor", run_id="watching", task_id="check_drift")
+    return champion_of(Request(step="check_drift", model=model, window=window, run=identity, attempt="1"))
+
+
+def test_of_two_promotions_at_once_one_passes_and_the_alias_is_where_the_log_says(binary, two_challengers, monkeypatch):
+    together = threading.Barrier(2)
+
+    def ready(*arguments):
+        together.wait(60)
+        return registered(*arguments)
+
+    registered = promote._registered
+    monkeypatch.setattr(promote, "_registered", ready)
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda run: run.step("promote"), two_challengers))
+    assert sorted(one.status.value for one in done) == ["ok", "refused"]
+    (refused,) = [one for one in done if one.status is Status.REFUSED]
+    moved = last_move(read_events(get_store(), binary))
+    assert f"now version {moved.version}, but the challenger was compared with 1" in refused.reason
+    assert by_alias(binary, "champion").number == moved.version
+    assert len(list_decisions(get_store(), binary)) == 3
+    assert "alias_moved" not in kinds(binary)
+
+
+def test_a_monitor_that_looks_while_the_alias_moves_raises_no_alarm(binary, two_challengers, monkeypatch):
+    move = MlflowClient.set_registered_model_alias
+    seen = []
+
+    def watched(client, name, alias, version):
+        for step in (lambda: None, lambda: move(client, name, alias, version)):
+            step()
+            seen.append(monitor(binary).number)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", watched)
+    assert two_challengers[0].step("promote").facts == {"version": "2", "previous": "1"}
+    assert rollback(binary).facts["version"] == "1"
+    assert seen == ["1", "2", "2", "1"]
+    assert "alias_moved" not in kinds(binary)
+
+
+def test_a_promotion_killed_before_the_alias_is_finished_by_its_retry(binary, two_challengers, monkeypatch):
+    run = two_challengers[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(promote, "settle", killed_after(lambda _: None))
+        assert run.step("promote").failure.message == "RuntimeError: killed"
+    assert monitor(binary).number == "1"
+    assert "becoming champion at this moment" in rollback(binary, version="1").failure.message
+    assert kinds(binary)[-1] == "promoted"
+    assert run.steps("promote").facts == {"version": "2", "previous": "1"}
+    assert monitor(binary).number == "2"
+    connect().set_registered_model_alias(binary, "champion", "1")  # back by hand, at once: no part of the promotion
+    monitor(binary)
+    assert kinds(binary)[-2:] == ["promoted", "alias_moved"]
 
 
 def test_a_newer_challenger_supersedes_one_that_waits_for_a_person(binary, models):

@@ -10,12 +10,14 @@ from evergreen.contract import ConfigurationError, Request, Result, utc_now
 from evergreen.judgement.decisions import event_of
 from evergreen.judgement.events import MOVES, Event, EventKind, append, last_move, read_events
 from evergreen.store import ArtifactStore, get_store
-from evergreen.training.registry import CHAMPION, Version, by_alias
+from evergreen.training.registry import CHAMPION, Version, by_alias, by_number, set_alias, set_tags
 
 log = logging.getLogger(__name__)
 
 _UNDER_WAY = timedelta(minutes=10)
-"""So long after a rollback is logged the alias may still be where it was."""
+"""So long after a promotion or a rollback is logged the alias may still be where it was."""
+_MOVED = "moved"
+"""Tag of a version: the number of the last event of the log that the alias was moved to it for."""
 
 
 def refuse_in_backfill(request: Request) -> None:
@@ -45,7 +47,7 @@ def notice(store: ArtifactStore, request: Request, champion: Version | None) -> 
     found = champion.number if champion else None
     moved = last_move(read_events(store, request.model))
     expected = moved.version if moved else None
-    if found == expected or (moved is not None and _under_way(moved, found)):
+    if found == expected or (moved is not None and _under_way(request, moved, found)):
         return
     why = f"the alias champion was seen at version {found or 'none'}; the log of decisions has {expected or 'none'}"
     log.warning("%s: %s", request.model, why)
@@ -58,9 +60,36 @@ def notice(store: ArtifactStore, request: Request, champion: Version | None) -> 
     append(store, event, seen_already)
 
 
-def _under_way(moved: Event, found: str | None) -> bool:
-    rolled = moved.kind is EventKind.ROLLED_BACK and moved.previous == found
-    return rolled and utc_now() - moved.at < _UNDER_WAY
+def _under_way(request: Request, moved: Event, found: str | None) -> bool:
+    """Tell whether the alias has still to follow a move; steps log it first, and the alias follows within moments."""
+    if moved.kind is EventKind.ALIAS_MOVED or moved.version is None or moved.previous != found:
+        return False
+    if moved.run != request.run and utc_now() - moved.at > _UNDER_WAY:
+        return False
+    return by_number(request.model, moved.version).tags.get(_MOVED) != str(moved.number)
+
+
+def settle(request: Request) -> Event:
+    """Move the alias to where the log says it is; returns the event that says so.
+
+    Of two who move it at once, each puts it where the newest event says after its own, so the newest has the last word.
+    If it is somewhere else already, where no step had put it, that is logged and it stays there.
+    """
+    store, model = get_store(), request.model
+    while True:
+        moved = last_move(read_events(store, model))
+        assert moved is not None  # noqa: S101  # whoever calls has logged a move
+        if moved.kind is EventKind.ALIAS_MOVED or moved.version is None:
+            return moved
+        champion = by_alias(model, CHAMPION)
+        if (champion.number if champion else None) not in {moved.version, moved.previous}:
+            notice(store, request, champion)
+            continue
+        target = by_number(model, moved.version)
+        set_alias(target, CHAMPION)
+        set_tags(target, {_MOVED: moved.number})
+        if last_move(read_events(store, model)) == moved:
+            return moved
 
 
 def champions(events: Iterable[Event]) -> list[str]:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from evergreen.catalog import SPEC_FILE
 from evergreen.contract import ConfigurationError, DataError, Manifest, Output, Request, Result, Status
 from evergreen.handover import checked, upstream
-from evergreen.judgement.champions import notice, refuse_in_backfill
+from evergreen.judgement.champions import notice, refuse_in_backfill, settle
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, said_no
-from evergreen.judgement.events import Event, EventKind, append, read_events
+from evergreen.judgement.events import Event, EventKind, append, last_move, read_events
 from evergreen.pipelines import APPROVED
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
-from evergreen.training.registry import CHAMPION, REPLACED, Version, by_alias, by_run, set_alias, set_tags
+from evergreen.training.registry import CHAMPION, REPLACED, Version, by_alias, by_run, set_tags
 
 
 def _registered(manifest: Manifest, spec: ModelSpec, record: DecisionRecord) -> Version:
@@ -29,6 +29,9 @@ def _registered(manifest: Manifest, spec: ModelSpec, record: DecisionRecord) -> 
 def run(request: Request, spec: ModelSpec) -> Result:
     """Promote, once: a second run finds the alias where it belongs and reports the same.
 
+    The log comes first and the alias follows: of two promotions at once the log lets one pass, and whoever watches the
+    alias finds nothing that the log does not explain.
+
     Skipped when a person, asked by the model, said no or nothing, or a newer challenger came meanwhile; that is kept
     with the decision. Refused when the champion is no longer the one the challenger was compared with, because the
     evidence is about another; and when it was moved since, so that clearing an old task does not undo a rollback.
@@ -43,32 +46,24 @@ def run(request: Request, spec: ModelSpec) -> Result:
             "Only the gate opens the way to promote: clear gate.",
         )
     version = _registered(registered, spec, record)
-    champion = by_alias(spec.name, CHAMPION)
-    serves = champion is not None and champion.number == version.number
-    if not serves:
-        notice(store, request, champion)
-    if not (serves and record.promoted) and (no := _answer(request, spec, record, version)):
-        return no
-    if serves:
-        previous = _number(version.tags.get(REPLACED, "0"))
-    else:
-        previous = champion.number if champion else None
-        if no := _objection(request, version, previous, record.judgement.compared_with):
+    notice(store, request, by_alias(spec.name, CHAMPION))
+    promoted = record.promoted
+    if promoted is None or promoted != last_move(read_events(store, spec.name)):
+        if no := _answer(request, spec, record, version):
             return no
-        set_tags(version, {REPLACED: previous or "0"})  # before the alias: a crash in between loses nothing
-        set_alias(version, CHAMPION)
-    if not record.promoted:
-        by = _answered_by(request) or record.judgement.requested_by
-        append(store, event_of(request, EventKind.PROMOTED, version=version.number, previous=previous, by=by))
+        logged = _logged(request, record, version, record.judgement.compared_with)
+        if isinstance(logged, Result):
+            return logged
+        promoted = logged
+    set_tags(version, {REPLACED: promoted.previous or "0"})  # before the alias: a crash in between loses nothing
+    if settle(request).kind is EventKind.ALIAS_MOVED:
+        reason = f"version {version.number}: the alias champion was moved by hand at this moment, and stays there"
+        return Result(status=Status.REFUSED, reason=reason)
     return Result(
         outputs=(Output(name="champion", uri=version.uri, version=version.number),),
         inputs=(registered.output("version"),),
-        facts={"version": version.number, "previous": previous},
+        facts={"version": version.number, "previous": promoted.previous},
     )
-
-
-def _number(tag: str) -> str | None:
-    return None if tag == "0" else tag
 
 
 def _answered_by(request: Request) -> str | None:
@@ -109,23 +104,38 @@ def _answer(request: Request, spec: ModelSpec, record: DecisionRecord, version: 
     return None
 
 
-def _objection(request: Request, version: Version, champion: str | None, compared: str | None) -> Result | None:
-    """Return why the alias must stay where it is, or None."""
-    events = read_events(get_store(), request.model)
-    record = decision_of(events, request)
+def _logged(request: Request, record: DecisionRecord, version: Version, compared: str | None) -> Event | Result:
+    """Log the promotion; or return why the alias must stay where it is, as the log knows at that very moment.
+
+    Parameters
+    ----------
+    request, record, version
+        The promotion, its decision, and the version that is to be champion.
+    compared
+        The champion that it was compared with.
+    """
+    by = _answered_by(request) or record.judgement.requested_by
+    event = event_of(request, EventKind.PROMOTED, version=version.number, previous=compared, by=by)
+    return append(get_store(), event, lambda events: _objection(events, request, event))
+
+
+def _objection(events: Sequence[Event], request: Request, wanted: Event) -> Result | None:
+    record, moved = decision_of(events, request), last_move(events)
     since = events[events.index(record.decided) :] if record else []
     rollback = next((event for event in since if event.kind is EventKind.ROLLED_BACK), None)
+    champion = moved.version if moved else None
+    by_hand = moved is not None and champion == wanted.version and moved.previous == wanted.previous
     if record and record.promoted:
         undone = record.rolled_back
         how = f"was rolled back by {undone.by} ({undone.why})" if undone else "is champion no more"
         reason = (
-            f"version {version.number} was promoted, and {how}: running its promotion again does not undo that, "
-            f"but evergreen rollback {request.model} --to {version.number} does"
+            f"version {wanted.version} was promoted, and {how}: running its promotion again does not undo that, "
+            f"but evergreen rollback {request.model} --to {wanted.version} does"
         )
-    elif champion != compared:
+    elif champion != wanted.previous and not by_hand:
         reason = (
             f"the champion is now version {champion or 'none'}, but the challenger was compared with "
-            f"{compared or 'none'}: train again, so that the two are judged side by side"
+            f"{wanted.previous or 'none'}: train again, so that the two are judged side by side"
         )
     elif rollback:
         reason = f"{rollback.by} rolled back to version {rollback.version} after the decision: train again"

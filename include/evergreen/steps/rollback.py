@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evergreen.contract import ConfigurationError, Output, Request, Result
-from evergreen.judgement.champions import champion_of, champions, refuse_in_backfill, served_before
+from evergreen.contract import ConfigurationError, Output, Request, Result, TemporaryError
+from evergreen.judgement.champions import champion_of, champions, refuse_in_backfill, served_before, settle
 from evergreen.judgement.decisions import event_of
 from evergreen.judgement.events import Event, EventKind, append, last_move, read_events
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
-from evergreen.training.registry import CHAMPION, Version, existing, set_alias
+from evergreen.training.registry import Version, existing
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
@@ -28,19 +28,35 @@ def run(request: Request, spec: ModelSpec) -> Result:
     own = (event for event in events if event.run == request.run)  # with an alias out of place that it has noticed
     begun = next((event for event in own if event.kind is EventKind.ROLLED_BACK), None)
     if begun is None:
+        _refuse_beside_another(request, champion, last_move(events))
         target = _target(request, champion, events)
         by = str(request.params.get("by") or request.run.run_id)
         previous = champion.number if champion else None
         fields = {"training": "", "by": by, "why": reason, "version": target.number, "previous": previous}
         begun = _logged(event_of(request, EventKind.ROLLED_BACK, **fields), events)
     else:
-        _refuse_if_moved(request, begun, events)
+        _refuse_if_moved(request, begun, last_move(events))
         target = existing(spec.name, str(begun.version))
-    set_alias(target, CHAMPION)
+    _refuse_if_moved(request, begun, settle(request))
     return Result(
         outputs=(Output(name="champion", uri=target.uri, version=target.number),),
         facts={"version": target.number, "previous": begun.previous, "by": begun.by, "why": begun.why},
     )
+
+
+def _refuse_beside_another(request: Request, champion: Version | None, moved: Event | None) -> None:
+    """Refuse to roll back what is not yet champion.
+
+    Raises
+    ------
+    TemporaryError
+        If the alias has still to follow the last move in the log.
+    """
+    if moved is not None and moved.version != (champion.number if champion else None):
+        raise TemporaryError(
+            f"{request.model}: version {moved.version} is becoming champion at this moment ({moved.kind.value}).",
+            "Run the rollback again in a few minutes: it then knows what it rolls back.",
+        )
 
 
 def _target(request: Request, champion: Version | None, events: Sequence[Event]) -> Version:
@@ -85,8 +101,7 @@ def _logged(event: Event, seen: Sequence[Event]) -> Event:
     return written
 
 
-def _refuse_if_moved(request: Request, begun: Event, events: Sequence[Event]) -> None:
-    moved = last_move(events)
+def _refuse_if_moved(request: Request, begun: Event, moved: Event | None) -> None:
     if moved is not None and moved != begun:
         raise ConfigurationError(
             f"the rollback to version {begun.version} is done, and the champion of {request.model} was moved since: "

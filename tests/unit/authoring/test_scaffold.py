@@ -269,6 +269,7 @@ def test_equal_mistakes_are_one_line_and_counted(project: Settings) -> None:
             "FROM event",
             "examples.sql: event: SQL reads the published sources, and nothing else. Tables: events",
         ),
+        (
             "expectations/events.yaml",
             "- type: expect_table_row",
             "- {type: unexpected_rows_expectation, severity: info, kwargs: {unexpected_rows_query: SELECT 1}}\n"
