@@ -280,7 +280,7 @@ def test_a_register_that_is_killed_again_and_again_ends_in_one_version_that_load
     (version,) = connect().search_model_versions(f"name = '{binary}'")
     assert by_alias(binary, "challenger").number == str(version.version) == "1"
     assert version.tags["evergreen.decision_key"] == gate.facts["decision_key"]
-    assert load(f"models:/{binary}/1").metadata.signature
+    assert load(f"models:/{binary}/1").loaded.metadata.signature
 
 
 def killed_after(function):

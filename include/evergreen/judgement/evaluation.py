@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evergreen.contract import ConfigurationError, DataError
 from evergreen.data.lake import PARTITION
@@ -17,12 +17,14 @@ from evergreen.training.preparation import check_labels, window_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from evergreen.training.scorer import Scorer
+
 MISSING = "missing"
 """The value of a slice whose rows have none."""
 
 
-def score(spec: ModelSpec, frame: pd.DataFrame, models: list[Any]) -> list[Scored]:
-    """Return the predictions of loaded MLflow models beside the labels of a frame.
+def score(spec: ModelSpec, frame: pd.DataFrame, models: list[Scorer]) -> list[Scored]:
+    """Return the predictions of loaded models beside the labels of a frame.
 
     Raises
     ------
@@ -37,18 +39,14 @@ def score(spec: ModelSpec, frame: pd.DataFrame, models: list[Any]) -> list[Score
     return scored(spec.task, frame[label], [model.predict(_inputs(model, frame)) for model in models])
 
 
-def _inputs(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
+def _inputs(model: Scorer, frame: pd.DataFrame) -> pd.DataFrame:
     """Return the columns a model asks for: a champion may know fewer inputs than the spec names today."""
-    from mlflow.types import DataType
-
-    wanted = {column.name: column.type for column in model.metadata.get_input_schema().inputs}
-    if missing := [name for name in wanted if name not in frame.columns]:
+    if missing := [name for name in model.inputs if name not in frame.columns]:
         raise DataError(
             f"a model asks for inputs the data set does not have: {', '.join(missing)}.",
             "Keep the inputs of the champion in model.yaml until it is replaced, or remove its alias.",
         )
-    numeric = {name: "float64" for name, kind in wanted.items() if kind == DataType.double}
-    return frame[list(wanted)].astype(numeric)
+    return frame[list(model.inputs)]
 
 
 def evaluation_of(

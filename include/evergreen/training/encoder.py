@@ -95,10 +95,19 @@ class Encoder:
         return [*self.mean, *self.vocabulary]
 
     def encode(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Return float32 (rows, numeric) and int64 (rows, categorical) inputs."""
+        """Return float32 (rows, numeric) and int64 (rows, categorical) inputs.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing; the message names those that the model does not know, of which one may be misspelt.
+        """
         import numpy as np
         import pandas as pd
 
+        if missing := [name for name in self.columns if name not in frame.columns]:
+            unknown = [str(name) for name in frame.columns if name not in self.columns]
+            raise ValueError(f"missing inputs: {', '.join(missing)}; not an input: {', '.join(unknown) or 'none'}")
         raw = {name: _numbers(frame[name]) for name in self.mean}
         numeric = [
             np.clip(np.where(np.isfinite(column), (column - self.mean[name]) / self.scale[name], 0.0), -CLIP, CLIP)

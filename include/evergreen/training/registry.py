@@ -14,6 +14,7 @@ from evergreen.contract import ConfigurationError, DataError, StepError, Tempora
 from evergreen.environment import add_constants, complete
 from evergreen.settings import get_settings
 from evergreen.store.base import PLAIN, UNTRUSTED
+from evergreen.training.scorer import Scorer
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -243,8 +244,10 @@ def register(model: str, description: str, run_id: str, tags: Mapping[str, str])
 
 
 def _check_loads(version: Version) -> None:
+    """Load a version and ask it about a row of which nothing is known."""
     try:
-        load(version.uri)
+        scorer = load(version.uri)
+        scorer.predict(scorer.nothing_known())
     except StepError:
         raise
     except Exception as error:  # whatever MLflow, torch and the model's own code raise
@@ -270,13 +273,25 @@ def set_alias(version: Version, alias: str) -> None:
         client.set_registered_model_alias(version.model, alias, version.number)
 
 
-def load(version_uri: str) -> Any:
-    """Load a logged or registered model; ``predict`` takes raw columns."""
+def load(version_uri: str) -> Scorer:
+    """Load a logged or registered model.
+
+    Raises
+    ------
+    DataError
+        If it was logged without a signature: nobody could say what its inputs are.
+    """
     import mlflow
 
     connect()
     with mlflow_errors():
-        return mlflow.pyfunc.load_model(version_uri)
+        loaded = mlflow.pyfunc.load_model(version_uri)
+    if loaded.metadata.get_input_schema() is None:
+        raise DataError(
+            f"{version_uri}: the model has no signature: nothing says what its inputs are.",
+            "Train it again; a model logged by other means needs mlflow.models.infer_signature.",
+        )
+    return Scorer(version_uri, loaded)
 
 
 def _version(found: Any) -> Version:

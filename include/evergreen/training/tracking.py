@@ -153,7 +153,8 @@ def _signature(encoder: Encoder) -> Any:
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import AnyType
 
-    numeric = [ColSpec(DataType.double, name, required=False) for name in encoder.mean]
+    # required: else MLflow drops a misspelt column without a word, and asks the model without it
+    numeric = [ColSpec(DataType.double, name) for name in encoder.mean]
     # 5, 5.0 and "5" are one category: the type of a category column depends on whether a value is missing
     categorical = [ColSpec(AnyType(), name, required=False) for name in encoder.vocabulary]
     names = {Task.BINARY: ["probability"], Task.REGRESSION: ["prediction"], Task.MULTICLASS: encoder.labels}

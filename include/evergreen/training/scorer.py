@@ -1,0 +1,73 @@
+"""A loaded model that names wrong inputs: MLflow drops columns it does not know, and refuses nullable types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evergreen.contract import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model of MLflow with a signature.
+
+    Parameters
+    ----------
+    name
+        What to call it in errors: its address.
+    loaded
+        The ``mlflow.pyfunc.PyFuncModel``.
+    """
+
+    name: str
+    loaded: Any
+
+    @property
+    def inputs(self) -> dict[str, bool]:
+        """The columns it asks for, in their order, and whether each is a number."""
+        from mlflow.types import DataType
+
+        return {
+            column.name: column.type == DataType.double for column in self.loaded.metadata.get_input_schema().inputs
+        }
+
+    def nothing_known(self) -> pd.DataFrame:
+        """Return a row in which every input is missing."""
+        import pandas as pd
+
+        return pd.DataFrame({name: [None] for name in self.inputs}, dtype=object)
+
+    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the predictions of raw rows; what is missing (None, NaN, NA of any type) counts as not known.
+
+        Raises
+        ------
+        DataError
+            If a column is missing or unknown, or a number's column holds something else.
+        """
+        wanted = self.inputs
+        missing = [name for name in wanted if name not in frame.columns]
+        unknown = [str(name) for name in frame.columns if name not in wanted]
+        if missing or unknown:
+            named = {"missing": missing, "unknown": unknown}
+            wrong = "; ".join(f"{what} {', '.join(names)}" for what, names in named.items() if names)
+            raise DataError(f"{self.name}: the inputs are not the model's: {wrong}.", f"Give {', '.join(wanted)}.")
+        plain = {name: self._plain(frame[name], number) for name, number in wanted.items()}
+        predicted: pd.DataFrame = self.loaded.predict(frame.assign(**plain)[list(wanted)])
+        return predicted
+
+    def _plain(self, column: pd.Series, number: bool) -> Any:
+        """Return a column as MLflow takes it: a number's as float64, any other's missing values as None."""
+        import numpy as np
+        import pandas as pd
+
+        if not number:
+            return column.astype(object).where(column.notna(), None)
+        try:
+            return pd.to_numeric(column).astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{self.name}: the input {column.name!r} is not a number: {error}.") from error
