@@ -15,6 +15,7 @@ from evergreen.contract import Manifest, Status, TemporaryError, Window
 from evergreen.data.lake import get_lake
 from evergreen.features.feast_repo import apply, get_feature_store
 from evergreen.features.feature_store import training_set
+from evergreen.steps.assemble import immature
 from flights_kit import data_folder, examples_of, flights_of_the_year, labels_of
 from isolation import own_settings
 
@@ -231,6 +232,10 @@ def test_assemble_writes_two_windows_that_do_not_touch(
         labels = labels_of(first, last)
         labelled = labels[labels["ds"] >= str(SEASON.start)]  # those of the day before have no flight in the lake
         assert output.rows == len(frame) == len(labelled)
+        asked = get_lake().read(
+            MODEL, "examples", Window(start=date.fromisoformat(first), end=date.fromisoformat(last))
+        )
+        assert manifest.facts["label_share"][name] == pytest.approx(len(labelled) / asked.num_rows, abs=1e-6)
         assert set(frame.columns) == {
             *("ds", "origin", "route", "carrier", "event_timestamp", "late"),
             *spec.features.numeric,
@@ -277,6 +282,31 @@ def test_too_few_days_with_labels_are_an_answer_too(
         in manifest.reason
     )
     assert manifest.outputs == ()
+
+
+def test_while_most_labels_are_still_to_come_nothing_is_judged(
+    season: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _small(monkeypatch)
+    monkeypatch.setattr("evergreen.steps.assemble._MATURE", 2.0)  # more than any two windows have
+    manifest = run("assemble", day(str(SEASON.end)))
+    assert manifest.status is Status.SKIPPED
+    assert "labels are immature: 86% of the examples" in manifest.reason
+    assert "features.examples.label_delay_days" in manifest.reason
+    assert manifest.outputs == ()
+
+
+@pytest.mark.parametrize(
+    ("training", "evaluation", "judged"),
+    [(0.97, 0.2, False), (0.97, 0.48, False), (0.97, 0.49, True), (0.05, 0.04, True), (0.05, 0.02, False)],
+)
+def test_labels_are_immature_by_the_share_that_the_training_window_has(
+    training: float, evaluation: float, judged: bool
+) -> None:
+    """A model that gets labels for few of its examples is not one whose labels are late."""
+    windows = {"training": SEASON, "evaluation": SEASON}
+    assert (not immature(windows, {"training": training, "evaluation": evaluation})) is judged
+    assert immature(windows, {"training": training, "evaluation": None}) == []
 
 
 def test_training_ends_before_labels_that_the_evaluation_s_first_day_did_not_know(

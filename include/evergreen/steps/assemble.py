@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from evergreen.contract import Output, Request, Result, Status, Window
-from evergreen.data.lake import PARTITION
+from evergreen.data.arrow import count_known
+from evergreen.data.lake import PARTITION, get_lake
 from evergreen.data.lineage import pinned_together
 from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.handover import DATASETS, file_digest
@@ -16,6 +17,10 @@ from evergreen.store import get_store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_MATURE = 0.5
+"""The evaluation window's share of labelled examples, as part of the training window's, below which labels are still
+to come: what comes first, say the positives, is another population."""
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
@@ -31,13 +36,15 @@ def run(request: Request, spec: ModelSpec) -> Result:
     inputs = pinned_together(request, "build_features", spec.name, feature_tables(spec))
     snapshots = {given.name: given.version for given in inputs}
     frames = {name: training_set(spec, window, snapshots=snapshots) for name, window in windows.items()}
+    shares = {name: _label_share(spec, window, snapshots.get("examples")) for name, window in windows.items()}
     facts = {
         "rows": {name: len(frame) for name, frame in frames.items()},
         "windows": {name: str(window) for name, window in windows.items()},
         "label_mean": {name: _mean(frame, spec) for name, frame in frames.items()},
+        "label_share": shares,
         "snapshots": snapshots,
     }
-    if reason := _too_few(spec, windows, frames):
+    if reason := " ".join([*_too_few(spec, windows, frames), *immature(windows, shares)]):
         return Result(status=Status.SKIPPED, reason=reason, inputs=tuple(inputs), facts=facts)
     outputs = _store(request, spec, frames)
     return Result(outputs=outputs, inputs=tuple(inputs), facts={**facts, "digest": outputs[0].version})
@@ -56,7 +63,7 @@ def _windows(request: Request, spec: ModelSpec) -> dict[str, Window] | str:
     return {"training": Window(start=max(training.start, start), end=training.end), "evaluation": evaluation}
 
 
-def _too_few(spec: ModelSpec, windows: dict[str, Window], frames: dict[str, pd.DataFrame]) -> str:
+def _too_few(spec: ModelSpec, windows: dict[str, Window], frames: dict[str, pd.DataFrame]) -> list[str]:
     needed = {
         "training": spec.windows.minimum_training_rows,
         "evaluation": spec.windows.minimum_evaluation_rows,
@@ -73,7 +80,26 @@ def _too_few(spec: ModelSpec, windows: dict[str, Window], frames: dict[str, pd.D
             f"evaluation: labelled rows on {days} days of {windows['evaluation']}, "
             f"windows.minimum_evaluation_partitions asks for {least}."
         )
-    return " ".join(reasons)
+    return reasons
+
+
+def _label_share(spec: ModelSpec, window: Window, snapshot: str | None) -> float | None:
+    """Return the share of a window's examples that have a label, or None if it has no examples."""
+    label = spec.features.examples.label
+    rows = get_lake().read(spec.name, "examples", window, snapshot, [label])
+    return round(count_known(rows[label]) / rows.num_rows, 6) if rows.num_rows else None
+
+
+def immature(windows: dict[str, Window], shares: dict[str, float | None]) -> list[str]:
+    """Return why the evaluation's labels are no fair sample yet: far fewer examples have one than in training."""
+    now, before = shares["evaluation"], shares["training"]
+    if now is None or before is None or now >= _MATURE * before:
+        return []
+    return [
+        f"evaluation: labels are immature: {now:.0%} of the examples in {windows['evaluation']} have one, against "
+        f"{before:.0%} in {windows['training']}; the first to come are no fair sample. If they always take longer, "
+        "raise features.examples.label_delay_days."
+    ]
 
 
 def _store(request: Request, spec: ModelSpec, frames: dict[str, pd.DataFrame]) -> tuple[Output, ...]:
