@@ -96,11 +96,14 @@ class ClusterPodOperator(KubernetesPodOperator):
             attempt, delete = _attempt_of(pod), self.on_finish_action is OnFinishAction.DELETE_POD
             if predecessor.end(self.client, pod, self.log, delete=None if delete else self.patch_already_checked):
                 self.predecessor_ended(context, attempt)
-        if adopted is not None:
-            self.log.info(
-                "Pod %s, launched by attempt %s, is there: waiting for it.", adopted.metadata.name, _attempt_of(adopted)
-            )
-            predecessor.mark(self.client, adopted, self._attempt)
+        if adopted is None:
+            return None
+        if not predecessor.mark(self.client, adopted, self._attempt):
+            self.log.info("Pod %s has gone in this very moment.", adopted.metadata.name)
+            return None
+        self.log.info(
+            "Pod %s, launched by attempt %s, is there: waiting for it.", adopted.metadata.name, _attempt_of(adopted)
+        )
         return adopted
 
     def on_kill(self) -> None:

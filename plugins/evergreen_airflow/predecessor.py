@@ -35,10 +35,19 @@ def adopt(pods: Sequence[k8s.V1Pod]) -> k8s.V1Pod | None:
     return max(alive, key=lambda pod: pod.metadata.creation_timestamp, default=None)
 
 
-def mark(api: Any, pod: k8s.V1Pod, attempt: str) -> None:
-    """Say on a pod who waits for it now: a worker that comes back from the dead must not end it."""
+def mark(api: Any, pod: k8s.V1Pod, attempt: str) -> bool:
+    """Say on a pod who waits for it now: a worker that comes back from the dead must not end it.
+
+    Return whether it is still there.
+    """
     body = {"metadata": {"annotations": {ADOPTED: attempt}}}
-    api.patch_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body)
+    try:
+        api.patch_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body)
+    except ApiException as error:
+        if error.status != _NOT_FOUND:
+            raise
+        return False
+    return True
 
 
 def end(api: Any, pod: k8s.V1Pod, log: Any, *, delete: Callable[[k8s.V1Pod], object] | None = None) -> Ending | None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
 
 from airflow.providers.standard.triggers.hitl import HITLTrigger
+from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time.hitl import update_hitl_detail_response
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from evergreen.contract import TemporaryError
+from evergreen.contract import StepError, TemporaryError
 from evergreen.judgement.decisions import decision_about
 from evergreen.judgement.events import log_of, read_events
 from evergreen.monitoring.proposal import read_proposal
-from evergreen.store import get_store
+from evergreen.store import ArtifactStore, get_store
+
+_LOG_SECONDS = 30.0
+"""Time between two looks at a decision log, which are requests to the artifact store."""
 
 
 class DriftReportTrigger(BaseTrigger):
@@ -74,7 +79,10 @@ class ApprovalTrigger(HITLTrigger):
         self.model = model
         self.training = training
         self.partition = partition
+        self._store: ArtifactStore | None = None
+        self._next_look = 0.0
         self._read: list[str] = []
+        self._trouble = ""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the import path and arguments that rebuild this trigger in the triggerer."""
@@ -96,11 +104,21 @@ class ApprovalTrigger(HITLTrigger):
         """Look for an answer, as the provider's trigger does every few seconds, then whether one is still needed.
 
         The question is then answered with its default, by nobody, so that Airflow refuses an answer that comes late.
+        Nothing that goes wrong here ends the wait: a trigger that fails would fail the task, and with it the question.
         """
-        if event := await super()._handle_response():  # type: ignore[no-untyped-call]
-            return TriggerEvent(event.payload)  # type: ignore[no-untyped-call]
-        if not (why := await asyncio.to_thread(self._superseded)):
+        try:
+            if event := await super()._handle_response():  # type: ignore[no-untyped-call]
+                return TriggerEvent(event.payload)  # type: ignore[no-untyped-call]
+            if time.monotonic() < self._next_look:
+                return None
+            why = await asyncio.to_thread(self._superseded)
+            self._next_look = time.monotonic() + _LOG_SECONDS
+            return await self._withdraw(why) if why else None
+        except AirflowRuntimeError as error:  # its database is away, or somebody has answered this very moment
+            self._warn(f"Airflow: {error}")
             return None
+
+    async def _withdraw(self, why: str) -> TriggerEvent:
         answer = await asyncio.to_thread(
             update_hitl_detail_response, ti_id=self.ti_id, chosen_options=self.defaults or [], params_input={}
         )
@@ -115,17 +133,28 @@ class ApprovalTrigger(HITLTrigger):
         )
 
     def _superseded(self) -> str:
-        """Return why the challenger is superseded, or nothing; the log is read only when it has grown."""
-        store = get_store()
+        """Return why the challenger is superseded, or nothing; the log is read only when it has grown.
+
+        A log that cannot be read is for ``promote`` to refuse; a person may answer meanwhile.
+        """
         try:
+            # one client for all looks: making one costs a tenth of a second of the processor that all triggers share
+            store = self._store = self._store or get_store()
             found = sorted(store.keys(f"{log_of(store, self.model).folder}/"))
             if found == self._read:
                 return ""
             record = decision_about(read_events(store, self.model), self.training, date.fromisoformat(self.partition))
-        except TemporaryError as error:
-            self.log.warning("%s Looking again in %s s.", error, self.poke_interval)
+        except StepError as error:
+            self._warn(str(error))
             return ""
+        self._trouble = ""
         if record and record.superseded:
             return record.superseded.why
         self._read = found
         return ""
+
+    def _warn(self, trouble: str) -> None:
+        """Log what is wrong, once as long as it lasts: this goes on for days."""
+        if trouble != self._trouble:
+            self.log.warning("%s Looking again and again.", trouble)
+        self._trouble = trouble

@@ -288,6 +288,16 @@ def test_pod_on_a_lost_node_does_not_hold_the_next_try_for_ever(
     assert "does not end: its node does not answer" in capfd.readouterr().out
 
 
+def test_pod_that_goes_before_it_is_taken_over_is_replaced(kit: Kit, server: tuple[Cluster, Api]) -> None:
+    """Somebody (a node's drain, the reaper) deletes it after the next try has listed it."""
+    cluster, api = server
+    launch(quick(kit), task_context())
+    cluster.set_status(left := cluster.pod(), "Running")
+    api["patch"] << 404
+    launch(quick(kit), task_context(try_number=2))
+    assert len([pod for pod in cluster.pods() if pod["metadata"]["name"] != left["metadata"]["name"]]) == 1
+
+
 def test_worker_that_comes_back_from_the_dead_leaves_the_pod_to_the_try_that_took_it_over(
     kit: Kit, cluster: Cluster
 ) -> None:

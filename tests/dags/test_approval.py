@@ -1,0 +1,138 @@
+"""What a question about a challenger waits for: an answer, or the event that makes it obsolete."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.api.datamodels._generated import HITLDetailResponse, HITLUser
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import ErrorResponse, UpdateHITLDetail
+
+from corpus_kit import CORPUS
+from evergreen.judgement.events import Event, EventKind, append
+from evergreen.settings import Settings
+from evergreen.store import ArtifactStore, get_store
+from evergreen_airflow.triggers import ApprovalTrigger
+
+DECIDED = Event.model_validate_json((CORPUS / "v2" / "Event" / "decided.json").read_text())
+WHY = "version 2 came from newer"
+SUPERSEDED = DECIDED.model_copy(update={"kind": EventKind.SUPERSEDED, "judgement": None, "why": WHY})
+
+
+def obsolete() -> None:
+    """Let a newer challenger supersede the one that is asked about."""
+    append(get_store(), SUPERSEDED)
+
+
+class Airflow:
+    """Stands in for what holds the question: a person may answer it just before it is withdrawn, or it may fail."""
+
+    def __init__(self, *, answered_first: bool = False, failures: int = 0) -> None:
+        self.answered_first = answered_first
+        self.failures = failures
+        self.asked = 0
+        self.detail = HITLDetailResponse(response_received=False, responded_at=None, chosen_options=None)
+
+    def send(self, msg: Any) -> HITLDetailResponse:
+        self.asked += 1
+        if self.asked <= self.failures:
+            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"message": "away"}))
+        if isinstance(msg, UpdateHITLDetail):
+            if self.answered_first:
+                self._answer(["Approve"], HITLUser(id="7", name="ada"))
+                raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 409}))
+            self._answer(msg.chosen_options, None)
+        return self.detail
+
+    def _answer(self, options: list[str], by: HITLUser | None) -> None:
+        self.detail = HITLDetailResponse(
+            response_received=True, responded_by_user=by, responded_at=datetime.now(UTC), chosen_options=options
+        )
+
+
+def trigger(hours: float = 1) -> ApprovalTrigger:
+    return ApprovalTrigger(
+        model=DECIDED.model,
+        training=DECIDED.training,
+        partition=DECIDED.partition.isoformat(),
+        ti_id=uuid.uuid4(),
+        options=["Approve", "Reject"],
+        params={},
+        defaults=["Reject"],
+        timeout_datetime=datetime.now(UTC) + timedelta(hours=hours),
+        poke_interval=0.02,
+    )
+
+
+def wait(monkeypatch: pytest.MonkeyPatch, airflow: Airflow, asks: ApprovalTrigger) -> dict[str, Any]:
+    """Run a trigger to its event, as the triggerer does."""
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", airflow, raising=False)
+
+    async def first() -> Any:
+        async for event in asks.run():
+            return event.payload
+
+    payload: dict[str, Any] = asyncio.run(asyncio.wait_for(first(), 30))
+    return payload
+
+
+def test_a_question_that_is_obsolete_is_withdrawn(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    append(get_store(), DECIDED)
+    obsolete()
+    airflow = Airflow()
+    event = wait(monkeypatch, airflow, trigger())
+    assert event["superseded"] == WHY
+    assert (airflow.detail.chosen_options, airflow.detail.responded_by_user) == (["Reject"], None)
+
+
+def test_an_answer_in_the_moment_of_the_withdrawal_is_the_answer(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(get_store(), DECIDED)
+    obsolete()
+    event = wait(monkeypatch, Airflow(answered_first=True), trigger())
+    assert "superseded" not in event
+    assert (event["chosen_options"], event["responded_by_user"]["name"]) == (["Approve"], "ada")
+
+
+@pytest.mark.usefixtures("settings")
+def test_airflow_that_does_not_answer_ends_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    append(get_store(), DECIDED)
+    obsolete()
+    assert wait(monkeypatch, Airflow(failures=3), trigger())["superseded"]
+
+
+def test_a_log_that_cannot_be_read_ends_no_question(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``promote`` refuses it, and says which file it is."""
+    append(get_store(), DECIDED)
+    Path(settings.artifact_root, "decision_log", DECIDED.model, "000002.json").write_text("{}")
+    asks = trigger()
+    assert asks._superseded() == ""
+    Path(settings.artifact_root, "decision_log", DECIDED.model, "000002.json").unlink()
+    obsolete()
+    assert asks._superseded() == WHY
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_wait_costs_the_store_one_client_and_a_look_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    append(get_store(), DECIDED)
+    made: list[ArtifactStore] = []
+    looks: list[str] = []
+
+    def counted() -> ArtifactStore:
+        made.append(store := get_store())
+        keys = store.keys
+        store.keys = lambda prefix: (looks.append(prefix), keys(prefix))[1]  # type: ignore[method-assign]
+        return store
+
+    monkeypatch.setattr("evergreen_airflow.triggers.get_store", counted)
+    monkeypatch.setattr("evergreen_airflow.triggers._LOG_SECONDS", 0.2)
+    assert wait(monkeypatch, Airflow(), trigger(hours=1 / 3600))["timedout"]
+    assert len(made) == 1
+    assert 2 <= len([prefix for prefix in looks if prefix.startswith("decision_log/")]) <= 7
