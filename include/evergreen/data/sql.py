@@ -113,7 +113,7 @@ def rows_of(connection: duckdb.DuckDBPyConnection, path: Path, sql: str) -> pa.T
     hint = "A join without its condition, or too many days at once? A larger resource profile has more."
     try:
         reader = connection.sql(sql).to_arrow_reader(_BATCH)
-        for batch in reader:
+        for batch in _batches(reader):
             size += batch.nbytes
             if size > most:
                 raise MemoryError(f"{path}: it returns more than {most >> 20} MiB of rows. {hint}")
@@ -121,6 +121,17 @@ def rows_of(connection: duckdb.DuckDBPyConnection, path: Path, sql: str) -> pa.T
     except duckdb.OutOfMemoryException as error:
         raise MemoryError(f"{path}: it needs more than the {most >> 20} MiB that a query may take. {hint}") from error
     return pa.Table.from_batches(batches, reader.schema)
+
+
+def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Yield what a query returns; what DuckDB raises on the way reaches us as Arrow's OSError, and is made its own."""
+    import duckdb
+
+    try:
+        yield from reader
+    except OSError as error:
+        kind = str(error).partition(" Error: ")[0].title().replace(" ", "")  # "Out of Range Error: Overflow in ..."
+        raise getattr(duckdb, f"{kind}Exception", duckdb.Error)(str(error).strip()) from error
 
 
 @contextmanager

@@ -288,12 +288,31 @@ def test_the_memory_of_a_query_is_half_of_the_least_limit_that_anybody_sets(
     assert memory.query_memory() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("('a' || i)::BIGINT", DataError),
+        ("10_000_000_000 * i * i", DataError),
+        ("error(i::VARCHAR)", ConfigurationError),
+    ],
+)
+def test_what_goes_wrong_after_many_rows_is_told_as_if_it_were_the_first(
+    spec: ModelSpec, things: dict[str, pa.Table], value: str, error: type[Exception]
+) -> None:
+    """By then rows are streamed, and what DuckDB raises comes through Arrow."""
+    for first in (0, 300_000):
+        rows = f"things.*, CASE WHEN i >= {first} THEN {value.replace('i', '(i + 100_000)')} END AS v"
+        with pytest.raises(error, match=r"v\.sql: \w[\w ]+ Error: "):
+            _build(spec, things, f"SELECT {rows} FROM range(400_000) r(i), things")
+
+
+@pytest.mark.parametrize("returned", ["count(*) AS n", "i"])
 def test_a_query_that_never_ends_is_interrupted(
-    spec: ModelSpec, things: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch
+    spec: ModelSpec, things: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch, returned: str
 ) -> None:
     monkeypatch.setenv("EVERGREEN_SQL_SECONDS", "0.5")
     get_settings.cache_clear()
-    endless = "WITH RECURSIVE a(i) AS (SELECT 1 UNION ALL SELECT 1 FROM a) SELECT count(*) AS n FROM a"
+    endless = f"WITH RECURSIVE a(i) AS (SELECT 1 UNION ALL SELECT 1 FROM a) SELECT {returned} FROM a"
     with pytest.raises(ConfigurationError, match=r"v\.sql: still running after 0\.5 s\. Does a recursive query end\?"):
         _build(spec, things, endless)
     get_settings.cache_clear()
