@@ -20,12 +20,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from xml.etree.ElementTree import ParseError
 
 from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError, told
-from evergreen.store.base import FULL
+from evergreen.store.base import FULL, UNTRUSTED
 
 # BadGzipFile is an OSError; encodings, numbers, dates, JSON, Arrow and pandas' parser raise ValueErrors
 _BROKEN = (
@@ -36,6 +37,17 @@ _CORRUPT = re.compile(
     "corrupt|invalid data|deserialize|decompress|end of (stream|file)|truncated|checksum|crc", re.IGNORECASE
 )
 """What codecs say in an OSError that has no number: Arrow's and bz2's."""
+_SILENCE = frozenset(
+    {
+        ("httpx", "TransportError"),
+        ("urllib3", "HTTPError"),
+        ("aiohttp", "ClientConnectionError"),
+        ("aiohttp", "ClientPayloadError"),
+        ("botocore", "ConnectionError"),
+        ("botocore", "HTTPClientError"),
+    }
+)
+"""Modules and classes of what is raised when no answer came, or half of one."""
 _NO_FILE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENODEV})
 
 
@@ -47,6 +59,8 @@ def reader_error(error: BaseException, doing: str, path: Path) -> StepError:
     status = _http_status(error)
     if isinstance(error, PermissionError) or status in {401, 403, 407}:
         return ConfigurationError(message, "Let the steps read it.")
+    if UNTRUSTED.search(message):
+        return ConfigurationError(message, "Name the authority of the server's certificate in SSL_CERT_FILE.")
     if isinstance(error, OSError) and error.errno in FULL:
         return ConfigurationError(message, "Free space on that disk.")
     if isinstance(error, KeyError):
@@ -55,7 +69,7 @@ def reader_error(error: BaseException, doing: str, path: Path) -> StepError:
         return DataError(
             message, "Correct the source, then run it again; for a day that has no file, the reader returns None."
         )
-    if isinstance(error, OSError):  # urllib's and requests' errors too
+    if isinstance(error, OSError | HTTPException) or status is not None or _is_silence(error):
         return TemporaryError(message, "Does the source answer?")
     return ConfigurationError(message, "Correct the reader.")
 
@@ -64,6 +78,11 @@ def _is_broken(error: BaseException) -> bool:
     if isinstance(error, OSError) and (error.errno in _NO_FILE or (type(error) is OSError and not error.errno)):
         return error.errno in _NO_FILE or bool(_CORRUPT.search(told(error)))
     return isinstance(error, _BROKEN) or type(error).__name__ == "ZstdError"
+
+
+def _is_silence(error: BaseException) -> bool:
+    """Tell whether a client was left without an answer; urllib's and requests' errors are OSErrors, others' are not."""
+    return any((kind.__module__.partition(".")[0], kind.__name__) in _SILENCE for kind in type(error).__mro__)
 
 
 def _http_status(error: BaseException) -> int | None:
