@@ -38,6 +38,9 @@ class Network(torch.nn.Module):
     def forward(self, numeric, categorical):
         self.calls += self.training
         marker = Path({marker!r})
+        if self.training and marker.exists():
+            with marker.open("a") as batches:
+                batches.write("x")
         if self.calls > 20 and not marker.exists():
             marker.touch()
             os._exit(1)
@@ -98,7 +101,11 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(models, tmp_path
     (spec.folder / "network.py").write_text(FRAGILE.format(marker=str(marker)))
     resumed = train(spec, frame, "checkpoints/one", "killed")
     assert marker.exists()
+    assert [entry["epoch"] for entry in resumed.history] == [1, 2, 3]
+    went_on = marker.stat().st_size
     undisturbed = train(spec, frame, "checkpoints/one", "undisturbed")
+    whole = marker.stat().st_size - went_on
+    assert went_on * 3 == whole * 2, "killed in the second of three epochs: that one and the third were left to do"
     assert [entry["train_loss"] for entry in resumed.history] == [entry["train_loss"] for entry in undisturbed.history]
     for name, weights in undisturbed.weights.items():
         assert torch.equal(weights, resumed.weights[name]), name
