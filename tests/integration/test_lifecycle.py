@@ -18,6 +18,7 @@ from evergreen.catalog import load_model
 from evergreen.cli import app
 from evergreen.contract import DataError, FailureClass, Request, RunIdentity, Status, TemporaryError, Window, utc_now
 from evergreen.handover import file_digest
+from evergreen.judgement import champions
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.decisions import list_decisions
 from evergreen.judgement.events import Event, EventKind, append, last_move, read_events
@@ -557,6 +558,36 @@ def test_of_two_promotions_at_once_one_passes_and_the_alias_is_where_the_log_say
     assert by_alias(binary, "champion").number == moved.version
     assert len(list_decisions(get_store(), binary)) == 3
     assert "alias_moved" not in kinds(binary)
+
+
+def test_a_promotion_that_nobody_finishes_is_told_in_the_end(binary, two_challengers, monkeypatch):
+    monkeypatch.setattr(promote, "settle", killed_after(lambda _: None))
+    two_challengers[0].step("promote")
+    now = utc_now()
+    for minutes, last in ((9, "promoted"), (11, "alias_moved")):
+        monkeypatch.setattr(champions, "utc_now", lambda minutes=minutes: now + timedelta(minutes=minutes))
+        monitor(binary)
+        assert kinds(binary)[-1] == last
+
+
+def test_a_person_who_moves_the_alias_during_a_promotion_is_seen_and_not_overruled(
+    binary, two_challengers, monkeypatch
+):
+    write = promote.set_tags
+
+    def person_first(*arguments):
+        connect().set_registered_model_alias(binary, "champion", "3")
+        write(*arguments)
+
+    monkeypatch.setattr(promote, "set_tags", person_first)
+    refused = two_challengers[0].step("promote")
+    assert refused.status is Status.REFUSED
+    assert "moved by hand at this moment" in refused.reason
+    assert by_alias(binary, "champion").number == "3"
+    seen = last_move(read_events(get_store(), binary))
+    assert (seen.kind.value, seen.version, seen.previous) == ("alias_moved", "3", "2")
+    # the third's own promotion finds it where it belongs only if it was compared with what served before
+    assert "compared with 1" in two_challengers[1].step("promote").reason
 
 
 def test_a_monitor_that_looks_while_the_alias_moves_raises_no_alarm(binary, two_challengers, monkeypatch):
