@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,8 @@ _OVERDUE = timedelta(minutes=10)
 _PAGE, _RUNS = 500, 50
 _LINES = 1_000
 """How much of a pod's log is kept in the reaper's."""
+_LOG_SECONDS = 120.0
+"""How long logs are read for: half a minute for each pod of a node that is lost, and the task has five minutes."""
 _GONE = frozenset({404, 409})
 
 
@@ -62,11 +65,13 @@ class PodReaper(BaseOperator):
         states = _states({task_of(pod) for pod in pods} - {None}, context)
         now = datetime.now(UTC)
         doomed = {pod.metadata.name: (pod, why) for pod in pods if (why := orphaned(pod, states, now))}
+        until = time.monotonic() + _LOG_SECONDS
         for pod, why in doomed.values():
             self.log.info("%s %s: %s", "Would delete" if context["params"]["dry_run"] else "Deleting", *_said(pod, why))
             if not context["params"]["dry_run"]:
-                # of a task that has ended badly it may be the only one: its worker died before it read it
-                predecessor.write(self.log, pod, "Left behind.", predecessor.last_lines(api, pod, _LINES))
+                if time.monotonic() < until:
+                    # of a task that has ended badly it may be the only one: its worker died before it read it
+                    predecessor.write(self.log, pod, "Left behind.", predecessor.last_lines(api, pod, _LINES))
                 _delete(api, pod)
         return {"pods": len(pods), "deleted": {name: why for name, (_, why) in doomed.items()}}
 

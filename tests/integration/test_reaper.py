@@ -78,6 +78,16 @@ def test_a_pod_that_nobody_waits_for_is_deleted_and_its_log_kept(
     assert reap(states) == {"pods": 0, "deleted": {}}
 
 
+def test_pods_are_deleted_though_their_logs_take_too_long(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a node that is lost, whose kubelet is asked in vain for each."""
+    monkeypatch.setattr("evergreen_airflow.reaper._LOG_SECONDS", 0.0)
+    reap({})
+    assert cluster.pods() == []
+    assert "a line of the pod's log" not in capfd.readouterr().out
+
+
 @pytest.mark.parametrize(
     "state", ["running", "deferred", "queued", "scheduled", "up_for_retry", "up_for_reschedule", "restarting", None]
 )
