@@ -127,7 +127,8 @@ class Supervisor:
         with the lock gone, the next `evergreen up` would start everything a second time.
         """
         for folder, known in self._folders.items():
-            if known and identity_of(folder) != known:
+            self._folders[folder] = found = identity_of(folder)  # a first start makes one
+            if known and found != known:
                 raise ConfigurationError(
                     f"{folder} was removed while the services ran: they were stopped.",
                     "Put it back from a backup, or start with what is left and empty databases: evergreen up",

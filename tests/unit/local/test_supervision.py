@@ -195,13 +195,19 @@ def test_a_killed_supervisor_takes_its_services_with_it(driven: Callable[[str], 
     assert _alive(tree) == []
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["a first start", "a later one"])
 @pytest.mark.parametrize("removed", ["state", "state/run", "data"])
 def test_a_folder_that_is_removed_under_the_services_stops_them_and_is_named(
-    driven: Callable[[str], Driven], tmp_path: Path, removed: str
+    driven: Callable[[str], Driven], tmp_path: Path, removed: str, first: bool
 ) -> None:
-    (tmp_path / "data").mkdir()
+    """Of a first start the databases' folder is made by a service, and watched all the same."""
+    if not first:
+        (tmp_path / "data").mkdir()
     one = driven("good")
     one.until(lambda status: status.healthy)
+    if first:
+        (tmp_path / "data").mkdir()
+        time.sleep(1)
     tree = one.tree()
     shutil.rmtree(tmp_path / removed)
     said = one.process.communicate(timeout=120)[1]
