@@ -104,10 +104,16 @@ def check_free_space(path: Path) -> None:
 
 
 def identity_of(folder: Path) -> tuple[int, int] | None:
-    """Return what tells a folder from another one of its name, or None if there is none."""
+    """Return what tells a folder from another one of its name, or None if there is none.
+
+    Raises
+    ------
+    OSError
+        If its disk does not say: that of a network may be away for a moment.
+    """
     try:
         found = folder.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
 

@@ -127,7 +127,11 @@ class Supervisor:
         with the lock gone, the next `evergreen up` would start everything a second time.
         """
         for folder, known in self._folders.items():
-            self._folders[folder] = found = identity_of(folder)  # a first start makes one
+            try:
+                self._folders[folder] = found = identity_of(folder)  # a first start makes one
+            except OSError as error:
+                log.warning("%s: %s; looking again", folder, error.strerror)
+                continue
             if known and found != known:
                 raise ConfigurationError(
                     f"{folder} was removed while the services ran: they were stopped.",

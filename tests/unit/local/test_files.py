@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -127,3 +128,19 @@ def test_the_log_of_the_last_start_is_kept(tmp_path: Path) -> None:
     files.keep_previous(log)
     assert not log.exists()
     assert (tmp_path / "x.log.1").read_text() == "second"
+
+
+def test_a_disk_that_does_not_answer_is_no_folder_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = files.identity_of(tmp_path)
+    assert known == files.identity_of(tmp_path)
+    (tmp_path / "file").touch()
+    assert files.identity_of(tmp_path / "gone") is files.identity_of(tmp_path / "file" / "below") is None
+
+    def stale(_: Path) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(Path, "stat", stale)
+    with pytest.raises(OSError, match="Stale file handle"):
+        files.identity_of(tmp_path)
