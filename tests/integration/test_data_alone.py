@@ -34,22 +34,26 @@ def test_a_replay_from_snapshots_reads_what_was_read(lake_settings: Settings) ->
     assert len(training_set(spec, window)) < len(before)
 
 
-def test_a_null_changes_no_category_beside_it(lake_settings: Settings) -> None:
-    """pandas has no whole numbers beside a null: 5 became 5.0, which a champion trained on 5 has never seen."""
+def test_a_null_or_a_fraction_changes_no_category_beside_it(lake_settings: Settings) -> None:
+    """pandas has no whole numbers beside one: 5 became 5.0, which a champion trained on 5 has never seen."""
     spec = load_model(MODEL)
     examples = spec.features.examples.model_copy(update={"label": "late"})
-    features = Features(examples=examples, numeric=("hops",), categorical=("shop", "open"))
+    features = Features(examples=examples, numeric=("hops",), categorical=("shop", "open", "size"))
     spec = spec.model_copy(update={"features": features})
     long = 1234567890123456789
     full = {"late": [0, 1, 1], "shop": [5, 7, long], "hops": [1, 2, 3], "open": [True, False, True]}
     nulls: dict[str, list[int | bool | None]] = {"late": [None], "shop": [None], "hops": [None], "open": [None]}
+    sizes = [38.0, 39.0, 40.0, 40.5]
     times = [datetime(2013, 1, 1, hour, tzinfo=UTC) for hour in range(4)]
     for text, rows in (("2013-01-01", full), ("2013-01-02", {name: [*full[name], *nulls[name]] for name in full})):
-        table = pa.table({"ds": [text] * len(rows["late"]), "event_timestamp": times[: len(rows["late"])], **rows})
+        count = len(rows["late"])
+        more = {"ds": [text] * count, "event_timestamp": times[:count], "size": sizes[:count]}
+        table = pa.table({**more, **rows})
         get_lake().write(MODEL, "examples", table, day(text))
     without, beside = (training_set(spec, day(text), labelled=False) for text in ("2013-01-01", "2013-01-02"))
     assert without["shop"].tolist() == ["5", "7", str(long)]
     assert beside["shop"].tolist() == ["5", "7", str(long), None]
+    assert beside["size"].tolist() == [*without["size"], "40.5"] == ["38", "39", "40", "40.5"]
     assert beside["open"].tolist() == [*without["open"], None]
     assert beside["hops"].dtype == without["hops"].dtype == "float64"
 

@@ -218,10 +218,22 @@ def _tidy(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
     tidy = frame[list(order)].copy()
     for name in features.numeric:
         tidy[name] = tidy[name].astype("float64")
-    for name in features.categorical:  # a null makes 5 a 5.0, and no category of one window would be known in the other
-        whole = tidy[name].convert_dtypes()
-        tidy[name] = whole.astype("string").astype(object).where(whole.notna(), None)
+    for name in features.categorical:
+        tidy[name] = _categories(tidy[name])
     return tidy
+
+
+def _categories(column: pd.Series) -> pd.Series:
+    """Return categories as the text that an encoder makes of them, whatever else is in the window.
+
+    Beside a null, or a 1.5, 5 is 5.0 to pandas: no category of one window would be known in the other.
+    """
+    import pandas as pd
+
+    whole = column.convert_dtypes()
+    if pd.api.types.is_float_dtype(whole):
+        whole = whole.map("{:.15g}".format, na_action="ignore")
+    return whole.astype("string").astype(object).where(whole.notna(), None)
 
 
 def _check_join(spec: ModelSpec, full: pd.DataFrame, pins: Mapping[str, str]) -> None:
