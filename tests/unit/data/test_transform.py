@@ -245,10 +245,10 @@ def test_a_query_that_needs_too_much_memory_ends_in_words(
     monkeypatch.setenv("EVERGREEN_MEMORY", str(64 << 20))
     rows = "things, range(100_000_000) r(i)"
     sql = GOOD.replace("things", rows).replace("count(*)", count) if count else f"SELECT things.*, i FROM {rows}"
-    before = set(Path(tempfile.gettempdir()).glob("sql-*"))
+    monkeypatch.setattr(tempfile, "tempdir", str(spec.folder))
     with pytest.raises(MemoryError, match=rf"v\.sql: {message}"):
         _build(spec, things, sql)
-    assert set(Path(tempfile.gettempdir()).glob("sql-*")) <= before
+    assert not list(spec.folder.glob("sql-*"))
 
 
 def test_a_query_has_bounds_that_it_cannot_lift(
