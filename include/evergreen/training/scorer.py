@@ -67,6 +67,8 @@ class Scorer:
 
         if not number:
             return column.astype(object).where(column.notna(), None)
+        if column.dtype.kind in "mM":  # pandas would make nanoseconds of times
+            column = column.astype(object)
         try:
             return pd.to_numeric(column).astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
         except (TypeError, ValueError) as error:

@@ -81,6 +81,8 @@ def test_a_number_is_a_number_in_any_type(scorer: Scorer, number: pd.Series) -> 
         (RAW.drop(columns="x"), "missing x. Give"),
         (RAW.assign(X=1, ds="2024-01-01"), "unknown X, ds. Give"),
         (RAW.assign(x="many"), "the input 'x' is not a number"),
+        (RAW.assign(x=pd.Timestamp("2013-01-01", tz="UTC")), "the input 'x' is not a number"),
+        (RAW.assign(x=pd.Timedelta("1h")), "the input 'x' is not a number"),
     ],
 )
 def test_wrong_columns_are_named_and_none_is_dropped_silently(scorer: Scorer, frame: pd.DataFrame, said: str) -> None:
