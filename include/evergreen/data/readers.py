@@ -20,7 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
+from http.client import BadStatusLine, IncompleteRead
 from pathlib import Path
 from urllib.error import HTTPError
 from xml.etree.ElementTree import ParseError
@@ -48,12 +48,14 @@ _SILENCE = frozenset(
     }
 )
 """Modules and classes of what is raised when no answer came, or half of one."""
+_OS = frozenset({os.__file__, "<frozen os>"})
 _NO_FILE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENODEV})
 
 
 def reader_error(error: BaseException, doing: str, path: Path) -> StepError:
     """Return the error with which a step ends whose reader, in the file ``path``, has raised."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     where = f"{path}: line {lines[-1]}" if lines else str(path)
     message = f"{where}: {doing}: {told(error)}."
     status = _http_status(error)
@@ -63,13 +65,15 @@ def reader_error(error: BaseException, doing: str, path: Path) -> StepError:
         return ConfigurationError(message, "Name the authority of the server's certificate in SSL_CERT_FILE.")
     if isinstance(error, OSError) and error.errno in FULL:
         return ConfigurationError(message, "Free space on that disk.")
+    if isinstance(error, KeyError) and frames and frames[-1].filename in _OS:  # os.environ["TOKEN"]
+        return ConfigurationError(message, "Set that variable where the steps run.")
     if isinstance(error, KeyError):
         return DataError(message, "Did the source rename or drop that column? Correct the source, or the reader.")
     if _is_broken(error) or (status is not None and 400 <= status < 500 and status not in {408, 425, 429}):
         return DataError(
             message, "Correct the source, then run it again; for a day that has no file, the reader returns None."
         )
-    if isinstance(error, OSError | HTTPException) or status is not None or _is_silence(error):
+    if isinstance(error, OSError | IncompleteRead | BadStatusLine) or status is not None or _is_silence(error):
         return TemporaryError(message, "Does the source answer?")
     return ConfigurationError(message, "Correct the reader.")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from http.client import IncompleteRead
+import os
+from collections.abc import Mapping
+from http.client import BadStatusLine, IncompleteRead, InvalidURL
 from pathlib import Path
 from ssl import SSLCertVerificationError
 from urllib.error import URLError
@@ -33,6 +35,7 @@ def _of_requests(status: int) -> requests.HTTPError:
     ("error", "expected"),
     [
         (IncompleteRead(b"half", 5), TemporaryError),
+        (BadStatusLine("half"), TemporaryError),
         (requests.ConnectionError("no route"), TemporaryError),
         (httpx.ConnectError("no route"), TemporaryError),
         (httpx.ReadTimeout("too slow"), TemporaryError),
@@ -43,6 +46,7 @@ def _of_requests(status: int) -> requests.HTTPError:
         *((_of(status), ConfigurationError) for _of in (_of_httpx, _of_requests) for status in (401, 403)),
         (URLError(SSLCertVerificationError(1, "certificate verify failed")), ConfigurationError),
         (SSLCertVerificationError(1, "certificate verify failed"), ConfigurationError),
+        (InvalidURL("a blank in it"), ConfigurationError),
         (httpx.InvalidURL("no host"), ConfigurationError),
         (NoCredentialsError(), ConfigurationError),
         (TypeError("a mistake"), ConfigurationError),
@@ -51,3 +55,12 @@ def _of_requests(status: int) -> requests.HTTPError:
 )
 def test_a_server_that_does_not_answer_is_asked_again_and_no_other(error: Exception, expected: type[StepError]) -> None:
     assert type(reader_error(error, "reading things", Path("source.py"))) is expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [(os.environ, ConfigurationError), ({}, DataError)], ids=type)
+def test_a_variable_that_is_not_set_is_no_column_that_is_gone(
+    given: Mapping[str, str], expected: type[StepError]
+) -> None:
+    with pytest.raises(KeyError) as raised:
+        given["NO_SUCH_VARIABLE"]
+    assert type(reader_error(raised.value, "reading things", Path("source.py"))) is expected
