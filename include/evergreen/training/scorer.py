@@ -47,14 +47,15 @@ class Scorer:
         Raises
         ------
         DataError
-            If a column is missing or unknown, or a number's column holds something else.
+            If a column is missing, unknown or there twice, or a number's column holds something else.
         """
-        wanted = self.inputs
-        missing = [name for name in wanted if name not in frame.columns]
-        unknown = [str(name) for name in frame.columns if name not in wanted]
-        if missing or unknown:
-            named = {"missing": missing, "unknown": unknown}
-            wrong = "; ".join(f"{what} {', '.join(names)}" for what, names in named.items() if names)
+        wanted, given = self.inputs, list(frame.columns)
+        named = {
+            "missing": [name for name in wanted if name not in given],
+            "unknown": [str(name) for name in given if name not in wanted],
+            "there twice": [name for name in wanted if given.count(name) > 1],
+        }
+        if wrong := "; ".join(f"{what} {', '.join(names)}" for what, names in named.items() if names):
             raise DataError(f"{self.name}: the inputs are not the model's: {wrong}.", f"Give {', '.join(wanted)}.")
         plain = {name: self._plain(frame[name], number) for name, number in wanted.items()}
         predicted: pd.DataFrame = self.loaded.predict(frame.assign(**plain)[list(wanted)])

@@ -80,6 +80,7 @@ def test_a_number_is_a_number_in_any_type(scorer: Scorer, number: pd.Series) -> 
         (RAW.rename(columns={"site": "sites"}), "missing site; unknown sites. Give x, open, site."),
         (RAW.drop(columns="x"), "missing x. Give"),
         (RAW.assign(X=1, ds="2024-01-01"), "unknown X, ds. Give"),
+        (RAW[[*RAW.columns, "x"]], "there twice x. Give"),
         (RAW.assign(x="many"), "the input 'x' is not a number"),
         (RAW.assign(x=pd.Timestamp("2013-01-01", tz="UTC")), "the input 'x' is not a number"),
         (RAW.assign(x=pd.Timedelta("1h")), "the input 'x' is not a number"),
