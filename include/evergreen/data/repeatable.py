@@ -9,7 +9,7 @@ from typing import Any
 
 _CLOCK = frozenset({"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"})
 """Words that DuckDB parses like columns."""
-_CHANCE = frozenset({"reservoir_quantile"})
+_UNLISTED = frozenset({"reservoir_quantile", "current_localtime", "current_localtimestamp"})
 """Functions that DuckDB does not list as volatile, and that are."""
 _ROW_MAKERS = frozenset({"generate_series", "range", "unnest", "repeat", "json_each", "json_tree"})
 """Table functions that make rows of their arguments alone; others read files, settings, or text that is SQL."""
@@ -66,7 +66,7 @@ def volatile_functions() -> frozenset[str]:
         macros = connection.execute(
             "SELECT function_name, macro_definition FROM duckdb_functions() WHERE macro_definition IS NOT NULL"
         ).fetchall()
-    names = _CHANCE.union(name for (name,) in rows)
+    names = _UNLISTED.union(name for (name,) in rows)
     calls = re.compile(rf"\b({'|'.join(map(re.escape, names))})\"?\(|\b({'|'.join(_CLOCK)})\b")
     return names.union(name for name, definition in macros if calls.search(definition))
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -19,6 +20,7 @@ import pytest
 from evergreen.catalog import load_function, load_model
 from evergreen.contract import ConfigurationError, DataError, Window
 from evergreen.data import memory
+from evergreen.data.repeatable import volatile_functions
 from evergreen.data.sql import close, engine
 from evergreen.data.tables import published_schema, raw_rows
 from evergreen.data.transform import KnownTooEarly, build_examples, build_view
@@ -176,6 +178,7 @@ def test_a_column_that_another_engine_would_read_otherwise_is_refused(spec: Mode
         (GOOD.replace("count(*)", "sum(list_transform([1], lambda x: random())[1])"), r"random\(\)"),
         (GOOD.replace("count(*)", "epoch(ago(INTERVAL 1 DAY))"), r"ago\(\): the same day"),
         (GOOD.replace("count(*)", "epoch(today())"), r"today\(\)"),
+        (GOOD.replace("count(*)", "hash(current_localtimestamp())"), r"current_localtimestamp\(\): the same day"),
         (GOOD.replace("count(*)", "epoch(transaction_timestamp())"), r"transaction_timestamp\(\)"),
         (GOOD.replace("count(*)", "reservoir_quantile(v, 0.5)"), r"reservoir_quantile\(\)"),
         (GOOD.replace("count(*)", "hash(gen_random_uuid())"), r"gen_random_uuid\(\)"),
@@ -210,6 +213,24 @@ def test_a_column_that_another_engine_would_read_otherwise_is_refused(spec: Mode
 def test_wrong_sql_is_the_files_fault(spec: ModelSpec, things: dict[str, pa.Table], sql: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"(?s)v\.sql: .*{message}"):
         _build(spec, things, sql)
+
+
+def test_every_function_that_needs_no_value_and_changes_is_known() -> None:
+    """Whatever DuckDB says of it: of two clocks it says that they are constant."""
+    with duckdb.connect() as connection:
+        found = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE len(parameters) = 0 AND function_type IN "
+        names = [name for (name,) in connection.execute(f"{found} ('scalar', 'macro')").fetchall() if name]
+
+        def answers() -> dict[str, str]:
+            given = {}
+            for name in names:
+                with suppress(duckdb.Error):
+                    given[name] = str(connection.execute(f'SELECT "{name}"()').fetchall())
+            return given
+
+        before, after = answers(), answers()
+    changing = {name for name in before if before[name] != after[name]}
+    assert {"current_localtime", "now", "random", "uuid"} <= changing <= volatile_functions()
 
 
 @pytest.mark.parametrize(
