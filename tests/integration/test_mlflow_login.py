@@ -86,8 +86,11 @@ def test_a_step_with_a_wrong_password_fails_as_configuration(login: pytest.Monke
 def test_the_steps_need_no_administrator(login: pytest.MonkeyPatch, guarded: str) -> None:
     """In a cluster they have a user of their own, from the first champion on."""
     import mlflow
+    import pandas as pd
     from mlflow.server import get_app_client
 
+    frame = pd.DataFrame({"one": [1.0]})
+    signature = mlflow.models.infer_signature(frame)
     registry.connect()
     get_app_client("basic-auth", guarded).create_user("evergreen-steps", "steps-password-of-a-test")
     login.setenv("MLFLOW_TRACKING_USERNAME", "evergreen-steps")
@@ -96,12 +99,14 @@ def test_the_steps_need_no_administrator(login: pytest.MonkeyPatch, guarded: str
     assert registry.by_run("of_the_steps", "0" * 32) is None
     run = start_run("of_the_steps", "one", "key", {}, {})
     with mlflow.start_run(run_id=run):
-        mlflow.pyfunc.log_model(name="model", python_model=lambda model_input: model_input, pip_requirements=[])
+        mlflow.pyfunc.log_model(
+            name="model", python_model=lambda model_input: model_input, signature=signature, pip_requirements=[]
+        )
     version = registry.register("of_the_steps", "a model", run, {"replaced": "0"})
     assert registry.by_alias("of_the_steps", "champion") is None
     registry.set_alias(version, "champion")
     assert registry.by_alias("of_the_steps", "champion") == registry.by_run("of_the_steps", run) == version
-    assert registry.load("models:/of_the_steps/1").predict([1]) == [1]
+    assert registry.load("models:/of_the_steps/1").predict(frame).equals(frame)
 
 
 def test_too_few_rights_are_configuration(login: pytest.MonkeyPatch, guarded: str) -> None:
