@@ -287,8 +287,7 @@ def test_too_few_days_with_labels_are_an_answer_too(
 def test_while_most_labels_are_still_to_come_nothing_is_judged(
     season: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _small(monkeypatch)
-    monkeypatch.setattr("evergreen.steps.assemble._MATURE", 2.0)  # more than any two windows have
+    _small(monkeypatch, minimum_label_share=2)  # more than any two windows have
     manifest = run("assemble", day(str(SEASON.end)))
     assert manifest.status is Status.SKIPPED
     assert "labels are immature: 86% of the examples" in manifest.reason
@@ -305,8 +304,11 @@ def test_labels_are_immature_by_the_share_that_the_training_window_has(
 ) -> None:
     """A model that gets labels for few of its examples is not one whose labels are late."""
     windows = {"training": SEASON, "evaluation": SEASON}
-    assert (not immature(windows, {"training": training, "evaluation": evaluation})) is judged
-    assert immature(windows, {"training": training, "evaluation": None}) == []
+    spec = load_model(MODEL)
+    assert (not immature(spec, windows, {"training": training, "evaluation": evaluation})) is judged
+    assert immature(spec, windows, {"training": training, "evaluation": None}) == []
+    anything = spec.model_copy(update={"windows": spec.windows.model_copy(update={"minimum_label_share": 0})})
+    assert immature(anything, windows, {"training": training, "evaluation": 0.0}) == []
 
 
 def test_training_ends_before_labels_that_the_evaluation_s_first_day_did_not_know(

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray.exceptions
 import torch
 
 from evergreen.catalog import load_model
-from evergreen.contract import TemporaryError
+from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import get_settings
 from evergreen.training.lean_trainer import lean_trainer
-from evergreen.training.ray_training import train
+from evergreen.training.ray_training import _lost, train
 from lifecycle_kit import training_rows, write_model
 from process_kit import eventually
 
@@ -143,7 +144,7 @@ import sys
 
 sys.path.insert(0, {tests!r})
 from evergreen.catalog import load_model
-from evergreen.training.ray_training import train
+from evergreen.training.ray_training import _lost, train
 from lifecycle_kit import training_rows
 
 train(load_model({model!r}), training_rows("binary"), "checkpoints/stuck", "stuck")
@@ -215,3 +216,18 @@ def test_trainings_start_without_two_of_ray_train_s_helper_processes(monkeypatch
     stock, lean = callbacks(TorchTrainer), callbacks(lean_trainer(alone=False))
     assert stock - lean == {"DatasetsCallback", "PlacementGroupCleanerCallback"}  # Ray still has them, and by default
     assert lean < stock
+
+
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [
+        (ConnectionError("Client is shutting down."), TemporaryError),
+        (ray.exceptions.ObjectStoreFullError("full"), ConfigurationError),
+        (ray.exceptions.OutOfDiskError("full"), ConfigurationError),
+        (ray.exceptions.RuntimeEnvSetupError("no"), ConfigurationError),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_a_cluster_that_is_too_small_is_not_taken_for_one_that_was_lost(error, becomes):
+    with pytest.raises(becomes, match="EVERGREEN_RAY_ADDRESS=ray://head:10001"), _lost("ray://head:10001"):
+        raise error

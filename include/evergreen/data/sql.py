@@ -23,6 +23,8 @@ _BATCH = 100_000
 """Rows that are taken at a time."""
 _SPILLED = 8
 """How many times its memory a query may put on the disk: beyond that it would only take hours to fail."""
+_SPILLED_AT_MOST = 10 << 30
+"""Half of what a step's pod has for temporary files: a pod that uses it up is evicted without a word."""
 
 
 @contextmanager
@@ -35,7 +37,7 @@ def engine() -> Iterator[duckdb.DuckDBPyConnection]:
 
     with tempfile.TemporaryDirectory(prefix="sql-") as folder:
         memory = query_memory()
-        spilled = min(_SPILLED * memory, shutil.disk_usage(folder).free // 2)
+        spilled = min(_SPILLED * memory, _SPILLED_AT_MOST, shutil.disk_usage(folder).free // 2)
         config: dict[str, str | bool | int | float | list[str]] = {
             "threads": 1,  # sums of floating-point numbers then do not depend on which thread came first
             "memory_limit": f"{memory}B",

@@ -24,6 +24,9 @@ class Windows(Frozen):
     minimum_evaluation_rows: Count = Field(default=500, ge=1)
     minimum_evaluation_partitions: Count = Field(default=10, ge=10)
     """Days with labelled rows. With fewer than ten no interval is right: they depend on each other."""
+    minimum_label_share: Number = Field(default=0.5, ge=0, le=1)
+    """The evaluation window's share of labelled examples, as part of the training window's. With less, labels are still
+    to come: what comes first, say the positives, is another population."""
 
     @model_validator(mode="after")
     def _enough_days(self) -> Windows:

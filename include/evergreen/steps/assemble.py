@@ -18,10 +18,6 @@ from evergreen.store import get_store
 if TYPE_CHECKING:
     import pandas as pd
 
-_MATURE = 0.5
-"""The evaluation window's share of labelled examples, as part of the training window's, below which labels are still
-to come: what comes first, say the positives, is another population."""
-
 
 def run(request: Request, spec: ModelSpec) -> Result:
     """Write ``training`` and ``evaluation``: what the challenger learns from, and what both models are judged on.
@@ -44,7 +40,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         "label_share": shares,
         "snapshots": snapshots,
     }
-    if reason := " ".join([*_too_few(spec, windows, frames), *immature(windows, shares)]):
+    if reason := " ".join([*_too_few(spec, windows, frames), *immature(spec, windows, shares)]):
         return Result(status=Status.SKIPPED, reason=reason, inputs=tuple(inputs), facts=facts)
     outputs = _store(request, spec, frames)
     return Result(outputs=outputs, inputs=tuple(inputs), facts={**facts, "digest": outputs[0].version})
@@ -90,15 +86,16 @@ def _label_share(spec: ModelSpec, window: Window, snapshot: str | None) -> float
     return round(count_known(rows[label]) / rows.num_rows, 6) if rows.num_rows else None
 
 
-def immature(windows: dict[str, Window], shares: dict[str, float | None]) -> list[str]:
+def immature(spec: ModelSpec, windows: dict[str, Window], shares: dict[str, float | None]) -> list[str]:
     """Return why the evaluation's labels are no fair sample yet: far fewer examples have one than in training."""
     now, before = shares["evaluation"], shares["training"]
-    if now is None or before is None or now >= _MATURE * before:
+    if now is None or before is None or now >= spec.windows.minimum_label_share * before:
         return []
     return [
         f"evaluation: labels are immature: {now:.0%} of the examples in {windows['evaluation']} have one, against "
         f"{before:.0%} in {windows['training']}; the first to come are no fair sample. If they always take longer, "
-        "raise features.examples.label_delay_days."
+        "raise features.examples.label_delay_days; if fewer examples get one from now on, lower "
+        "windows.minimum_label_share."
     ]
 
 

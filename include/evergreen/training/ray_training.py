@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.contract import TemporaryError
+from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.environment import complete, worker_environment
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
@@ -107,12 +107,22 @@ def _ray(spec: ModelSpec) -> Iterator[Path | None]:
 @contextmanager
 def _lost(address: str) -> Iterator[None]:
     """Tell the loss of a cluster (its head restarts with another image, its node is drained) from a step's defect."""
-    from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+    from ray.exceptions import (
+        ObjectStoreFullError,
+        OutOfDiskError,
+        OutOfMemoryError,
+        RayError,
+        RayTaskError,
+        RuntimeEnvSetupError,
+    )
 
     try:
         yield
     except (OutOfMemoryError, RayTaskError):  # what runs there has failed
         raise
+    except (ObjectStoreFullError, OutOfDiskError, RuntimeEnvSetupError) as error:
+        hint = "Give its nodes more of what is short, or shorten windows.training_days."
+        raise ConfigurationError(f"EVERGREEN_RAY_ADDRESS={address}: cannot hold the training: {error}", hint) from error
     except (ConnectionError, RayError) as error:
         hint = "Its head may have been restarted: the next try goes on from the last checkpoint."
         raise TemporaryError(f"EVERGREEN_RAY_ADDRESS={address}: lost while it trained: {error}", hint) from error
