@@ -23,6 +23,7 @@ complete()
 print(first, len(writes) - first, os.environ["RAY_AUTH_MODE"], os.environ["DO_NOT_TRACK"])
 """
 WRITERS = {
+    "evergreen/data/readers.py",  # what a reader has changed, which is put back
     "evergreen/environment.py",
     "evergreen/settings.py",  # on behalf of it
     "evergreen/local/access.py",  # the loop's process, before its first request

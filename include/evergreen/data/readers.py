@@ -117,6 +117,7 @@ def put_back() -> Iterator[None]:
                 setattr(sys, name, os.fdopen(os.dup(number), "w", buffering=1))
         os.umask(mask)
         os.chdir(folder)
-        if dict(os.environ) != variables:  # not for nothing: threads of libraries may be reading them
-            os.environ.clear()
-            os.environ.update(variables)
+        # no other name is touched: threads of libraries may be reading them
+        for name in os.environ.keys() - variables.keys():
+            del os.environ[name]
+        os.environ.update({name: text for name, text in variables.items() if os.environ.get(name) != text})
