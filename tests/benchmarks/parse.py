@@ -18,6 +18,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 MODELS = 100
+TASKS = {"ingest": 3, "features": 2, "monitor": 3, "retrain": 3, "train": 6, "rollback": 1, "backfill": 5}
+"""What a model's DAGs have."""
 
 COLD = """
 import json, sys, time
@@ -83,7 +85,7 @@ def measure(runs: int = 5) -> dict[str, float]:
         small = _median(runs, FORKED, home, one, files)
         large = _median(runs, FORKED, home, hundred, files)
         bare = [_median(runs, FORKED, home, one, [str(bare_dags(root, count))]) for count in (1, MODELS)]
-    assert large["dags"] - small["dags"] == bare[1]["dags"] - bare[0]["dags"] == 6 * (MODELS - 1)
+    assert large["dags"] - small["dags"] == bare[1]["dags"] - bare[0]["dags"] == len(TASKS) * (MODELS - 1)
     ours, floor = _each(small, large), _each(*bare)
     return {
         "cold_one_model_s": cold["parse"],
@@ -108,9 +110,8 @@ def copies(folder: Path, count: int) -> Path:
 
 def bare_dags(folder: Path, models: int) -> Path:
     """Write a file of as many DAGs and tasks as ours, with nothing in them."""
-    tasks = {"ingest": 3, "features": 2, "monitor": 3, "retrain": 3, "train": 6, "backfill": 5}
     path = folder / f"bare_{models}.py"
-    path.write_text(BARE.format(tasks=tasks, models=models))
+    path.write_text(BARE.format(tasks=TASKS, models=models))
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,11 @@ from airflow.sdk.exceptions import ParamValidationError
 from dag_policy import MAINTENANCE, Parse
 
 from evergreen.pipelines import PIPELINES
+from evergreen.settings import PROJECT_ROOT
 from evergreen_airflow.dag_defaults import form, partition_param
+
+sys.path.insert(0, str(PROJECT_ROOT / "tests" / "benchmarks"))
+from parse import TASKS
 
 MODEL = "flight_delay"
 
@@ -33,6 +38,10 @@ def order(dag: DAG) -> list[str]:
 def test_one_dag_per_pipeline_and_model(parse: Parse, two_models: Path) -> None:
     expected = {f"{model}.{pipeline}" for model in (MODEL, "taxi_fare") for pipeline in PIPELINES}
     assert set(parse(two_models)) == expected | MAINTENANCE
+
+
+def test_the_benchmark_of_parsing_compares_with_as_many_tasks(dags: dict[str, DAG]) -> None:
+    assert {pipeline: len(dags[f"{MODEL}.{pipeline}"].tasks) for pipeline in PIPELINES} == TASKS
 
 
 def test_an_empty_models_folder_yields_no_pipeline(parse: Parse, tmp_path: Path) -> None:
