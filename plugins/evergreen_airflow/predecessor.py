@@ -66,7 +66,7 @@ def end(api: Any, pod: k8s.V1Pod, log: Any, *, delete: Callable[[k8s.V1Pod], obj
     """
     seen, last, lines = ending(pod), pod, last_lines(api, pod)
     if seen is None and not pod.metadata.deletion_timestamp:
-        _delete(api, pod)
+        delete_pod(api, pod)
     deadline = time.monotonic() + _PATIENCE
     while seen is None:
         time.sleep(_LOOK_SECONDS)
@@ -79,7 +79,7 @@ def end(api: Any, pod: k8s.V1Pod, log: Any, *, delete: Callable[[k8s.V1Pod], obj
         last, seen, lines = found, ending(found), last_lines(api, pod) or lines
     write(log, last, f"An earlier try has left a pod, which {seen or 'is gone'}.", lines)
     if seen is not None:
-        (delete or (lambda ended: _delete(api, ended)))(last)
+        (delete or (lambda ended: delete_pod(api, ended)))(last)
         if delete is None:
             _until_gone(api, pod, deadline)
     return seen
@@ -106,7 +106,8 @@ def _read(api: Any, pod: k8s.V1Pod) -> k8s.V1Pod | None:
     return found if found.metadata.uid == pod.metadata.uid else None
 
 
-def _delete(api: Any, pod: k8s.V1Pod) -> None:
+def delete_pod(api: Any, pod: k8s.V1Pod) -> None:
+    """Delete a pod, which may have gone by itself; a new one of the same name is another one's, and stays."""
     options = k8s.V1DeleteOptions(preconditions=k8s.V1Preconditions(uid=pod.metadata.uid))
     try:
         api.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)

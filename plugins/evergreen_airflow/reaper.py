@@ -12,7 +12,6 @@ from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 from kubernetes.client import models as k8s
-from kubernetes.client.exceptions import ApiException
 
 from evergreen.settings import get_settings
 from evergreen_airflow import predecessor
@@ -33,7 +32,6 @@ _LINES = 1_000
 """How much of a pod's log is kept in the reaper's."""
 _LOG_SECONDS = 120.0
 """How long logs are read for: half a minute for each pod of a node that is lost, and the task has five minutes."""
-_GONE = frozenset({404, 409})
 
 
 class PodReaper(BaseOperator):
@@ -72,7 +70,7 @@ class PodReaper(BaseOperator):
                 if time.monotonic() < until:
                     # of a task that has ended badly it may be the only one: its worker died before it read it
                     predecessor.write(self.log, pod, "Left behind.", predecessor.last_lines(api, pod, _LINES))
-                _delete(api, pod)
+                predecessor.delete_pod(api, pod)
         return {"pods": len(pods), "deleted": {name: why for name, (_, why) in doomed.items()}}
 
 
@@ -141,16 +139,6 @@ def _states(tasks: set[Any], context: Context) -> dict[Task, str | None]:
             for run, states in ti.get_task_states(dag_id=dag, run_ids=runs[first : first + _RUNS]).items():
                 found |= {(dag, run, task): state for task, state in states.items()}
     return found
-
-
-def _delete(api: Any, pod: k8s.V1Pod) -> None:
-    # a new pod of the same name is another one's
-    options = k8s.V1DeleteOptions(preconditions=k8s.V1Preconditions(uid=pod.metadata.uid))
-    try:
-        api.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)
-    except ApiException as error:
-        if error.status not in _GONE:
-            raise
 
 
 def _said(pod: k8s.V1Pod, why: str) -> tuple[str, str]:

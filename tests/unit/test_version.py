@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,19 @@ import pytest
 from evergreen import __version__, version
 from evergreen.settings import Settings, get_settings
 from evergreen.version import code_version
+
+
+@pytest.fixture
+def current(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """The version of the code in the test's folder, determined anew at each call."""
+    monkeypatch.setattr(version, "PROJECT_ROOT", tmp_path)
+
+    def determine() -> str:
+        code_version.cache_clear()
+        return code_version()
+
+    yield determine
+    code_version.cache_clear()
 
 
 def test_the_code_version_is_the_image_s_or_the_commit_s(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,14 +37,8 @@ def test_the_code_version_is_the_image_s_or_the_commit_s(settings: Settings, mon
 
 
 def test_the_code_version_of_a_changed_checkout_says_what_was_changed(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    current: Callable[[], str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(version, "PROJECT_ROOT", tmp_path)
-
-    def current() -> str:
-        code_version.cache_clear()
-        return code_version()
-
     git = ("git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.com")
     for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "one"]):
         subprocess.run([*git, *command], check=True)
@@ -60,18 +68,9 @@ def test_the_code_version_of_a_changed_checkout_says_what_was_changed(
     locked = current()
     (tmp_path / "requirements.lock").write_text("torch==2.13.0\n")
     assert current().startswith(f"{locked}+dirty.")
-    code_version.cache_clear()
 
 
-def test_the_code_version_without_git_is_of_the_code_itself(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(version, "PROJECT_ROOT", tmp_path)
-
-    def current() -> str:
-        code_version.cache_clear()
-        return code_version()
-
+def test_the_code_version_without_git_is_of_the_code_itself(current: Callable[[], str], tmp_path: Path) -> None:
     network = tmp_path / "include/models/small/network.py"
     network.parent.mkdir(parents=True)
     network.write_text("layers = 1\n")
@@ -83,4 +82,3 @@ def test_the_code_version_without_git_is_of_the_code_itself(
     assert current() == one
     network.write_text("layers = 2\n")
     assert current() != one
-    code_version.cache_clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import date
+from functools import cache, partial
 
 from pydantic import JsonValue
 
@@ -44,7 +45,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         f"{dataset.uri} ({dataset.version})",
         (Candidate(run_id=run_id, training=learned, metrics=scores[0].metrics()), scores[0]),
         (_champion(champion, scores[1].metrics()), scores[1]) if champion else None,
-        lambda: read_frame(assembled, "training"),
+        cache(partial(read_frame, assembled, "training")),  # it may be asked for twice
     )
     content = evaluation.model_dump_json(indent=2).encode()
     uri = get_store().write(f"{request.run.key}/evaluation.json", content)
