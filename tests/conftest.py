@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,12 @@ for _name in [name for name in os.environ if name.startswith(_FOREIGN)]:
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = without_proxy(os.environ)
 # the same examples in every run, and no limit of 200 ms for each: a busy machine is no defect
 hypothesis.settings.load_profile("ci")
+
+
+def pytest_collection_finish() -> None:
+    """Refuse a test module that imports Ray: it reads RAY_AUTH_MODE then, before any step has said what it is."""
+    if "ray" in sys.modules:
+        raise pytest.UsageError("a test module imports ray while tests are collected: import it inside the test")
 
 
 @pytest.fixture(scope="session")
