@@ -22,9 +22,11 @@ from process_kit import eventually
 
 pytestmark = pytest.mark.integration
 
-# the first worker to reach its second epoch kills itself, once
+# the first worker to reach its second epoch kills itself, once: as soon as Ray, which asks its workers now and
+# then, has noted what the first epoch left
 FRAGILE = """
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -38,11 +40,14 @@ class Network(torch.nn.Module):
 
     def forward(self, numeric, categorical):
         self.calls += self.training
-        marker = Path({marker!r})
+        marker, noted = Path({marker!r}), Path({noted!r})
         if self.training and marker.exists():
             with marker.open("a") as batches:
                 batches.write("x")
         if self.calls > 20 and not marker.exists():
+            deadline = time.monotonic() + 60
+            while not noted.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
             marker.touch()
             os._exit(1)
         return self.layer(numeric)
@@ -99,7 +104,8 @@ def _check_two_workers(models):
 def test_a_killed_worker_resumes_and_ends_with_the_same_weights(models, tmp_path):
     spec = load_model(write_model(models, "binary"))
     marker, frame = tmp_path / "killed", training_rows("binary")
-    (spec.folder / "network.py").write_text(FRAGILE.format(marker=str(marker)))
+    noted = get_settings().state_dir / "artifacts/checkpoints/one/killed/checkpoint_manager_snapshot.json"
+    (spec.folder / "network.py").write_text(FRAGILE.format(marker=str(marker), noted=str(noted)))
     resumed = train(spec, frame, "checkpoints/one", "killed")
     assert marker.exists()
     assert [entry["epoch"] for entry in resumed.history] == [1, 2, 3]
