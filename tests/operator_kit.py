@@ -150,7 +150,7 @@ class Kit:
             except AirflowException as error:
                 raised.append(error)
 
-        thread = threading.Thread(target=execute)
+        thread = threading.Thread(target=execute, daemon=True)
         thread.start()
         family = pids(self.folder, "step", "daemon")
         operator.on_kill()

@@ -84,7 +84,7 @@ def test_log_is_line_by_line(kit: Kit) -> None:
     return Result()
     """
     process = PodProcess(kit.operator(body).build_pod_request_obj(task_context(), dry_run=True), log)
-    thread = threading.Thread(target=process.run)
+    thread = threading.Thread(target=process.run, daemon=True)
     thread.start()
     try:
         assert eventually(lambda: "first" in log.lines), "seen while the step still runs"
@@ -295,7 +295,7 @@ def test_nothing_is_left_of_a_step_whose_guardian_is_killed(kit: Kit) -> None:
         except AirflowException as error:
             ended.append(error)
 
-    thread = threading.Thread(target=execute)
+    thread = threading.Thread(target=execute, daemon=True)
     thread.start()
     step, guardian = pids(kit.folder, "step", "guardian")
     os.kill(guardian, signal.SIGKILL)

@@ -89,11 +89,13 @@ def _check_two_workers(models):
                     continue
                 listening.update(one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN)
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    trained = train(spec, training_rows("binary"), "checkpoints/two", "run")
-    ended.set()
-    watcher.join()
+    try:
+        trained = train(spec, training_rows("binary"), "checkpoints/two", "run")
+    finally:
+        ended.set()
+        watcher.join()
     assert [entry["epoch"] for entry in trained.history] == [1, 2, 3]
     assert trained.history[-1]["train_loss"] < trained.history[0]["train_loss"] < 0.8
     assert listening

@@ -338,7 +338,7 @@ if "warm_server" in parent:
 def test_step_of_a_killed_service_is_run_again(kit: Kit, own_service: Warm) -> None:
     own_service.serve(kit.state_dir)
     ended: list[Manifest] = []
-    thread = threading.Thread(target=lambda: ended.append(skipped(kit, ONCE)))
+    thread = threading.Thread(target=lambda: ended.append(skipped(kit, ONCE)), daemon=True)
     thread.start()
     family = pids(kit.folder, "step", "daemon")
     scratch = Path((kit.folder / "scratch").read_text())
@@ -358,7 +358,7 @@ def _fails(step: StepOperator) -> None:
 def test_nothing_is_left_of_a_stopped_service(kit: Kit, own_service: Warm) -> None:
     own_service.serve(kit.state_dir)
     step = operator(kit, DAEMON + STAY)
-    thread = threading.Thread(target=lambda: _fails(step))
+    thread = threading.Thread(target=lambda: _fails(step), daemon=True)
     thread.start()
     family = [*pids(kit.folder, "step", "daemon"), own_service.pid]
     (kit.folder / "models" / "tiny" / "source.py").unlink()  # so that the second start fails

@@ -373,7 +373,7 @@ def test_steps_may_run_beside_the_main_thread(settings: Settings, use_step: Call
         with runner.stoppable():
             found.append(execute().status)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(timeout=30)
     assert found == [Status.OK]
