@@ -14,6 +14,7 @@ import torch
 
 from evergreen.catalog import load_model
 from evergreen.contract import ConfigurationError, TemporaryError
+from evergreen.environment import complete
 from evergreen.settings import get_settings
 from evergreen.training.lean_trainer import lean_trainer
 from evergreen.training.ray_training import _lost, train
@@ -70,6 +71,7 @@ def descendants():
 
 
 def test_workers_share_the_work_stay_on_loopback_and_leave_nothing(models, tmp_path, monkeypatch):
+    complete()  # torch's own cache, which steps keep, is where the variables say
     with tempfile.TemporaryDirectory(dir="/tmp") as short:  # sockets of Ray have long paths
         monkeypatch.setattr(tempfile, "tempdir", short)
         _check_two_workers(models)
