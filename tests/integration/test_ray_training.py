@@ -91,7 +91,7 @@ def _check_two_workers(models):
                     continue
                 listening.update(one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN)
 
-    watcher = threading.Thread(target=watch, daemon=True)
+    watcher = threading.Thread(target=watch)
     watcher.start()
     try:
         trained = train(spec, training_rows("binary"), "checkpoints/two", "run")
