@@ -14,8 +14,8 @@ import hypothesis
 import psutil
 import pytest
 
-from evergreen.local.environment import without_proxy
 from evergreen.settings import DATABASES, Settings
+from evergreen_laptop.step_settings import without_proxy
 from isolation import execute, own_settings
 
 # what somebody has exported for their own installation, cluster or terminal is not what is tested

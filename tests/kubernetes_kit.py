@@ -17,10 +17,10 @@ from typing import Any
 
 import kmock
 import yaml
-from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+from airflow.sdk.log import mask_secret
 
 import operator_kit  # noqa: F401  # sets Airflow's home first
-from evergreen_airflow.process_runtime import PodProcess
+from evergreen_airflow.kubelet import as_process
 
 NAMESPACE = "evergreen-steps"
 Times = dict[tuple[str, str], tuple[float, float]]
@@ -211,7 +211,7 @@ class Cluster:
         pod = self.pod()
         self.set_status(pod, "Running")
         asked = {name: value for name, value in pod.items() if name != "status"}
-        process = PodProcess(PodGenerator.deserialize_model_dict(asked), logging.getLogger(__name__))
+        process = as_process(asked, logging.getLogger(__name__), mask_secret)
         exit_code = process.run().exit_code
         assert exit_code is not None
         self.set_status(pod, "Failed" if exit_code else "Succeeded", exit_code=exit_code)
@@ -257,7 +257,7 @@ def kubelet(cluster: Cluster, api: Api) -> Iterator[Times]:
     def run(pod: dict[str, Any], created: float) -> None:
         cluster.set_status(pod, "Running")
         asked = {name: value for name, value in pod.items() if name != "status"}
-        ending = PodProcess(PodGenerator.deserialize_model_dict(asked), logging.getLogger("pod")).run()
+        ending = as_process(asked, logging.getLogger("pod"), mask_secret).run()
         notes = pod["metadata"]["annotations"]
         times[notes["evergreen/run-id"], notes["evergreen/task-id"]] = created, time.time()
         cluster.set_status(pod, "Failed" if ending.exit_code else "Succeeded", exit_code=ending.exit_code)

@@ -15,7 +15,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from evergreen import guardian
+from evergreen_airflow.kubelet import guardian
 from installation import free_ports
 
 BUCKET = "artifacts"

@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from evergreen.contract import NAME_PATTERN, ConfigurationError, StepError, is_stop, told
-from evergreen.documents import checked, read_text
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
+from evergreen.yaml_files import checked, read_text
 
 SPEC_FILE = "model.yaml"
 

@@ -31,14 +31,14 @@ models_app = typer.Typer(no_args_is_help=True, help="List, check and create mode
 app.add_typer(models_app, name="models")
 
 
-def main() -> None:
-    """Run the command; an error a user can cause ends in one clear sentence and the exit code of its class."""
+def main(command: typer.Typer = app) -> None:
+    """Run a command; an error a user can cause ends in one clear sentence and the exit code of its class."""
     from evergreen.settings import exposed, misspelt
 
     for warning in (*misspelt(), *exposed()):
         sys.stderr.write(f"warning: {warning}\n")
     try:
-        app()
+        command()
     except StepError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(exit_code_of(error.failure_class))
@@ -140,77 +140,6 @@ def run_step(
     if manifest.failure:
         typer.echo(f"error: {manifest.failure.message} {manifest.failure.hint}".rstrip(), err=True)
     raise typer.Exit(exit_code(manifest))
-
-
-@app.command()
-def loop(
-    through: Annotated[str, typer.Option(help="The last period: 2013-06, or a day.")] = "2013-06",
-    model: Annotated[str, typer.Option(help="The model's name.")] = "flight_delay",
-    start: Annotated[str | None, typer.Option(help="First day after the history; default: three months on.")] = None,
-    history_start: Annotated[str | None, typer.Option(help="First day; default: the first partition.")] = None,
-    step: Annotated[str, typer.Option(help="month or week: the time between two judgements.")] = "month",
-    in_process: Annotated[bool, typer.Option("--in-process", help="As plain function calls, without Airflow.")] = False,
-) -> None:
-    """Replay a season: history, a first champion, then one period after another."""
-    from evergreen.local.loop import run_loop
-    from evergreen.local.plan import parse_day, parse_length
-
-    os.umask(0o077)
-    end = parse_day(through, "--through", last=True)
-    first = parse_day(start, "--start", last=False) if start else None
-    history = parse_day(history_start, "--history-start", last=False) if history_start else None
-    run_loop(model, end, history, first, parse_length(step), in_process=in_process)
-
-
-@app.command()
-def up(
-    foreground: Annotated[bool, typer.Option(help="Run the services in this terminal, until Ctrl-C.")] = False,
-) -> None:
-    """Start the services on this machine, or repair what is down."""
-    from rich.console import Console
-
-    from evergreen.local import control
-
-    control.up(Console(), foreground=foreground)
-
-
-@app.command()
-def down() -> None:
-    """Stop the services; nothing of them stays behind."""
-    from rich.console import Console
-
-    from evergreen.local import control
-
-    control.down(Console())
-
-
-@app.command()
-def status() -> None:
-    """Show each service: state, process, restarts, address. Exit code 0 only if all are healthy."""
-    from rich.console import Console
-
-    from evergreen.local import control
-
-    raise typer.Exit(0 if control.status(Console()) else 1)
-
-
-@app.command("airflow-settings")
-def airflow_settings() -> None:
-    """Load connections, pools and variables from airflow_settings.yaml into the running Airflow."""
-    from evergreen.local import declared
-    from evergreen.local.access import load_airflow_settings
-
-    loaded: declared.Declared = load_airflow_settings()
-    counts = f"{len(loaded.connections)} connections, {len(loaded.pools)} pools, {len(loaded.variables)} variables"
-    typer.echo(f"Loaded {counts} from {declared.SETTINGS_FILE.name}.")
-
-
-@app.command("airflow", context_settings={"ignore_unknown_options": True, "help_option_names": []})
-def airflow(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """Run Airflow's own command line on the embedded Airflow, e.g. `evergreen airflow dags list`."""
-    from evergreen.local.access import run_airflow
-
-    run_airflow(arguments or [])
 
 
 @app.command()

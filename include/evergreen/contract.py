@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from evergreen.fields import matching
+from evergreen.field_types import matching
 from evergreen.stored import OpenEnum, Part, Stored
 
 NAME_PATTERN = "[a-z][a-z0-9_]{0,62}"

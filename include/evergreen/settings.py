@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from evergreen.contract import ConfigurationError
-from evergreen.documents import MOST_BYTES
+from evergreen.yaml_files import MOST_BYTES
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 """The checkout this package runs from (in an image: the project folder it was copied to)."""

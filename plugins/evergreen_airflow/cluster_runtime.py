@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 from evergreen.contract import ConfigurationError
 from evergreen.settings import get_settings
 from evergreen_airflow import predecessor
-from evergreen_airflow.outcome import Ending
+from evergreen_airflow.ending import Ending
 from evergreen_airflow.pod_ending import BASE, ending_of, refusal
 from evergreen_airflow.pod_trigger import StepPodTrigger
 

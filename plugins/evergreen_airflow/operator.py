@@ -13,6 +13,7 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import OnFinishAction
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.listener import get_listener_manager
+from airflow.sdk.log import mask_secret
 from kubernetes.client import models as k8s
 
 from evergreen import lease
@@ -23,14 +24,17 @@ from evergreen.spec import ModelSpec, Profile
 from evergreen.store import get_store, read_manifest
 from evergreen_airflow import pod as pods
 from evergreen_airflow.cluster_runtime import ATTEMPT, ClusterPodOperator
-from evergreen_airflow.outcome import Ending, accept, airflow_error, read_own_manifest, xcom_value
+from evergreen_airflow.ending import Ending
+from evergreen_airflow.kubelet import as_process
+from evergreen_airflow.outcome import accept, airflow_error, read_own_manifest, xcom_value
 from evergreen_airflow.partition import resolve_window
 from evergreen_airflow.placement import get_placement
-from evergreen_airflow.process_runtime import PodProcess
 
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import Context
+
+    from evergreen_airflow.kubelet import PodProcess
 
 DEFAULT_TIMEOUT = timedelta(hours=1)
 _STEPS_WITH_FEATURES = frozenset({"build_features", "materialize", "assemble", "check_drift"})
@@ -197,7 +201,8 @@ class StepOperator(ClusterPodOperator):
             self.deferrable = settings.runtime == "kubernetes"
             self.pod_request_obj = self.build_pod_request_obj(context, dry_run=not self.deferrable)
             if not self.deferrable:
-                self._process = PodProcess(self.pod_request_obj, self.log)
+                document = PodGenerator.serialize_pod(self.pod_request_obj)
+                self._process = as_process(document, self.log, mask_secret)
                 ending = self._process.run()
         except StepError as error:
             raise airflow_error(error) from None  # the message says it all

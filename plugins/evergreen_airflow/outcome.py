@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
@@ -16,66 +13,9 @@ from evergreen.contract import (
     Manifest,
     RunIdentity,
     StepError,
-    failure_class_of,
 )
 from evergreen.store import ArtifactStore, NewerDocument, read_manifest
-
-_SIGNALLED = frozenset({129, 130, 143})
-"""Ended by SIGHUP, SIGINT or SIGTERM: someone else's decision, e.g. a node that is drained."""
-_CANNOT_START = frozenset({126, 127})
-_CRASHES = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGSEGV})
-"""Signals that native code (a library, the interpreter) brings upon its own process."""
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a step's pod or process ended, seen from outside."""
-
-    exit_code: int | None
-    """None: it cannot be told, e.g. the pod is gone."""
-    detail: str = ""
-    """Its last words."""
-    failure_class: FailureClass | None = None
-    """Set when the surroundings, not the step, decided: a deadline, an eviction."""
-    ran: bool = True
-    """False: its container never started."""
-    hint: str = ""
-
-    @property
-    def crash(self) -> str:
-        """The signal by which its native code died, e.g. ``SIGSEGV``; empty if it ended otherwise."""
-        if self.exit_code is None or self.failure_class:
-            return ""
-        number = -self.exit_code if self.exit_code < 0 else self.exit_code - 128  # a child's code, or a container's
-        return signal.Signals(number).name if number in _CRASHES else ""
-
-    @property
-    def cause(self) -> FailureClass:
-        """The failure class, as far as it can be told without a manifest."""
-        if self.failure_class or self.exit_code is None or self.exit_code in _SIGNALLED or self.crash:
-            return self.failure_class or FailureClass.TEMPORARY
-        if self.exit_code in _CANNOT_START:
-            return FailureClass.CONFIGURATION
-        return failure_class_of(self.exit_code)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON takes it."""
-        return {**asdict(self), "failure_class": self.failure_class and self.failure_class.value}
-
-    @classmethod
-    def from_dict(cls, taken_apart: Mapping[str, Any]) -> Ending:
-        """Return what `as_dict` has taken apart, in a triggerer that may be of another version."""
-        known = {item.name: taken_apart[item.name] for item in fields(cls) if item.name in taken_apart}
-        failure_class = known.get("failure_class")
-        return cls(**{**known, "failure_class": FailureClass(failure_class) if failure_class else None})
-
-    def __str__(self) -> str:
-        ended = "ended" if self.ran else "never started"
-        if self.exit_code is not None:
-            ended = f"{ended} with exit code {self.exit_code}"
-        if self.crash:
-            ended = f"{ended}, {self.crash}"
-        return f"{ended} ({self.detail})" if self.detail else ended
+from evergreen_airflow.ending import Ending
 
 
 class StepFailed(StepError):

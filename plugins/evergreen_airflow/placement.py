@@ -11,9 +11,9 @@ from kubernetes.utils.quantity import parse_quantity
 from pydantic import AfterValidator, Field, model_validator
 
 from evergreen.contract import ConfigurationError, Frozen
-from evergreen.documents import checked, read_text
 from evergreen.settings import get_settings
 from evergreen.spec import Profile
+from evergreen.yaml_files import checked, read_text
 from evergreen_airflow.pod import hardened
 
 AUTHORITIES = "/etc/evergreen/ca"

@@ -13,7 +13,8 @@ from typing import Any
 
 from evergreen.contract import EXIT_CODES, FailureClass
 from evergreen_airflow.crash import CrashReport, is_list_of_modules
-from evergreen_airflow.outcome import Ending, StepFailed
+from evergreen_airflow.ending import Ending
+from evergreen_airflow.outcome import StepFailed
 
 Pod = Mapping[str, Any]
 

@@ -18,7 +18,8 @@ from kubernetes_asyncio.client import ApiException
 
 from evergreen.contract import FailureClass, Manifest, RunIdentity, Status, StepError
 from evergreen.store import get_store
-from evergreen_airflow.outcome import Ending, accept, read_own_manifest, xcom_value
+from evergreen_airflow.ending import Ending
+from evergreen_airflow.outcome import accept, read_own_manifest, xcom_value
 from evergreen_airflow.pod import GRACE_SECONDS
 from evergreen_airflow.pod_ending import Obstacle, ending_of, is_running, is_scheduled, obstacle_of, slow_start
 from evergreen_airflow.pod_watch import PodView, PodWatch, watching

@@ -16,7 +16,7 @@ from kubernetes.client import models as k8s
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from evergreen_airflow.outcome import Ending
+from evergreen_airflow.ending import Ending
 from evergreen_airflow.pod import GRACE_SECONDS
 from evergreen_airflow.pod_ending import BASE, ending_of
 from evergreen_airflow.pod_watch import LOG_BYTES, LOG_LINES

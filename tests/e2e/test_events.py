@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from evergreen.local.status import read_status
 from evergreen.settings import get_settings
+from evergreen_laptop.status import read_status
 from installation import Installation, installed
 from isolation import inside
 from person_kit import MODEL, Person, until

@@ -16,10 +16,10 @@ import pytest
 
 from evergreen.contract import Manifest, Status
 from evergreen.data.lake import get_lake
-from evergreen.local.status import State, read_status
-from evergreen.local.summary import Summary
 from evergreen.settings import get_settings
 from evergreen.store import get_store
+from evergreen_airflow.replay.summary import Summary
+from evergreen_laptop.status import State, read_status
 from flights_kit import examples_of, flights_of_the_year, labels_of
 from installation import TWO_WEEKS, Installation
 from isolation import inside

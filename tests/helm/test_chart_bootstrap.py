@@ -219,7 +219,7 @@ def airflow_settings() -> ModuleType:
 
 
 def test_what_is_declared_becomes_what_airflow_imports(airflow_settings: ModuleType, tmp_path: Path) -> None:
-    from evergreen.local import declared
+    from evergreen_airflow.airflow_settings import read
 
     file = tmp_path / "airflow_settings.yaml"
     file.write_text(
@@ -232,7 +232,7 @@ airflow:
   variables: [{variable_name: v, variable_value: [1, 2]}]
 """
     )
-    found = declared.read(file)
+    found = read(file)
     assert airflow_settings.pools(found) == {"training": {"slots": 1, "description": "", "include_deferred": True}}
     assert airflow_settings.connections(found) == {
         "a": {"conn_type": "http", "host": "example.com", "port": 80, "extra": '{"x": 1}'},

@@ -15,9 +15,9 @@ from podman_kubelet import PodmanKubelet
 from evergreen.contract import Manifest
 from evergreen.data.lake import get_lake
 from evergreen.judgement.decisions import list_decisions
-from evergreen.local.summary import Summary
 from evergreen.settings import Settings
 from evergreen.store import get_store
+from evergreen_airflow.replay.summary import Summary
 from installation import TWO_WEEKS, Installation, installed
 from isolation import inside
 from kubernetes_kit import running_cluster

@@ -25,10 +25,10 @@ from evergreen.catalog import load_model
 from evergreen.contract import ConfigurationError, Window
 from evergreen.data.lake import get_lake
 from evergreen.features.feast_repo import definitions, get_feature_store
-from evergreen.local import postgres
-from evergreen.local.postgres import EmbeddedPostgres
 from evergreen.settings import Settings, get_settings
 from evergreen.training.registry import by_alias
+from evergreen_laptop import postgres
+from evergreen_laptop.postgres import EmbeddedPostgres
 from installation import free_ports
 from process_kit import eventually
 

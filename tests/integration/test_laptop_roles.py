@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from evergreen.local.credentials import Credentials
-from evergreen.local.postgres import EmbeddedPostgres, connect, create_databases, plain_environment
-from evergreen.local.roles import ensure_roles, role_of, role_url
-from evergreen.local.services import build_services
 from evergreen.settings import DATABASES, OWNERS, Settings, user_settings
+from evergreen_laptop.credentials import Credentials
+from evergreen_laptop.postgres import EmbeddedPostgres, connect, create_databases, plain_environment
+from evergreen_laptop.roles import ensure_roles, role_of, role_url
+from evergreen_laptop.services import build_services
 from installation import free_ports
 
 pytestmark = pytest.mark.integration

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
-from airflow.sdk.log import redact
+from airflow.sdk.log import mask_secret, redact
 from kubernetes.client import models as k8s
 
 from evergreen.contract import FailureClass
 from evergreen.settings import Settings, get_settings
+from evergreen_airflow.kubelet import as_process
 from evergreen_airflow.placement import PROFILES, Resources
-from evergreen_airflow.process_runtime import PodProcess
 from operator_kit import DAEMON, STAY, Kit, Lines, task_context
 from process_kit import alive, eventually, pids
 
@@ -83,7 +84,8 @@ def test_log_is_line_by_line(kit: Kit) -> None:
     sys.stdout.buffer.write(b"\\xff third")
     return Result()
     """
-    process = PodProcess(kit.operator(body).build_pod_request_obj(task_context(), dry_run=True), log)
+    pod = kit.operator(body).build_pod_request_obj(task_context(), dry_run=True)
+    process = as_process(PodGenerator.serialize_pod(pod), log, mask_secret)
     thread = threading.Thread(target=process.run, daemon=True)
     thread.start()
     try:

@@ -19,10 +19,10 @@ import psutil
 import pytest
 from chart_rendering import objects, pick
 
-from evergreen import guardian
-from evergreen.local.credentials import Credentials
-from evergreen.local.environment import BASE_VARIABLES, step_config, step_secrets
 from evergreen.settings import Settings
+from evergreen_airflow.kubelet import guardian
+from evergreen_laptop.credentials import Credentials
+from evergreen_laptop.step_settings import BASE_VARIABLES, step_config, step_secrets
 from installation import free_ports
 from lifecycle_kit import write_model
 

@@ -23,13 +23,13 @@ import psutil
 import psycopg
 import pytest
 
-from evergreen.local.credentials import Credentials, read_credentials
-from evergreen.local.environment import MLFLOW_STEPS_USER
-from evergreen.local.postgres import EmbeddedPostgres
-from evergreen.local.processes import is_alive
-from evergreen.local.status import State, SupervisorStatus, read_status
-from evergreen.scratch import make_scratch
 from evergreen.settings import DATABASES, OWNERS, Settings
+from evergreen_airflow.kubelet.scratch import make_scratch
+from evergreen_laptop.credentials import Credentials, read_credentials
+from evergreen_laptop.postgres import EmbeddedPostgres
+from evergreen_laptop.processes import is_alive
+from evergreen_laptop.status import State, SupervisorStatus, read_status
+from evergreen_laptop.step_settings import MLFLOW_STEPS_USER
 from installation import PORTS, free_ports
 
 pytestmark = pytest.mark.integration

@@ -18,18 +18,19 @@ from typing import Any
 
 import psutil
 import pytest
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.log import mask_secret
 
-from evergreen import guardian
 from evergreen.contract import Manifest
-from evergreen.local.credentials import read_credentials
-from evergreen.local.environment import step_environment
-from evergreen.local.processes import child_of
-from evergreen.local.services import build_services
-from evergreen.local.warm import NotWarmError, Request, connect
 from evergreen.settings import Settings, user_settings
+from evergreen_airflow.kubelet import as_process, guardian
+from evergreen_airflow.kubelet.warm_client import ForkRequest, NotWarmError, connect
 from evergreen_airflow.operator import StepOperator
-from evergreen_airflow.process_runtime import PodProcess
+from evergreen_laptop.credentials import read_credentials
+from evergreen_laptop.processes import child_of
+from evergreen_laptop.services import build_services
+from evergreen_laptop.step_settings import step_environment
 from operator_kit import DAEMON, STAY, Kit, Lines, task_context
 from process_kit import alive, eventually, pids
 
@@ -54,7 +55,7 @@ LIGHT = """
 from pathlib import Path
 from sys import argv
 
-from evergreen.local import warm_server
+from evergreen_airflow.kubelet import warm_server
 
 warm_server.warm_up, warm_server.CODE = int, Path(argv[1]).parent
 warm_server.main()
@@ -111,7 +112,9 @@ class Warm:
 @pytest.fixture(scope="module")
 def service() -> Iterator[Warm]:
     with tempfile.TemporaryDirectory(prefix="warm-") as folder:
-        warm = Warm(Path(folder), "-m", "evergreen.local.warm_server", EVERGREEN_OF_THE_SERVICE="not for steps")
+        warm = Warm(
+            Path(folder), "-m", "evergreen_airflow.kubelet.warm_server", EVERGREEN_OF_THE_SERVICE="not for steps"
+        )
         yield warm
         warm.stop()
 
@@ -187,7 +190,7 @@ before = set(os.environ)
 add_constants()
 constants = set(os.environ) - before  # the same in every step: whoever reads one reads no login
 type(os.environ).__getitem__ = __getitem__
-from evergreen.local import warm_server
+from evergreen_airflow.kubelet import warm_server
 warm_server.warm_up()
 print("read:", *sorted(name for name in read - constants if name.startswith(("AWS_", "RAY_", "HOME"))))
 """
@@ -311,7 +314,7 @@ def test_memory_limit(kit: Kit, service: Warm) -> None:
     pod = operator(kit, body).build_pod_request_obj(task_context(), dry_run=True)
     pod.spec.containers[0].resources.limits["memory"] = "1200Mi"
     log = Lines()
-    assert PodProcess(pod, log).run().exit_code == 137
+    assert as_process(PodGenerator.serialize_pod(pod), log, mask_secret).run().exit_code == 137
     assert any(re.search(r"out of memory: \d+ MiB used, limit 1200 MiB", line) for line in log.lines)
 
 
@@ -400,7 +403,7 @@ def test_what_is_no_request_is_answered_and_the_service_lives_on(kit: Kit, own_s
 
 
 def test_a_request_without_its_pipes_is_answered(own_service: Warm) -> None:
-    request = Request(["--", "true"], {}, str(guardian.__file__), sys.executable)
+    request = ForkRequest(["--", "true"], {}, str(guardian.__file__), sys.executable)
     with connect(own_service.socket) as connection:
         connection.send(json.dumps(asdict(request)).encode())
         assert connection.recv(1000) == b"the warm service was given 0 open files, not lifeline and output"

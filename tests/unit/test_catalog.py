@@ -19,9 +19,9 @@ from evergreen.catalog import (
     survey,
 )
 from evergreen.contract import ConfigurationError, DataError
-from evergreen.documents import read_text
 from evergreen.settings import PROJECT_ROOT
 from evergreen.spec import ModelSpec
+from evergreen.yaml_files import read_text
 
 
 @pytest.fixture

@@ -26,8 +26,7 @@ WRITERS = {
     "evergreen/data/readers.py",  # what a reader has changed, which is put back
     "evergreen/environment.py",
     "evergreen/settings.py",  # on behalf of it
-    "evergreen/local/access.py",  # the loop's process, before its first request
-    "evergreen/local/warm_server.py",  # a fork, which has one thread
+    "evergreen_airflow/kubelet/warm_server.py",  # a fork, which has one thread
 }
 
 

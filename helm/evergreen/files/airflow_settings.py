@@ -10,30 +10,30 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from evergreen.local import declared
+from evergreen_airflow.airflow_settings import AirflowSettings, read
 
 CONNECTION_FIELDS = ("conn_type", "description", "host", "schema", "login", "password", "port", "extra")
 
 
-def pools(found: declared.Declared) -> dict[str, Any]:
+def pools(settings: AirflowSettings) -> dict[str, Any]:
     """Return the pools as `airflow pools import` reads them."""
     return {
         body.pop("name"): {**body, "description": body["description"] or ""}
-        for body in (pool.body() for pool in found.pools)
+        for body in (pool.body() for pool in settings.pools)
     }
 
 
-def connections(found: declared.Declared) -> dict[str, Any]:
+def connections(settings: AirflowSettings) -> dict[str, Any]:
     """Return the connections as `airflow connections import` reads them."""
     return {
         body["connection_id"]: {name: body[name] for name in CONNECTION_FIELDS if body.get(name) is not None}
-        for body in (connection.body() for connection in found.connections)
+        for body in (connection.body() for connection in settings.connections)
     }
 
 
-def variables(found: declared.Declared) -> dict[str, Any]:
+def variables(settings: AirflowSettings) -> dict[str, Any]:
     """Return the variables as `airflow variables import` reads them."""
-    return {variable.variable_name: variable.variable_value for variable in found.variables}
+    return {variable.variable_name: variable.variable_value for variable in settings.variables}
 
 
 def load(kind: str, entries: dict[str, Any], *options: str) -> None:
@@ -48,10 +48,10 @@ def load(kind: str, entries: dict[str, Any], *options: str) -> None:
 
 def main() -> None:
     """Do it."""
-    found = declared.read()
-    load("pools", pools(found))
-    load("connections", connections(found), "--overwrite")
-    load("variables", variables(found))
+    settings = read()
+    load("pools", pools(settings))
+    load("connections", connections(settings), "--overwrite")
+    load("variables", variables(settings))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from evergreen.authoring.partial import without_mistakes
 from evergreen.authoring.scaffold import check_name
 from evergreen.catalog import SPEC_FILE, load_model, model_folders, survey
 from evergreen.contract import ConfigurationError, StepError, Window, is_stop
-from evergreen.documents import Mistakes
 from evergreen.settings import get_settings
 from evergreen.spec import FeatureView, ModelSpec, Source, Task
+from evergreen.yaml_files import Mistakes
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,8 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from evergreen.contract import ConfigurationError
-from evergreen.documents import Mistake, mistakes_in, read_yaml
 from evergreen.spec import ModelSpec
+from evergreen.yaml_files import Mistake, mistakes_in, read_yaml
 
 _ROUNDS = 5
 _TEXTS = ("owner", "team", "description")

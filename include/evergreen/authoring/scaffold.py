@@ -15,9 +15,9 @@ from uuid import uuid4
 
 from evergreen.catalog import SPEC_FILE
 from evergreen.contract import NAME_PATTERN, ConfigurationError
-from evergreen.documents import checked, read_text
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec, Task
+from evergreen.yaml_files import checked, read_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 _SUFFIX = ".tmpl"

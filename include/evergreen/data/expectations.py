@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError, printable
 from evergreen.data.lake import PARTITION
-from evergreen.documents import Mistake, Mistakes, read_yaml
 from evergreen.environment import add_constants
 from evergreen.spec import ModelSpec, Source
 from evergreen.stored import Part
+from evergreen.yaml_files import Mistake, Mistakes, read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ class NotOnPandas(ConfigurationError):
     """Great Expectations can compute an expectation in databases only."""
 
 
-class Verdict(Part):
+class ExpectationResult(Part):
     """How one expectation turned out over all days of a window."""
 
     expectation: str
@@ -116,7 +116,7 @@ def _columns(kwargs: dict[str, Any]) -> list[str]:
 
 def judge(
     suite: list[Expectation], frame: pd.DataFrame, days: Collection[str] = ()
-) -> tuple[list[Verdict], dict[int, list[str]]]:
+) -> tuple[list[ExpectationResult], dict[int, list[str]]]:
     """Judge every day of a frame, and days that it has no rows of.
 
     Parameters
@@ -142,7 +142,7 @@ def judge(
         for expectation, result in zip(by_value, _validate(by_value, frame), strict=True)
     ]
     judged += _judge_days(by_day, frame, days)
-    verdicts: dict[int, Verdict] = {}
+    verdicts: dict[int, ExpectationResult] = {}
     marked: dict[int, list[str]] = {}
     for expectation, verdict, positions in judged:
         verdicts[id(expectation)] = verdict
@@ -154,7 +154,7 @@ def judge(
 
 def _judge_days(
     suite: list[Expectation], frame: pd.DataFrame, days: Collection[str]
-) -> list[tuple[Expectation, Verdict, list[int]]]:
+) -> list[tuple[Expectation, ExpectationResult, list[int]]]:
     found: dict[int, list[tuple[str, dict[str, Any]]]] = {id(expectation): [] for expectation in suite}
     present = {str(day): rows for day, rows in frame.groupby(PARTITION)}
     for day in sorted({*present, *days}):
@@ -168,7 +168,7 @@ def _judge_days(
         failures = found[id(expectation)]
         positions = [row for _, result in failures for row in result["positions"]]
         observed = [printable(str(result.get("observed_value")), _LONGEST_SAMPLE) for _, result in failures]
-        verdict = Verdict(
+        verdict = ExpectationResult(
             **_about(expectation),
             failed_days=tuple(day for day, _ in failures),
             unexpected=len(positions),
@@ -179,7 +179,9 @@ def _judge_days(
     return judged
 
 
-def _verdict_by_value(expectation: Expectation, result: Any, frame: pd.DataFrame) -> tuple[Verdict, list[int]]:
+def _verdict_by_value(
+    expectation: Expectation, result: Any, frame: pd.DataFrame
+) -> tuple[ExpectationResult, list[int]]:
     """Turn the result over the whole window into one judged day by day, as GX judges a single day."""
     config = expectation.configuration
     unexpected = frame.loc[_positions(expectation, result)]
@@ -190,7 +192,7 @@ def _verdict_by_value(expectation: Expectation, result: Any, frame: pd.DataFrame
     share_right = (of_day - wrong) / of_day  # as GX computes it: 1 - wrong / of_day may round to the other side
     failed = share_right[share_right < config.kwargs.get("mostly", 1.0)].index
     rows = unexpected[unexpected[PARTITION].isin(failed)]
-    verdict = Verdict(
+    verdict = ExpectationResult(
         **_about(expectation),
         failed_days=tuple(sorted(failed)),
         unexpected=len(unexpected),

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
-from evergreen.data.expectations import Verdict
+from evergreen.data.expectations import ExpectationResult
 from evergreen.data.lake import PARTITION
 from evergreen.data.tables import shown
 from evergreen.spec import Source
@@ -55,7 +55,7 @@ def row_problems(frame: pd.DataFrame, source: Source, timezone: str) -> dict[int
     return problems | {row: Problem(Kind.DAY, why) for row, why in _other_days(rest, source, timezone).items()}
 
 
-def completeness(frame: pd.DataFrame, source: Source) -> list[Verdict]:
+def completeness(frame: pd.DataFrame, source: Source) -> list[ExpectationResult]:
     """Return a critical verdict for each column that is null in every row of a day and may not be.
 
     Most expectations pass over nulls: a column without any value would meet them all.
@@ -69,7 +69,7 @@ def completeness(frame: pd.DataFrame, source: Source) -> list[Verdict]:
         if days:
             rows = int(counts[days].sum())
             verdicts.append(
-                Verdict(
+                ExpectationResult(
                     expectation="completeness",
                     target=column,
                     severity="critical",

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from evergreen.contract import ConfigurationError, DataError, Window, printable
 from evergreen.data.lake import PARTITION
 from evergreen.data.sql import close, ended_after, engine, refuse_unfit, rows_of
-from evergreen.documents import read_text
-from evergreen.fields import COLUMN_PATTERN, COLUMN_WORDS
+from evergreen.field_types import COLUMN_PATTERN, COLUMN_WORDS
 from evergreen.settings import get_settings
 from evergreen.spec import FeatureView, ModelSpec, Schedule
+from evergreen.yaml_files import read_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evergreen.contract import Window
-from evergreen.data.expectations import Verdict
+from evergreen.data.expectations import ExpectationResult
 from evergreen.stored import Part, Stored
 
 
@@ -13,7 +13,7 @@ class SourceReport(Part):
     snapshot: str
     """The snapshot of the raw table that was judged."""
     rows: int
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ExpectationResult, ...]
     quarantine: tuple[tuple[str, int, str], ...] = ()
     """(ds, row, reason) of every row that must not be published."""
 

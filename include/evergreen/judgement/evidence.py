@@ -105,7 +105,7 @@ class Evaluation(Compared, Stored):
     slices: tuple[SliceScore, ...] = ()
 
 
-class Verdict(Frozen):
+class GateResult(Frozen):
     """A decision with its reasons in plain words."""
 
     decision: Decision
@@ -119,7 +119,7 @@ class Verdict(Frozen):
         return self.decision.passed
 
 
-def decide(evaluation: Evaluation, spec: ModelSpec) -> Verdict:
+def decide(evaluation: Evaluation, spec: ModelSpec) -> GateResult:
     """Say whether the challenger may become champion; a function of the evidence and the spec alone.
 
     Missing evidence means no: a metric that is absent or not finite, too few rows or days, a model that has seen what
@@ -143,11 +143,11 @@ _SHOWN = 10
 """Values of slices that a reason names; the evaluation has them all."""
 
 
-def _verdict(decision: Decision, why: str, unjudged: Sequence[str]) -> Verdict:
+def _verdict(decision: Decision, why: str, unjudged: Sequence[str]) -> GateResult:
     if unjudged:
         more = f" and {len(unjudged) - _SHOWN} more" if len(unjudged) > _SHOWN else ""
         why += f"; not judged: {', '.join(unjudged[:_SHOWN])}{more}"
-    return Verdict(decision=decision, why=why, unjudged=tuple(unjudged))
+    return GateResult(decision=decision, why=why, unjudged=tuple(unjudged))
 
 
 def _missing(evaluation: Evaluation, spec: ModelSpec) -> Iterator[str]:

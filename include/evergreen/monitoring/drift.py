@@ -22,7 +22,7 @@ none at 500."""
 _LEAST_SHARE = 0.01
 """Missing values count as at least 1 % and at most 99 % of a column: without it, 3 % against none would be drift."""
 
-Verdict = Literal["drift", "stable", "insufficient"]
+DriftVerdict = Literal["drift", "stable", "insufficient"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DriftReport:
         The index of each column over two bins: missing or not.
     """
 
-    verdict: Verdict
+    verdict: DriftVerdict
     why: str
     psi: dict[str, float]
     drifted: list[str]
@@ -76,7 +76,7 @@ def compare(spec: ModelSpec, reference: pd.DataFrame, current: pd.DataFrame) -> 
         why += f"; the share of missing values moved: {', '.join(silent)}"
     if unjudged := [name for name in columns if name not in judged]:
         why += f"; fewer than {fewest} values, so no index: {', '.join(unjudged)}"
-    verdict: Verdict = "drift" if share >= rule.share_threshold else "stable"
+    verdict: DriftVerdict = "drift" if share >= rule.share_threshold else "stable"
     return DriftReport(verdict, why, psi, drifted, html, missing)
 
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, model_validator
 
 from evergreen.contract import Frozen, Name
-from evergreen.fields import ColumnName, Columns, Count, DailyCron, Day, Days, FunctionPath, RelativePath, TimeZone
+from evergreen.field_types import ColumnName, Columns, Count, DailyCron, Day, Days, FunctionPath, RelativePath, TimeZone
 
 ColumnType = Literal["string", "int64", "double", "boolean", "date", "timestamp"]
 """``timestamp`` is UTC with microseconds: the only form every engine here agrees on."""

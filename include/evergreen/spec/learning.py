@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from pydantic import Field, model_validator
 
 from evergreen.contract import Frozen, Window
-from evergreen.fields import ColumnName, Count, Days, FunctionPath, Number
+from evergreen.field_types import ColumnName, Count, Days, FunctionPath, Number
 from evergreen.spec.metrics import Direction
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, PrivateAttr, model_validator
 
 from evergreen.contract import Frozen, Name, Window
-from evergreen.fields import Text
+from evergreen.field_types import Text
 from evergreen.spec.data import Features, FeatureView, Schedule, Source, refuse
 from evergreen.spec.learning import Gate, Training, Windows
 from evergreen.spec.metrics import METRICS, Task

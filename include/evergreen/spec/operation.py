@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from evergreen.contract import Frozen
-from evergreen.fields import Columns, Count, Days, Number
+from evergreen.field_types import Columns, Count, Days, Number
 
 
 class Drift(Frozen):

@@ -15,7 +15,7 @@ from evergreen.contract import (
     printable,
 )
 from evergreen.store.base import ArtifactStore
-from evergreen.store.documents import NewerDocument, read_document
+from evergreen.store.json_documents import NewerDocument, read_document
 
 RESULT = "result.json"
 _COPIES = "manifests"

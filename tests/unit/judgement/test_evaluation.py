@@ -9,7 +9,7 @@ import pytest
 from evergreen.catalog import load_model
 from evergreen.contract import Window
 from evergreen.judgement.evaluation import evaluation_of
-from evergreen.judgement.evidence import Candidate, Decision, Evaluation, Verdict, decide
+from evergreen.judgement.evidence import Candidate, Decision, Evaluation, GateResult, decide
 from evergreen.judgement.metrics import Scored
 from evergreen.spec import METRICS, ModelSpec, Task
 
@@ -59,7 +59,7 @@ def failing(found: Scored, rows: np.ndarray, value: float = np.nan) -> Scored:
 
 def judged(
     challenger: Scored, champion: Scored | None, metric: str = "", day: np.ndarray = DAY
-) -> tuple[Evaluation, Verdict]:
+) -> tuple[Evaluation, GateResult]:
     spec = spec_for(metric or METRIC[challenger.task], challenger.task)
     frame = pd.DataFrame({"ds": NAMES[day], "label": challenger.truth})
     ours, theirs = (

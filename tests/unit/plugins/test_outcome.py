@@ -12,8 +12,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from evergreen.attempts import Attempts
 from evergreen.contract import ConfigurationError, FailureClass, Manifest, RunIdentity, Status, Window
 from evergreen.store import LocalStore
+from evergreen_airflow.ending import Ending
 from evergreen_airflow.outcome import (
-    Ending,
     StepFailed,
     accept,
     airflow_error,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evergreen.contract import FailureClass
-from evergreen_airflow.outcome import Ending
+from evergreen_airflow.ending import Ending
 from evergreen_airflow.pod_ending import ending_of, is_running, obstacle_of, refusal, slow_start
 
 TEMPORARY, CONFIGURATION, MEMORY = FailureClass.TEMPORARY, FailureClass.CONFIGURATION, FailureClass.OUT_OF_MEMORY

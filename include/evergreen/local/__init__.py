@@ -1,1 +1,0 @@
-"""The laptop: embedded services, their supervisor, and the season that is replayed on them."""

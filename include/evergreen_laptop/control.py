@@ -1,0 +1,210 @@
+"""The commands ``evergreen up``, ``down`` and ``status``."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from datetime import datetime
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from evergreen.contract import ConfigurationError, FailureClass, StepError, TemporaryError, utc_now
+from evergreen.settings import Settings, user_settings
+from evergreen_airflow.kubelet import remove_scratch
+from evergreen_laptop.airflow_config import airflow_url
+from evergreen_laptop.credentials import credentials_file
+from evergreen_laptop.files import check_free_space, clear_disk_errors, keep_previous, keep_to_oneself, make_folder
+from evergreen_laptop.processes import stop_processes
+from evergreen_laptop.status import (
+    State,
+    SupervisorStatus,
+    is_running,
+    living_guardians,
+    read_status,
+    run_folder,
+    settings_digest,
+)
+from evergreen_laptop.supervisor import supervise
+
+CHANGED = "[yellow]The settings have changed since the start: run evergreen down, then evergreen up.[/]"
+UP_SECONDS = 600.0
+DOWN_SECONDS = 60.0
+_POLL = 0.1
+_COLOURS = {State.HEALTHY: "green", State.STOPPED: "red", State.UNHEALTHY: "red", State.RESTARTING: "yellow"}
+
+
+def up(console: Console, *, foreground: bool = False) -> None:
+    """Start the services and wait until all are healthy; does nothing if they are.
+
+    Parameters
+    ----------
+    console
+        Where progress is shown.
+    foreground
+        Run them in this process, until Ctrl-C.
+
+    Raises
+    ------
+    StepError
+        If they cannot be started.
+    """
+    user = user_settings()
+    keep_to_oneself(user.state_dir)
+    check_free_space(user.state_dir)
+    if foreground:
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        supervise(user)
+        return
+    child = None if _is_up(user) else _start_supervisor(user)
+    found = _wait_until_healthy(console, user, child)
+    if found.settings != settings_digest(user):
+        console.print(CHANGED)
+    where(console, user)
+
+
+def down(console: Console) -> None:
+    """Stop every service; afterwards nothing of them is left."""
+    user = user_settings()
+    status = read_status(user)
+    with console.status("stopping the services"):
+        if is_running(user) and status:
+            _stop_supervisor(status)
+        # a supervisor that was killed: the guardians of its services see to the rest
+        stop_processes(living_guardians(status))
+        remove_scratch(user.state_dir)
+    console.print("All services are stopped.")
+
+
+def status(console: Console) -> bool:
+    """Print a table of the services; returns whether all are healthy."""
+    user = user_settings()
+    found = read_status(user)
+    if found is None or not is_running(user):
+        if found and found.error:
+            console.print(f"They gave up: {found.error}", highlight=False, markup=False, soft_wrap=True)
+        console.print("The services are not running. Start them with: evergreen up")
+        return False
+    table = Table("service", "state", "pid", "restarts", "for", "address", "note", box=None)
+    for service in found.services:
+        colour = _COLOURS.get(service.state, "yellow")
+        table.add_row(
+            service.name,
+            f"[{colour}]{service.state}[/]",
+            str(service.pid or ""),
+            str(service.restarts),
+            _age(service.since),
+            service.address,
+            service.note,
+        )
+    console.print(table)
+    if found.settings != settings_digest(user):
+        console.print(CHANGED)
+    return found.healthy
+
+
+def _age(since: datetime) -> str:
+    seconds = max(0, int((utc_now() - since).total_seconds()))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def where(console: Console, user: Settings) -> None:
+    """Print the addresses, and where the passwords are."""
+    console.print(f"Airflow  {airflow_url(user)}  (users admin, viewer)", highlight=False)
+    console.print(f"MLflow   http://127.0.0.1:{user.mlflow_port}  (user admin)", highlight=False)
+    console.print(f"Passwords: {credentials_file(user)}", highlight=False, soft_wrap=True)
+
+
+def _is_up(user: Settings) -> bool:
+    """Return whether a supervisor runs that will keep running; waits for one that is just stopping."""
+    deadline = time.monotonic() + DOWN_SECONDS
+    while is_running(user):
+        found = read_status(user)
+        if found is None or not found.stopping:
+            return True
+        if time.monotonic() > deadline:
+            raise TemporaryError("The services are still stopping.", "Run `evergreen down`, then try again.")
+        time.sleep(_POLL)
+    return False
+
+
+def _start_supervisor(user: Settings) -> subprocess.Popen[bytes]:
+    log = make_folder(user.state_dir / "logs") / "supervisor.log"
+    (run_folder(user) / "status.json").unlink(missing_ok=True) if not living_guardians(read_status(user)) else None
+    with clear_disk_errors(log):
+        keep_previous(log)
+        output = log.open("ab")
+    with output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "evergreen_laptop", "up", "--foreground"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=user.state_dir,
+            start_new_session=True,
+        )
+
+
+def _wait_until_healthy(console: Console, user: Settings, child: subprocess.Popen[bytes] | None) -> SupervisorStatus:
+    """Wait for our own new supervisor (``child``) or for the one that runs; raises why it will not be."""
+    began, said = time.monotonic(), _healthy(read_status(user)) if child is None else set()
+    with console.status("starting the services") as line:
+        while True:
+            ended = child is not None and child.poll() is not None
+            if ended and is_running(user):
+                child, ended = None, False  # another `up` was faster: wait for its services
+            running = child is not None or is_running(user)
+            found = read_status(user)
+            if child is not None and found and found.pid != child.pid:
+                found = None  # of an earlier supervisor
+            if ended or not running:
+                raise _reason(user, found)
+            if found:
+                _show_progress(console, found, said, time.monotonic() - began)
+                if found.healthy:
+                    return found
+                line.update(f"starting: {_waiting(found)}")
+            if time.monotonic() - began > UP_SECONDS:
+                raise TemporaryError(
+                    f"Not healthy after {UP_SECONDS:.0f} s: {_waiting(found)}.",
+                    f"See `evergreen status` and {user.state_dir / 'logs'}.",
+                )
+            time.sleep(_POLL)
+
+
+def _show_progress(console: Console, found: SupervisorStatus, said: set[str], seconds: float) -> None:
+    for name in _healthy(found):
+        if name not in said:
+            said.add(name)
+            console.print(f"[green]✓[/] {name} ({seconds:.1f} s)", highlight=False)
+
+
+def _healthy(found: SupervisorStatus | None) -> set[str]:
+    return {s.name for s in found.services if s.state is State.HEALTHY} if found else set()
+
+
+def _waiting(found: SupervisorStatus | None) -> str:
+    services = found.services if found else ()
+    return ", ".join(s.name for s in services if s.state is not State.HEALTHY) or "the supervisor"
+
+
+def _reason(user: Settings, found: SupervisorStatus | None) -> StepError:
+    if found and found.error:
+        kinds = {FailureClass.TEMPORARY: TemporaryError}
+        return kinds.get(FailureClass(found.error_class), ConfigurationError)(found.error)
+    return TemporaryError("The supervisor ended.", f"See {user.state_dir / 'logs' / 'supervisor.log'}.")
+
+
+def _stop_supervisor(found: SupervisorStatus) -> None:
+    with suppress(psutil.Error):
+        supervisor = psutil.Process(found.pid)
+        supervisor.terminate()
+        stop_processes([supervisor], DOWN_SECONDS)  # not only until it lets go of its lock: until it is gone

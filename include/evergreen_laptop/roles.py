@@ -1,0 +1,134 @@
+"""The roles of the embedded PostgreSQL: one for each service, one for the steps; none enters another's databases.
+
+In a cluster helm/evergreen/files/databases.py makes the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from evergreen.contract import ConfigurationError, TemporaryError
+from evergreen.settings import OWNERS
+from evergreen_laptop.postgres import connect
+
+if TYPE_CHECKING:
+    import psycopg
+
+_OTHERS = ("postgres", "template1")
+"""Databases that every PostgreSQL has, and nobody but its administrator needs."""
+
+
+def role_of(owner: str) -> str:
+    """Return the name of an owner's role."""
+    return f"evergreen_{owner}"
+
+
+def role_url(administrator: str, owner: str, password: str) -> str:
+    """Return the address of a server as one of the owners' roles knows it."""
+    parts = urlsplit(administrator)
+    netloc = f"{role_of(owner)}:{quote(password, safe='')}@{parts.netloc.rpartition('@')[2]}"
+    return urlunsplit(("postgresql", netloc, "", parts.query, ""))
+
+
+def ensure_roles(administrator: str, passwords: Mapping[str, str]) -> None:
+    """Create the roles and their databases, and give them what an earlier version left to the administrator.
+
+    Runs at every start: what exists is kept, and a role has the password of the credentials file.
+
+    Parameters
+    ----------
+    administrator
+        The address of the server, as its superuser.
+    passwords
+        By owner, see `evergreen.settings.OWNERS`.
+
+    Raises
+    ------
+    TemporaryError
+        If the server does not answer.
+    ConfigurationError
+        If it refuses.
+    """
+    import psycopg
+
+    try:
+        with connect(administrator) as connection:
+            for owner, databases in OWNERS.items():
+                _ensure_role(connection, role_of(owner), passwords[owner])
+                for name in databases:
+                    _ensure_database(connection, name, role_of(owner))
+            for name in _OTHERS:
+                _close(connection, name)
+        for owner, databases in OWNERS.items():
+            for name in databases:
+                with connect(administrator, name) as connection:
+                    _hand_over(connection, role_of(owner))
+    except psycopg.OperationalError as error:
+        raise TemporaryError(f"the embedded PostgreSQL: {error}", "See postgres.log.") from error
+    except psycopg.Error as error:
+        raise ConfigurationError(f"the embedded PostgreSQL refuses to set up its roles: {error}") from error
+
+
+def _ensure_role(connection: psycopg.Connection, role: str, password: str) -> None:
+    """Create a role that may log in and nothing else, or give it this password."""
+    from psycopg import sql
+
+    known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
+    connection.execute(
+        sql.SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {}").format(
+            sql.SQL("ALTER" if known else "CREATE"), sql.Identifier(role), sql.Literal(password)
+        )
+    )
+
+
+def _ensure_database(connection: psycopg.Connection, name: str, owner: str) -> None:
+    """Create a database that nobody but its owner may enter, or give it to this owner."""
+    from psycopg import sql
+
+    known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
+    statement = "ALTER DATABASE {} OWNER TO {}" if known else "CREATE DATABASE {} OWNER {}"
+    connection.execute(sql.SQL(statement).format(sql.Identifier(name), sql.Identifier(owner)))
+    _close(connection, name)
+
+
+def _close(connection: psycopg.Connection, name: str) -> None:
+    from psycopg import sql
+
+    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
+
+
+def _hand_over(connection: psycopg.Connection, owner: str) -> None:
+    """Give everything in a database that is the administrator's to its owner.
+
+    ``REASSIGN OWNED`` would be one statement, but is refused for the superuser that ``initdb`` made.
+    """
+    from psycopg import sql
+
+    for kind, name in connection.execute(_OF_THE_ADMINISTRATOR).fetchall():
+        # the name is quoted already: it comes from PostgreSQL's regclass, regtype and regprocedure
+        statement = f"ALTER {kind} {name} OWNER TO {{}}"
+        connection.execute(sql.SQL(statement).format(sql.Identifier(owner)))
+
+
+_OF_THE_ADMINISTRATOR = """
+WITH ours AS (
+    SELECT oid, current_user::regrole AS owner FROM pg_namespace
+    WHERE nspname <> 'information_schema' AND nspname !~ '^pg_'
+)
+SELECT 'SCHEMA', ours.oid::regnamespace::text FROM pg_namespace JOIN ours USING (oid) WHERE nspowner = owner
+UNION ALL
+SELECT 'TABLE', c.oid::regclass::text FROM pg_class c JOIN ours ON relnamespace = ours.oid
+WHERE relowner = owner AND relkind IN ('r', 'p', 'v', 'm', 'f')
+UNION ALL
+SELECT 'SEQUENCE', c.oid::regclass::text FROM pg_class c JOIN ours ON relnamespace = ours.oid
+WHERE relowner = owner AND relkind = 'S'
+  AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND refobjsubid > 0)
+UNION ALL
+SELECT 'TYPE', t.oid::regtype::text FROM pg_type t JOIN ours ON typnamespace = ours.oid
+WHERE typowner = owner AND typtype IN ('e', 'd')
+UNION ALL
+SELECT 'ROUTINE', p.oid::regprocedure::text FROM pg_proc p JOIN ours ON pronamespace = ours.oid WHERE proowner = owner
+"""
+"""A sequence that belongs to a column goes with its table."""

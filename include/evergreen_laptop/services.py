@@ -1,0 +1,294 @@
+"""The embedded services: what each runs, what it needs first, and how to tell that it is well."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from http.client import HTTPConnection
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from evergreen.contract import ConfigurationError
+from evergreen.settings import OWNERS, Settings, get_settings
+from evergreen_airflow import airflow_settings
+from evergreen_airflow.kubelet import check_warm_service, warm_service
+from evergreen_airflow.rest_api import AirflowApi
+from evergreen_laptop.airflow_config import airflow_environment, airflow_home, airflow_url, write_airflow_config
+from evergreen_laptop.credentials import Credentials, ensure_credentials
+from evergreen_laptop.files import make_folder, write_private
+from evergreen_laptop.mlflow_users import ensure_users
+from evergreen_laptop.postgres import EmbeddedPostgres, connect, create_databases, plain_environment
+from evergreen_laptop.roles import ensure_roles, role_url
+from evergreen_laptop.status import run_folder
+from evergreen_laptop.step_settings import (
+    service_environment,
+    step_config,
+    step_environment,
+    step_secrets,
+    write_step_environment,
+)
+
+HEARTBEAT_SECONDS = 30.0
+"""An Airflow component beats every 5 s; without a beat for this long it is not well."""
+
+_JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
+
+
+class NotHealthyError(Exception):
+    """A service runs but does not answer as it should; the message says how."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One supervised process."""
+
+    name: str
+    command: Callable[[], list[str]]
+    environment: Mapping[str, str]
+    check: Callable[[float], None]
+    """Raises while the service is not well; given the Unix time of its start."""
+    needs: tuple[str, ...] = ()
+    """Services that must be healthy before it starts."""
+    prepare: Callable[[], None] = field(default=lambda: None)
+    """Runs before every start."""
+    ready: Callable[[], None] = field(default=lambda: None)
+    """Runs after a start, as soon as the check passes."""
+    data: Path | None = None
+    """The folder of what it keeps; when that is removed under it, nothing can go on."""
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """The setting of each port it listens on."""
+    address: str = ""
+    stop_signal: int | None = None
+    """Sent to the process first on a stop, where SIGTERM is not the one to ask with."""
+    grace: float = 10.0
+    """Seconds between asking and SIGKILL."""
+
+
+def build_services(user: Settings) -> list[Service]:
+    """Write the services' configuration and return them, in the order they start.
+
+    Parameters
+    ----------
+    user
+        What a person has set: a server in ``database_url`` takes the place of the embedded PostgreSQL.
+    """
+    credentials = ensure_credentials(user)
+    services: list[Service] = []
+    if user.database_url is None:
+        postgres = EmbeddedPostgres(user)
+        postgres.prepare()
+        urls = {owner: role_url(postgres.url, owner, credentials.database_passwords[owner]) for owner in OWNERS}
+        services.append(_postgres(postgres, credentials))
+    else:
+        urls = _given(user)
+        for owner, url in urls.items():
+            user.database(OWNERS[owner][0])  # a wrong address is an error now, before anything starts
+            create_databases(url, OWNERS[owner])
+    config, secrets = step_config(user), step_secrets(user, urls["steps"], credentials)
+    write_step_environment(user, config, secrets)
+    get_settings.cache_clear()
+    # what follows is for the services: the steps are never told these two
+    own = {f"{owner}_database_url": SecretStr(urls[owner]) for owner in ("airflow", "mlflow")}
+    settings = get_settings().model_copy(update=own)
+    write_airflow_config(settings, credentials)
+    environment = {**service_environment(config), **secrets}
+    needs = tuple(service.name for service in services)
+    return [
+        *services,
+        _mlflow(settings, credentials, environment, needs),
+        *_airflow(settings, credentials, {**environment, **airflow_environment(settings)}, needs),
+        *_warm_steps(settings, environment, config),
+    ]
+
+
+def _given(user: Settings) -> dict[str, str]:
+    """Return the addresses that a person has given of a server, by owner; one may serve for all."""
+    given = {"airflow": user.airflow_database_url, "mlflow": user.mlflow_database_url}
+    found = {owner: given.get(owner) or user.database_url for owner in OWNERS}
+    return {owner: url.get_secret_value() for owner, url in found.items() if url is not None}
+
+
+def _postgres(server: EmbeddedPostgres, credentials: Credentials) -> Service:
+    import signal
+
+    def check(_: float) -> None:
+        with connect(server.url) as connection:
+            connection.execute("SELECT 1")
+
+    return Service(
+        name="postgres",
+        command=server.command,
+        environment=plain_environment(),
+        check=check,
+        prepare=server.prepare,
+        ready=lambda: ensure_roles(server.url, credentials.database_passwords),
+        data=server.data,
+        ports={"EVERGREEN_POSTGRES_PORT": server.port},
+        address=f"127.0.0.1:{server.port}",
+        stop_signal=signal.SIGINT,  # "fast": SIGTERM would wait for every client to leave
+    )
+
+
+def _mlflow(
+    settings: Settings, credentials: Credentials, environment: Mapping[str, str], needs: tuple[str, ...]
+) -> Service:
+    from evergreen_laptop.mlflow_config import mlflow_environment
+
+    port = settings.mlflow_port
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--serve-artifacts"]
+    return Service(
+        name="mlflow",
+        command=lambda: [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+        environment={**environment, **mlflow_environment(settings, credentials)},
+        check=lambda _: _http_ok(port, "/health"),
+        needs=needs,
+        ready=lambda: ensure_users(settings, credentials),
+        ports={"EVERGREEN_MLFLOW_PORT": port},
+        address=f"http://127.0.0.1:{port}",
+        grace=5,
+    )
+
+
+def _airflow(
+    settings: Settings, credentials: Credentials, environment: Mapping[str, str], needs: tuple[str, ...]
+) -> list[Service]:
+    import threading
+
+    lock = threading.Lock()  # four services need the tables: whoever comes first makes them
+
+    def migrate() -> None:
+        with lock:
+            _migrate(settings, environment)
+
+    def airflow(*arguments: str) -> Callable[[], list[str]]:
+        return lambda: [sys.executable, "-m", "airflow", *arguments]
+
+    def load_settings() -> None:
+        client = AirflowApi(airflow_url(settings), "admin", credentials.airflow_admin, patience=0)
+        airflow_settings.load(client, airflow_settings.read())
+
+    port = settings.airflow_port
+    api = Service(
+        name="api-server",
+        command=airflow("api-server"),
+        environment=environment,
+        check=lambda _: _http_ok(port, "/api/v2/monitor/health"),
+        needs=needs,
+        prepare=migrate,
+        ready=load_settings,
+        ports={"EVERGREEN_AIRFLOW_PORT": port},
+        address=airflow_url(settings),
+    )
+
+    def component(name: str, *arguments: str) -> Service:
+        def prepare() -> None:
+            migrate()
+            _bury(settings, _JOBS[name])
+
+        return Service(
+            name=name,
+            command=airflow(name, *arguments),
+            environment=environment,
+            check=partial(_check_heartbeat, settings, _JOBS[name]),
+            needs=needs,
+            prepare=prepare,
+            grace=5,  # the executor's idle workers ignore SIGTERM: every kill -9 of the scheduler waits this long
+        )
+
+    # no log servers: they would listen on every interface, and the API server reads the same files from the disk
+    quiet = "--skip-serve-logs"
+    return [api, component("scheduler", quiet), component("dag-processor"), component("triggerer", quiet)]
+
+
+def _warm_steps(settings: Settings, environment: Mapping[str, str], config: Mapping[str, str]) -> list[Service]:
+    """Return the service that forks steps; none where processes that have imported much cannot safely fork."""
+    if not (settings.warm_steps and sys.platform == "linux"):
+        return []
+    scratch = run_folder(settings) / "warm"
+
+    def prepare() -> None:
+        shutil.rmtree(scratch, ignore_errors=True)
+        make_folder(scratch, mode=0o700)
+
+    return [
+        Service(
+            name="warm-steps",
+            command=lambda: warm_service(settings.state_dir),
+            environment=step_environment(environment, config, scratch),
+            check=lambda _: check_warm_service(settings.state_dir),
+            prepare=prepare,
+            grace=5,
+        )
+    ]
+
+
+def _migrate(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Bring Airflow's tables up to date, unless this version has done so (asking Airflow takes seconds)."""
+    stamp = airflow_home(settings) / "migrated.json"
+    current = {"airflow": version("apache-airflow"), "revision": _revision(settings)}
+    if current["revision"] and stamp.exists() and json.loads(stamp.read_text()) == current:
+        return
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ConfigurationError(f"airflow db migrate failed: {(done.stderr or done.stdout).strip()[-1000:]}")
+    write_private(stamp, json.dumps({**current, "revision": _revision(settings)}))
+
+
+def _revision(settings: Settings) -> str:
+    with connect(settings.database("airflow"), "airflow") as connection:
+        table = connection.execute("SELECT to_regclass('alembic_version')").fetchone()
+        if not table or table[0] is None:
+            return ""
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return str(row[0]) if row else ""
+
+
+def _check_heartbeat(settings: Settings, job: str, started: float) -> None:
+    query = """SELECT extract(epoch FROM max(latest_heartbeat)) FROM job
+               WHERE job_type = %s AND state = 'running' AND hostname = %s"""
+    with connect(settings.database("airflow"), "airflow") as connection:
+        row = connection.execute(query, (job, socket.gethostname())).fetchone()
+    beat = float(row[0]) if row and row[0] is not None else 0.0
+    if beat < started:
+        raise NotHealthyError("no heartbeat yet")
+    if (age := time.time() - beat) > HEARTBEAT_SECONDS:
+        raise NotHealthyError(f"last heartbeat {age:.0f} s ago")
+
+
+def _bury(settings: Settings, job: str) -> None:
+    """Write down that the last process of this kind is dead.
+
+    Its guardian has seen to it that nothing of it is left. Airflow would wait for 30 s or more without a
+    heartbeat before it runs the tasks and triggers of that process again.
+    """
+    query = """UPDATE job SET state = 'failed', end_date = now()
+               WHERE job_type = %s AND state = 'running' AND hostname = %s"""
+    with connect(settings.database("airflow"), "airflow") as connection:
+        connection.execute(query, (job, socket.gethostname()))
+
+
+def _http_ok(port: int, path: str, headers: Mapping[str, str] | None = None) -> None:
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)  # knows no proxies
+    try:
+        connection.request("GET", path, headers=dict(headers or {}))
+        response = connection.getresponse()
+        response.read()
+        if response.status != 200:
+            raise NotHealthyError(f"{path} answered {response.status}")
+    finally:
+        connection.close()

@@ -1,0 +1,111 @@
+"""What running services tell the steps: the laptop's stand-ins for the cluster's config map and secret."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from evergreen.environment import QUIET
+from evergreen.settings import Settings
+from evergreen_airflow.kubelet import BASE_VARIABLES
+from evergreen_laptop.credentials import Credentials
+from evergreen_laptop.files import write_env_file
+
+MLFLOW_USER = "admin"
+"""The administrator of the embedded MLflow, for people."""
+MLFLOW_STEPS_USER = "evergreen-steps"
+_MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+_RAY_LOGIN = (
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN_PATH",
+    "RAY_TLS_CA_CERT",
+    "RAY_TLS_SERVER_CERT",
+    "RAY_TLS_SERVER_KEY",
+    "RAY_USE_TLS",
+)
+"""How a Ray cluster is logged in to: files and switches. The token itself is a secret."""
+_AWS_SECRETS = ("KEY", "SECRET", "TOKEN")
+"""Parts of the names of AWS variables that are secrets. A region is none: logs would show stars in its place."""
+_LOOPBACK = ("127.0.0.1", "localhost")
+
+
+def step_config(settings: Settings) -> dict[str, str]:
+    """Return the public half: what a person has set and where the services are."""
+    own = {name: getattr(settings, name) for name in settings.model_fields_set}
+    own |= {
+        name: getattr(settings, name) for name in ("state_dir", "artifact_root", "lake_root", "mlflow_tracking_uri")
+    }
+    public = {f"EVERGREEN_{name.upper()}": str(value) for name, value in own.items() if not _secret(value)}
+    return {
+        **QUIET,
+        "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
+        "NO_PROXY": without_proxy(os.environ),
+        "RAY_TRAIN_V2_ENABLED": "1",
+        **_of_this_shell(_RAY_LOGIN, settings.ray_address != "local"),
+        **_aws(settings, secret=False),
+        **public,
+    }
+
+
+def step_secrets(settings: Settings, database_url: str, credentials: Credentials) -> dict[str, str]:
+    """Return the secret half; with it the keys to S3 and to a Ray cluster, where the project uses these."""
+    return {
+        **_aws(settings, secret=True),
+        **_of_this_shell(["RAY_AUTH_TOKEN"], settings.ray_address != "local"),
+        "EVERGREEN_DATABASE_URL": database_url,
+        **_mlflow_login(settings, credentials),
+    }
+
+
+def _aws(settings: Settings, *, secret: bool) -> dict[str, str]:
+    """Return this shell's secret or public AWS variables, if anything is kept on S3."""
+    on_s3 = any(root.startswith("s3://") for root in (settings.artifact_root, settings.lake_root))
+    found = {name: value for name, value in os.environ.items() if on_s3 and name.startswith("AWS_")}
+    return {name: value for name, value in found.items() if any(part in name for part in _AWS_SECRETS) is secret}
+
+
+def _mlflow_login(settings: Settings, credentials: Credentials) -> dict[str, str]:
+    """Return the embedded MLflow's user and password; another server is never shown them, it gets this shell's."""
+    address = urlsplit(settings.mlflow_tracking_uri)
+    if address.hostname in _LOOPBACK and address.port == settings.mlflow_port:
+        return {"MLFLOW_TRACKING_USERNAME": MLFLOW_STEPS_USER, "MLFLOW_TRACKING_PASSWORD": credentials.mlflow_steps}
+    return _of_this_shell(_MLFLOW_LOGIN)
+
+
+def _of_this_shell(names: Iterable[str], wanted: bool = True) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if wanted and name in os.environ}
+
+
+def write_step_environment(settings: Settings, config: Mapping[str, str], secrets: Mapping[str, str]) -> None:
+    """Write both halves where the steps (and `Settings`) read them."""
+    write_env_file(settings.config_file, config)
+    write_env_file(settings.secrets_file, secrets)
+
+
+def service_environment(config: Mapping[str, str]) -> dict[str, str]:
+    """Return what every service is started with: this process's environment and the public half."""
+    programs = str(Path(sys.executable).parent)
+    path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
+    return {**os.environ, **config, "PATH": path, "no_proxy": config["NO_PROXY"], "PYTHONUNBUFFERED": "1"}
+
+
+def step_environment(service: Mapping[str, str], config: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return what the warm service is started with: what every step gets, without the secrets and the attempt."""
+    base = {name: service[name] for name in BASE_VARIABLES if name in service}
+    return {**base, **config, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+
+
+def without_proxy(environment: Mapping[str, str]) -> str:
+    """Return NO_PROXY with this machine in it: a company's proxy knows nothing of our loopback."""
+    value = environment.get("NO_PROXY", environment.get("no_proxy", ""))
+    hosts = [host for host in value.split(",") if host]
+    return ",".join([*hosts, *(host for host in _LOOPBACK if host not in hosts)])
+
+
+def _secret(value: object) -> bool:
+    return value is None or isinstance(value, SecretStr)
