@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from evergreen.contract import NAME_PATTERN, ConfigurationError, StepError, is_stop, told
+from evergreen.contract import NAME_PATTERN, ConfigurationError, StepError, described, is_stop
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 from evergreen.yaml_files import checked, read_text
@@ -200,7 +200,7 @@ def _load_module(path: Path, digest: str, model: str) -> ModuleType:
             raise
         line = error.lineno if isinstance(error, SyntaxError) else _line_in(path, error)
         raise ConfigurationError(
-            f"{path}: line {line}: {told(error)}.", "The file must import without an error."
+            f"{path}: line {line}: {described(error)}.", "The file must import without an error."
         ) from error
     return module
 

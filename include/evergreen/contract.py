@@ -111,7 +111,7 @@ def printable(text: str, longest: int = 500) -> str:
     return cut if len(text) <= longest else f"{cut}… ({len(text):,} characters)"
 
 
-def told(error: BaseException) -> str:
+def described(error: BaseException) -> str:
     """Return an exception as ``Type: message``; the message is somebody's code too, and may itself fail."""
     try:
         text = str(error).strip().removesuffix(".")

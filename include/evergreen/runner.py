@@ -31,10 +31,10 @@ from evergreen.contract import (
     StepError,
     Stopped,
     Window,
+    described,
     exit_code_of,
     is_stop,
     printable,
-    told,
     utc_now,
 )
 from evergreen.lease import Lease
@@ -255,7 +255,7 @@ def _stopped(by: str) -> Failure:
 
 def _unforeseen(request: Request, error: BaseException) -> Failure:
     """Name the class of an exception that is no StepError."""
-    text = told(error)
+    text = described(error)
     # DuckDB, torch and Ray each have an OutOfMemoryError of their own
     if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return Failure(failure_class=FailureClass.OUT_OF_MEMORY, message=f"out of memory: {text}")

@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from xml.etree.ElementTree import ParseError
 
-from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError, told
+from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError, described
 from evergreen.store.base import FULL, UNTRUSTED
 
 # BadGzipFile is an OSError; encodings, numbers, dates, JSON, Arrow and pandas' parser raise ValueErrors
@@ -57,7 +57,7 @@ def reader_error(error: BaseException, doing: str, path: Path) -> StepError:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     where = f"{path}: line {lines[-1]}" if lines else str(path)
-    message = f"{where}: {doing}: {told(error)}."
+    message = f"{where}: {doing}: {described(error)}."
     status = _http_status(error)
     if isinstance(error, PermissionError) or status in {401, 403, 407}:
         return ConfigurationError(message, "Let the steps read it.")
@@ -80,7 +80,7 @@ def reader_error(error: BaseException, doing: str, path: Path) -> StepError:
 
 def _is_broken(error: BaseException) -> bool:
     if isinstance(error, OSError) and (error.errno in _NO_FILE or (type(error) is OSError and not error.errno)):
-        return error.errno in _NO_FILE or bool(_CORRUPT.search(told(error)))
+        return error.errno in _NO_FILE or bool(_CORRUPT.search(described(error)))
     return isinstance(error, _BROKEN) or type(error).__name__ == "ZstdError"
 
 

@@ -17,9 +17,9 @@ from evergreen.contract import (
     StepError,
     TemporaryError,
     Window,
+    described,
     is_stop,
     printable,
-    told,
 )
 from evergreen.data.lake import get_lake
 from evergreen.data.lineage import written_by
@@ -107,7 +107,7 @@ def _rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table | None:
             raise
         log.warning("%s returned a frame for %s that cannot be read", source.reader, day, exc_info=error)
         raise DataError(
-            f"{source.reader}: the frame of {source.name} for {day} cannot be read: {told(error)}.",
+            f"{source.reader}: the frame of {source.name} for {day} cannot be read: {described(error)}.",
             "Return a plain pandas.DataFrame of numbers, text, times and None.",
         ) from error
 
