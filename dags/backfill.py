@@ -18,12 +18,10 @@ moves a model alias.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from airflow.sdk import DAG, chain
+from airflow.sdk import DAG
 
 from evergreen_airflow.dag_defaults import Tag, dag_options, day_param, form, models
-from evergreen_airflow.operator import StepOperator
+from evergreen_airflow.steps import step_tasks
 
 for spec in models():
     with DAG(
@@ -31,14 +29,7 @@ for spec in models():
         schedule=None,
         **{**dag_options(spec, Tag.BACKFILL, __doc__), "max_active_runs": 1},
     ) as dag:
-        # a long window needs memory and time like a training does, whatever a single day takes
-        bulk = {"spec": spec, "profile": spec.resources.training, "execution_timeout": timedelta(hours=6)}
-        ingest = StepOperator(step="ingest", **bulk)
-        validate = StepOperator(step="validate", upstream={"ingest": "ingest"}, **bulk)
-        publish = StepOperator(step="publish", upstream={"ingest": "ingest", "validate": "validate"}, **bulk)
-        build_features = StepOperator(step="build_features", **bulk)
-        materialize = StepOperator(step="materialize", upstream={"build_features": "build_features"}, **bulk)
-        chain(ingest, validate, publish, build_features, materialize)
+        step_tasks(spec, "backfill")
         form(
             dag,
             start=day_param("First day", f"Not before {spec.schedule.start}."),

@@ -15,11 +15,11 @@
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, chain
+from airflow.sdk import DAG
 
 from evergreen_airflow.assets import features, published
 from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, form, models, partition_param
-from evergreen_airflow.operator import StepOperator
+from evergreen_airflow.steps import step_tasks
 
 for spec in models():
     with DAG(
@@ -27,12 +27,5 @@ for spec in models():
         schedule=each_partition_of(published(spec)),
         **dag_options(spec, Tag.FEATURES, __doc__),
     ) as dag:
-        build_features = StepOperator(step="build_features", spec=spec, profile=spec.resources.features)
-        materialize = StepOperator(
-            step="materialize",
-            spec=spec,
-            upstream={"build_features": "build_features"},
-            outlets=[features(spec)],
-        )
-        chain(build_features, materialize)
+        step_tasks(spec, "features", materialize={"outlets": [features(spec)]})
         form(dag, partition=partition_param())

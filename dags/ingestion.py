@@ -18,11 +18,11 @@ Every downstream pipeline of the model follows from that event.
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, chain
+from airflow.sdk import DAG
 
 from evergreen_airflow.assets import published
 from evergreen_airflow.dag_defaults import Tag, dag_options, daily, form, models, partition_param
-from evergreen_airflow.operator import StepOperator
+from evergreen_airflow.steps import step_tasks
 
 for spec in models():
     with DAG(
@@ -30,13 +30,5 @@ for spec in models():
         schedule=daily(spec),
         **dag_options(spec, Tag.INGESTION, __doc__),
     ) as dag:
-        ingest = StepOperator(step="ingest", spec=spec)
-        validate = StepOperator(step="validate", spec=spec, upstream={"ingest": "ingest"})
-        publish = StepOperator(
-            step="publish",
-            spec=spec,
-            upstream={"ingest": "ingest", "validate": "validate"},
-            outlets=[published(spec)],
-        )
-        chain(ingest, validate, publish)
+        step_tasks(spec, "ingest", publish={"outlets": [published(spec)]})
         form(dag, partition=partition_param())

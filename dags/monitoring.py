@@ -20,7 +20,7 @@ from airflow.sdk import DAG, TriggerRule
 
 from evergreen_airflow.assets import PartitionDone, features, monitored
 from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, form, models, partition_param
-from evergreen_airflow.operator import StepOperator
+from evergreen_airflow.steps import step_tasks
 
 for spec in models():
     with DAG(
@@ -28,12 +28,11 @@ for spec in models():
         schedule=each_partition_of(features(spec)),
         **dag_options(spec, Tag.MONITORING, __doc__),
     ) as dag:
-        check_drift = StepOperator(step="check_drift", spec=spec, profile=spec.resources.features)
-        check_performance = StepOperator(step="check_performance", spec=spec, profile=spec.resources.features)
+        checks = step_tasks(spec, "monitor")
         done = PartitionDone(
             task_id="done",
             outlets=[monitored(spec)],
             trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,  # performance waits for labels; drift does not
         )
-        [check_drift, check_performance] >> done
+        list(checks.values()) >> done
         form(dag, partition=partition_param())

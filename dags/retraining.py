@@ -22,8 +22,8 @@ from airflow.sdk import DAG, chain
 
 from evergreen_airflow.assets import monitored
 from evergreen_airflow.dag_defaults import Tag, dag_options, each_partition_of, form, models, partition_param
-from evergreen_airflow.operator import StepOperator
 from evergreen_airflow.retraining import ProposalSensor, TrainingTrigger
+from evergreen_airflow.steps import step_tasks
 
 for spec in models():
     with DAG(
@@ -32,7 +32,7 @@ for spec in models():
         **dag_options(spec, Tag.RETRAINING, __doc__),
     ) as dag:
         proposal = ProposalSensor(task_id="proposal", model=spec.name)
-        guard = StepOperator(step="guard", spec=spec)
+        guard = step_tasks(spec, "retrain")["guard"]
         trigger_training = TrainingTrigger(
             task_id="trigger_training", model=spec.name, proposal_task="proposal", guard_task="guard"
         )

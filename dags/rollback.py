@@ -19,7 +19,7 @@ from __future__ import annotations
 from airflow.sdk import DAG, Param
 
 from evergreen_airflow.dag_defaults import Tag, dag_options, form, models
-from evergreen_airflow.operator import StepOperator
+from evergreen_airflow.steps import step_tasks
 
 for spec in models():
     with DAG(
@@ -27,15 +27,12 @@ for spec in models():
         schedule=None,
         **{**dag_options(spec, Tag.ROLLBACK, __doc__), "max_active_runs": 1},
     ) as dag:
-        rollback = StepOperator(
-            step="rollback",
-            spec=spec,
-            params_json={
-                "version": "{{ params.version or '' }}",
-                "reason": "{{ params.reason }}",
-                "by": "{{ dag_run.triggering_user_name or dag_run.run_id }}",
-            },
-        )
+        to = {
+            "version": "{{ params.version or '' }}",
+            "reason": "{{ params.reason }}",
+            "by": "{{ dag_run.triggering_user_name or dag_run.run_id }}",
+        }
+        step_tasks(spec, "rollback", rollback={"params_json": to})
         form(
             dag,
             version=Param(

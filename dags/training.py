@@ -25,13 +25,11 @@ evidence in the artifact store under `decisions/<model>/`.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from airflow.sdk import DAG, chain
+from airflow.sdk import DAG
 
 from evergreen_airflow.approval import active_trainings, answer, approval
 from evergreen_airflow.dag_defaults import TRAINING_POOL, Tag, dag_options, form, models, partition_param
-from evergreen_airflow.operator import StepOperator
+from evergreen_airflow.steps import step_tasks
 
 for spec in models():
     with DAG(
@@ -39,33 +37,12 @@ for spec in models():
         schedule=None,
         **{**dag_options(spec, Tag.TRAINING, __doc__), "max_active_runs": active_trainings(spec)},
     ) as dag:
-        assemble = StepOperator(step="assemble", spec=spec, profile=spec.resources.features)
-        train = StepOperator(
-            step="train",
-            spec=spec,
-            upstream={"assemble": "assemble"},
-            profile=spec.resources.training,
-            pool=TRAINING_POOL,
-            execution_timeout=timedelta(hours=6),
+        step_tasks(
+            spec,
+            "train",
+            train={"pool": TRAINING_POOL},
+            gate={"params_json": {"requested_by": "{{ dag_run.triggering_user_name or dag_run.run_id }}"}},
+            promote={"params_json": answer(spec)},
+            before={"promote": approval(spec)},
         )
-        evaluate = StepOperator(
-            step="evaluate",
-            spec=spec,
-            upstream={"assemble": "assemble", "train": "train"},
-            profile=spec.resources.features,
-        )
-        gate = StepOperator(
-            step="gate",
-            spec=spec,
-            upstream={"train": "train", "evaluate": "evaluate"},
-            params_json={"requested_by": "{{ dag_run.triggering_user_name or dag_run.run_id }}"},
-        )
-        register = StepOperator(step="register", spec=spec, upstream={"train": "train", "gate": "gate"})
-        promote = StepOperator(
-            step="promote",
-            spec=spec,
-            upstream={"register": "register", "gate": "gate"},
-            params_json=answer(spec),
-        )
-        chain(assemble, train, evaluate, gate, register, *approval(spec), promote)
         form(dag, partition=partition_param())

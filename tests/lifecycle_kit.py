@@ -15,7 +15,7 @@ import yaml
 
 from evergreen.catalog import load_model
 from evergreen.contract import Manifest, Output, RunIdentity, Status, Window, utc_now
-from evergreen.pipelines import PIPELINES
+from evergreen.pipelines import STEPS, upstream_of
 from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT
 from evergreen.store import get_store, read_manifest, write_manifest
@@ -127,7 +127,7 @@ class Run:
 
     def step(self, name: str, **params) -> Manifest:
         """Run a step and return its manifest."""
-        upstream = {step: step for step in PIPELINES["train"].get(name, ())}
+        upstream = upstream_of(STEPS[name], "train")
         window = Window(start=self.partition, end=self.partition)
         return execute(build_request(name, self.model, window, self.identity(name), upstream, params))
 

@@ -1,36 +1,104 @@
-"""The pipelines of every model: their steps in order, and the upstream manifests each step reads.
+"""The one table of steps and pipelines: what each step reads and leaves, with which resources, for how long, and when.
 
-The DAG files compose the same steps for Airflow (a test holds them to this table); the loop runs them in one
-process, and finds their manifests by it.
+The list of steps, the tasks of the DAGs with their profiles, time limits, upstreams and arrows, and the task ids by
+which a replay finds manifests all follow from it. A step is a row here and a module ``evergreen.steps.<name>`` with a
+function ``run(request, spec) -> Result``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Literal
 
-PIPELINES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "ingest": {"ingest": (), "validate": ("ingest",), "publish": ("ingest", "validate")},
-    "features": {"build_features": (), "materialize": ("build_features",)},
-    "monitor": {"check_drift": (), "check_performance": ()},
-    "retrain": {"guard": ()},
-    "train": {
-        "assemble": (),
-        "train": ("assemble",),
-        "evaluate": ("assemble", "train"),
-        "gate": ("train", "evaluate"),
-        "register": ("train", "gate"),
-        "promote": ("register", "gate"),
-    },
-    "rollback": {"rollback": ()},
-    "backfill": {
-        "ingest": (),
-        "validate": ("ingest",),
-        "publish": ("ingest", "validate"),
-        "build_features": (),
-        "materialize": ("build_features",),
-    },
-}
-"""Pipeline -> step -> the steps of the same run whose manifests it is given. A task is called like its step."""
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a pipeline; its task is called like it.
+
+    Parameters
+    ----------
+    name
+        The module in ``evergreen.steps``.
+    reads
+        The steps whose manifests it is given.
+    outputs
+        What it may leave; ``{source}`` and ``{view}`` stand for each source and feature view of the model.
+    resources
+        Which profile of ``resources`` in model.yaml its pod gets.
+    time_limit
+        How long an attempt may take; the pod's deadline too.
+    after
+        The steps it follows; default: the last one it reads, or none.
+    """
+
+    name: str
+    reads: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    resources: Literal["default", "features", "training"] = "default"
+    time_limit: timedelta = timedelta(hours=1)
+    after: tuple[str, ...] = ()
+
+
+_INGEST = (
+    Step("ingest", outputs=("raw_{source}",)),
+    Step("validate", reads=("ingest",), outputs=("validation",)),
+    Step("publish", reads=("ingest", "validate"), outputs=("{source}", "{source}_quarantine")),
+)
+_FEATURES = (
+    Step("build_features", outputs=("examples", "{view}"), resources="features"),
+    Step("materialize", reads=("build_features",), outputs=("{view}",), resources="features"),
+)
+
+
+def _in_bulk(step: Step, after: tuple[str, ...] = ()) -> Step:
+    """Return a step for many days at once, which needs memory and time like a training does."""
+    return replace(step, resources="training", time_limit=timedelta(hours=6), after=after)
+
+
+PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
+    {
+        "ingest": _INGEST,
+        "features": _FEATURES,
+        "monitor": (
+            Step("check_drift", outputs=("drift_report",), resources="features"),
+            Step("check_performance", outputs=("performance_report",), resources="features"),
+        ),
+        "retrain": (Step("guard"),),
+        "train": (
+            Step("assemble", outputs=("training", "evaluation"), resources="features"),
+            Step(
+                "train",
+                reads=("assemble",),
+                outputs=("model",),
+                resources="training",
+                time_limit=timedelta(hours=6),
+            ),
+            Step("evaluate", reads=("assemble", "train"), outputs=("evaluation",), resources="features"),
+            Step("gate", reads=("train", "evaluate")),
+            Step("register", reads=("train", "gate"), outputs=("version",)),
+            Step("promote", reads=("gate", "register"), outputs=("champion",)),
+        ),
+        "rollback": (Step("rollback", outputs=("champion",)),),
+        "backfill": (
+            *(_in_bulk(step) for step in _INGEST),
+            _in_bulk(_FEATURES[0], after=("publish",)),
+            _in_bulk(_FEATURES[1]),
+        ),
+    }
+)
+"""Pipeline -> its steps, in an order in which they can run one after another."""
+
+STEPS: Mapping[str, Step] = MappingProxyType(
+    {step.name: step for steps in reversed(tuple(PIPELINES.values())) for step in steps}
+)
+"""Every step there is, as its own pipeline has it."""
+
+PUBLISHERS: Mapping[str, str] = MappingProxyType({"ingest": "publish", "features": "materialize", "monitor": "done"})
+"""Pipeline -> the task whose end publishes the partition; the next of these pipelines, and at last the retraining,
+follows from that."""
 
 APPROVED, REJECTED = "Approve", "Reject"
 """What a person answers between ``register`` and ``promote``, where a model asks for it."""
@@ -39,3 +107,29 @@ APPROVED, REJECTED = "Approve", "Reject"
 def dag_id(model: str, pipeline: str) -> str:
     """Return the DAG that runs a pipeline of a model."""
     return f"{model}.{pipeline}"
+
+
+def upstream_of(step: Step, pipeline: str) -> dict[str, str]:
+    """Return the manifests a step is given by its pipeline: step name to task id of the same run."""
+    inside = {row.name for row in PIPELINES[pipeline]}
+    return {name: name for name in step.reads if name in inside}
+
+
+def arrows(pipeline: str) -> list[tuple[str, str]]:
+    """Return which step of a pipeline follows which: (before, after)."""
+    names = [row.name for row in PIPELINES[pipeline]]
+    pairs = []
+    for row in PIPELINES[pipeline]:
+        before = row.after or sorted(upstream_of(row, pipeline), key=names.index)[-1:]
+        pairs += [(name, row.name) for name in before]
+    return pairs
+
+
+def outputs_of(step: str, sources: tuple[str, ...], views: tuple[str, ...]) -> set[str]:
+    """Return the names of the outputs a step may leave for a model with these sources and feature views."""
+    return {
+        output.format(source=source, view=view)
+        for output in STEPS[step].outputs
+        for source in (sources if "{source}" in output else ("",))
+        for view in (views if "{view}" in output else ("",))
+    }

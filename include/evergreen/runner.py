@@ -38,6 +38,7 @@ from evergreen.contract import (
     utc_now,
 )
 from evergreen.lease import Lease
+from evergreen.pipelines import STEPS, outputs_of
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, check_unchanged, get_store, manifest_uri, read_manifest, write_manifest
@@ -45,25 +46,6 @@ from evergreen.store.base import FULL
 from evergreen.version import code_version
 
 log = logging.getLogger(__name__)
-
-STEPS = (
-    "ingest",
-    "validate",
-    "publish",
-    "build_features",
-    "materialize",
-    "assemble",
-    "train",
-    "evaluate",
-    "gate",
-    "register",
-    "promote",
-    "rollback",
-    "check_drift",
-    "check_performance",
-    "guard",
-)
-"""Every step there is: module ``evergreen.steps.<name>`` with a function ``run(request, spec) -> Result``."""
 
 _LONGEST_MESSAGE = 10_000
 """Characters: room for every mistake of a model.yaml, and little enough for a log, an XCom and a mail."""
@@ -234,7 +216,7 @@ def _attempt(request: Request, spec: ModelSpec) -> Result | Failure:
             reason = f"{manifest.run.task_id} was {manifest.status}: {manifest.reason}"
             return Result(status=Status.SKIPPED, reason=reason)
     try:
-        return _checked(request.step, load_step(request.step)(request, spec))
+        return _checked(request.step, spec, load_step(request.step)(request, spec))
     except StepError as error:
         # a reader raises them too, and may put anything in
         message, hint = (printable(str(text or ""), _LONGEST_MESSAGE) for text in (error.message, error.hint))
@@ -296,9 +278,12 @@ def _admit(step: str, model: str, window: Window) -> ModelSpec:
     return spec
 
 
-def _checked(step: str, result: object) -> Result:
+def _checked(step: str, spec: ModelSpec, result: object) -> Result:
     if not isinstance(result, Result):
         raise TypeError(f"evergreen.steps.{step}.run returned {type(result).__name__}, not a Result")
+    known = outputs_of(step, *(tuple(part.name for part in parts) for parts in (spec.sources, spec.features.views)))
+    if unknown := {output.name for output in result.outputs} - known:
+        raise TypeError(f"evergreen.steps.{step}.run left {', '.join(sorted(unknown))}: not in evergreen/pipelines.py")
     wrong = [f"{name}={value}" for name, value in result.metrics.items() if not math.isfinite(value)]
     if wrong:
         raise DataError(f"metrics that are not finite: {', '.join(wrong)}.", "Leave out what cannot be computed.")

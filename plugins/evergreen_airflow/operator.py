@@ -19,6 +19,7 @@ from kubernetes.client import models as k8s
 from evergreen import lease
 from evergreen.attempts import Attempts
 from evergreen.contract import ConfigurationError, Manifest, RunIdentity, Status, StepError
+from evergreen.pipelines import STEPS
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec, Profile
 from evergreen.store import get_store, read_manifest
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from evergreen_airflow.kubelet import PodProcess
 
 DEFAULT_TIMEOUT = timedelta(hours=1)
-_STEPS_WITH_FEATURES = frozenset({"build_features", "materialize", "assemble", "check_drift"})
 
 
 class StepOperator(ClusterPodOperator):
@@ -60,7 +60,7 @@ class StepOperator(ClusterPodOperator):
     params_json
         Parameters of the step; templated, passed as JSON.
     profile
-        Resource profile; default: what model.yaml says for this kind of step.
+        Resource profile; default: what model.yaml says for this step.
     cmds
         The command before ``run-step``; replaced in tests only.
     task_id
@@ -124,7 +124,7 @@ class StepOperator(ClusterPodOperator):
         self.model = spec.name
         self.upstream_steps = dict(upstream or {})
         self.params_json = dict(params_json or {})
-        self.profile: Profile = profile or _default_profile(step, spec)
+        self.profile: Profile = profile or getattr(spec.resources, STEPS[step].resources)
         self.rendered_pod = ""
         self._process: PodProcess | None = None
 
@@ -280,12 +280,6 @@ class StepOperator(ClusterPodOperator):
                 event.extra = {"snapshot": str(snapshot), "rows": manifest.facts.get("rows")}
             if not context["dag_run"].partition_key:  # a run by hand: what is downstream follows partitions only
                 event.add_partitions([str(window.start + timedelta(days=day)) for day in range(window.days)])
-
-
-def _default_profile(step: str, spec: ModelSpec) -> Profile:
-    if step == "train":
-        return spec.resources.training
-    return spec.resources.features if step in _STEPS_WITH_FEATURES else spec.resources.default
 
 
 def _identity(context: Context) -> RunIdentity:

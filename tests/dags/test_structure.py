@@ -13,9 +13,11 @@ from airflow.sdk import DAG, Asset, CronPartitionTimetable, PartitionedAssetTime
 from airflow.sdk.exceptions import ParamValidationError
 from dag_policy import MAINTENANCE, Parse
 
+from evergreen.catalog import load_model
 from evergreen.pipelines import PIPELINES
 from evergreen.settings import PROJECT_ROOT
 from evergreen_airflow.dag_defaults import form, partition_param
+from evergreen_airflow.steps import step_tasks
 
 sys.path.insert(0, str(PROJECT_ROOT / "tests" / "benchmarks"))
 from parse import TASKS
@@ -51,10 +53,24 @@ def test_an_empty_models_folder_yields_no_pipeline(parse: Parse, tmp_path: Path)
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_steps_read_the_manifests_the_contract_names(dags: dict[str, DAG], pipeline: str) -> None:
     steps = [task for task in dags[f"{MODEL}.{pipeline}"].topological_sort() if task.task_type == "StepOperator"]
-    assert [task.task_id for task in steps] == [task.step for task in steps] == list(PIPELINES[pipeline])
+    rows = {row.name: row for row in PIPELINES[pipeline]}
+    assert [task.task_id for task in steps] == [task.step for task in steps] == list(rows)
     for task in steps:
-        assert task.upstream_steps == {step: step for step in PIPELINES[pipeline][task.step]}, task.task_id
+        row = rows[task.step]
+        assert task.upstream_steps == {step: step for step in row.reads}, task.task_id
         assert set(task.upstream_steps) <= task.get_flat_relative_ids(upstream=True), task.task_id
+        assert task.profile == getattr(load_model(MODEL).resources, row.resources), task.task_id
+        assert task.execution_timeout == row.time_limit, task.task_id
+
+
+def test_an_option_of_a_step_that_the_pipeline_does_not_have_is_refused() -> None:
+    with (
+        DAG("misspelt", schedule=None),
+        pytest.raises(ValueError, match=r"train has no step trian: see"),
+    ):
+        step_tasks(load_model(MODEL), "train", trian={"pool": "training"})
+    with DAG("misspelt", schedule=None), pytest.raises(ValueError, match=r"ingest has no step promote"):
+        step_tasks(load_model(MODEL), "ingest", before={"promote": []})
 
 
 def test_ingest_works_on_the_day_before_its_tick(dags: dict[str, DAG]) -> None:

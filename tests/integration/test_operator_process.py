@@ -40,7 +40,7 @@ def test_success(kit: Kit) -> None:
         return Result(
             facts={"rows": 3, "snapshot": "77"},
             metrics={"auc": 0.75},
-            outputs=(Output(name="things", uri="lake://things", version="77", rows=3),),
+            outputs=(Output(name="raw_things", uri="lake://things", version="77", rows=3),),
         )
         """,
         outlets=[Asset("tiny.published")],

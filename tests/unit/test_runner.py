@@ -25,6 +25,7 @@ from evergreen.contract import (
     DataError,
     FailureClass,
     Manifest,
+    Output,
     Request,
     Result,
     RunIdentity,
@@ -33,6 +34,7 @@ from evergreen.contract import (
     TemporaryError,
     Window,
 )
+from evergreen.pipelines import STEPS
 from evergreen.settings import PROJECT_ROOT, Settings, get_settings
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store, read_manifest, write_manifest
@@ -132,6 +134,19 @@ def test_a_step_that_returns_no_result_is_a_bug(use_step: Callable[[str, Step], 
     assert manifest.failure is not None
     assert manifest.failure.failure_class is FailureClass.BUG
     assert f"returned {type(value).__name__}, not a Result" in manifest.failure.message
+
+
+def test_an_output_that_the_table_of_steps_does_not_name_is_a_bug(use_step: Callable[[str, Step], None]) -> None:
+    def output(name: str) -> Output:
+        return Output(name=name, uri="lake://x", version="1")
+
+    use_step("ingest", lambda *_: Result(outputs=(output("raw_flights"),)))
+    assert execute().failure is None
+    use_step("ingest", lambda *_: Result(outputs=(output("raw_flights"), output("flights"))))
+    manifest = execute()
+    assert manifest.failure is not None
+    assert manifest.failure.failure_class is FailureClass.BUG
+    assert "evergreen.steps.ingest.run left flights: not in evergreen/pipelines.py" in manifest.failure.message
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -393,5 +408,5 @@ def test_a_process_the_step_forked_leaves_the_manifest_alone() -> None:
 
 
 def test_every_step_has_its_module() -> None:
-    for name in runner.STEPS:
+    for name in STEPS:
         assert callable(runner.load_step(name))

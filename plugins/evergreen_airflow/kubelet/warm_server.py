@@ -25,7 +25,7 @@ from pathlib import Path
 
 import evergreen
 from evergreen.logs import configure
-from evergreen.runner import STEPS
+from evergreen.pipelines import STEPS
 from evergreen_airflow.kubelet import guardian
 from evergreen_airflow.kubelet.warm_client import READY, STARTED, ForkRequest, NotWarmError, address_of, is_own
 

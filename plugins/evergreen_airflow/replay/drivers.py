@@ -23,7 +23,7 @@ from evergreen.contract import (
     Window,
 )
 from evergreen.monitoring.proposal import read_proposal
-from evergreen.pipelines import PIPELINES, dag_id
+from evergreen.pipelines import PIPELINES, PUBLISHERS, Step, dag_id, upstream_of
 from evergreen.runner import build_request, execute
 from evergreen.store import get_store, read_manifest
 from evergreen_airflow.replay.summary import PeriodRuns
@@ -102,17 +102,11 @@ class AirflowDriver:
         """Start ``<model>.ingest`` for a partition; wait for features, monitor, retrain and a training."""
         self._run("ingest", run_id, {}, partition_key=str(partition))
         runs = {"ingest": run_id}
-        upstream, last_task = run_id, "publish"
-        for before, pipeline, task in (
-            ("ingest", "features", "materialize"),
-            ("features", "monitor", "done"),
-            ("monitor", "retrain", "trigger_training"),
-        ):
-            emitted = self._emitted(before, upstream, last_task)
+        for before, pipeline in itertools.pairwise([*PUBLISHERS, "retrain"]):
+            emitted = self._emitted(before, runs[before], PUBLISHERS[before])
             if emitted is None:
                 return PeriodRuns(**runs)
-            upstream = self._cascaded(pipeline, partition, emitted)
-            runs[pipeline], last_task = upstream, task
+            runs[pipeline] = self._cascaded(pipeline, partition, emitted)
         proposal = read_proposal(get_store(), self.model, partition)
         training = proposal and self.api.find_run(dag_id(self.model, "train"), f"drift__{proposal.report_id}")
         if training:
@@ -236,11 +230,10 @@ class InProcessDriver:
         """Run a pipeline's steps in order, up to the first that does not say ok; returns whether all did."""
         return all(self._step(pipeline, step, run_id, window) for step in PIPELINES[pipeline])
 
-    def _step(self, pipeline: str, step: str, run_id: str, window: Window) -> bool:
-        run = RunIdentity(dag_id=dag_id(self.model, pipeline), run_id=run_id, task_id=step)
-        self.report(f"{run.dag_id}: {step}")
-        upstream = {name: name for name in PIPELINES[pipeline][step]}
-        manifest = execute(build_request(step, self.model, window, run, upstream, {}))
+    def _step(self, pipeline: str, step: Step, run_id: str, window: Window) -> bool:
+        run = RunIdentity(dag_id=dag_id(self.model, pipeline), run_id=run_id, task_id=step.name)
+        self.report(f"{run.dag_id}: {step.name}")
+        manifest = execute(build_request(step.name, self.model, window, run, upstream_of(step, pipeline), {}))
         if manifest.failure:
             raise failure_of(manifest, "")
         return manifest.status is Status.OK

@@ -94,7 +94,7 @@ class _Reader:
         self.store, self.model, self.runs = store, model, runs
 
     def manifest(self, pipeline: str, step: str) -> Manifest | None:
-        assert step in PIPELINES[pipeline]  # noqa: S101  # a misspelt step would silently read nothing
+        assert step in {row.name for row in PIPELINES[pipeline]}  # noqa: S101  # a misspelt one would read nothing
         run_id = getattr(self.runs, pipeline)
         if run_id is None:
             return None

@@ -1,0 +1,56 @@
+"""The tasks of a pipeline's steps, as the table of steps has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator, chain
+
+from evergreen.pipelines import PIPELINES, arrows, upstream_of
+from evergreen.spec import ModelSpec
+from evergreen_airflow.operator import StepOperator
+
+
+def step_tasks(
+    spec: ModelSpec,
+    pipeline: str,
+    before: Mapping[str, Sequence[BaseOperator]] | None = None,
+    **options: Mapping[str, Any],
+) -> dict[str, StepOperator]:
+    """Return a pipeline's steps as tasks of the DAG under construction, by name, with their arrows.
+
+    Parameters
+    ----------
+    spec
+        The model.
+    pipeline
+        The pipeline's name in the table.
+    before
+        Step to the tasks that come between it and the steps before it.
+    options
+        Step to further arguments of its operator.
+
+    Raises
+    ------
+    ValueError
+        If ``before`` or ``options`` name a step the pipeline does not have.
+    """
+    tasks = {
+        step.name: StepOperator(
+            step=step.name,
+            spec=spec,
+            **{
+                "upstream": upstream_of(step, pipeline),
+                "profile": getattr(spec.resources, step.resources),
+                "execution_timeout": step.time_limit,
+                **options.get(step.name, {}),
+            },
+        )
+        for step in PIPELINES[pipeline]
+    }
+    if unknown := {*options, *(before or {})} - tasks.keys():
+        raise ValueError(f"{pipeline} has no step {', '.join(sorted(unknown))}: see evergreen/pipelines.py.")
+    for first, second in arrows(pipeline):
+        chain(tasks[first], *(before or {}).get(second, ()), tasks[second])
+    return tasks
