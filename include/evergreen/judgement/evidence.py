@@ -1,15 +1,15 @@
-"""Evidence decides: what an evaluation found, and whether that justifies a promotion."""
+"""Evidence decides: what an evaluation found, and whether that justifies a promotion: see :data:`RULES`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 from pydantic import Field
 
 from evergreen.contract import Frozen, Window
-from evergreen.spec import METRICS, Direction, Gate, ModelSpec, Slice
+from evergreen.spec import METRICS, Direction, ModelSpec, Slice
 from evergreen.stored import OpenEnum, Part, Stored
 
 Metrics = Annotated[dict[str, float], Field(default_factory=dict)]
@@ -119,38 +119,12 @@ class GateResult(Frozen):
         return self.decision.passed
 
 
-def decide(evaluation: Evaluation, spec: ModelSpec) -> GateResult:
-    """Say whether the challenger may become champion; a function of the evidence and the spec alone.
-
-    Missing evidence means no: a metric that is absent or not finite, too few rows or days, a model that has seen what
-    it is judged on, an interval that could not be computed.
-    """
-    gate = spec.gate
-    regressions, unjudged = _slices(evaluation, spec)
-    objections = [*_missing(evaluation, spec), *_limits(evaluation.challenger, gate)]
-    objections += _merit(evaluation) if evaluation.champion is None else _comparison(evaluation, gate)
-    objections += regressions
-    if objections:
-        return _verdict(Decision.NOT_JUSTIFIED, "; ".join(objections), unjudged)
-    score = f"{gate.metric} {evaluation.challenger.metrics[gate.metric]:.4f} on {evaluation.window}"
-    if evaluation.champion is None:
-        why = f"there is no champion yet, and {score} passes every limit: {_merit_measured(evaluation)}"
-        return _verdict(Decision.FIRST_CHAMPION, why, ())
-    return _verdict(Decision.PROMOTE, f"{score}: {_measured(evaluation)}, better beyond noise", unjudged)
+def unseen(candidate: Candidate, window: Window, spec: ModelSpec) -> bool:
+    """Return whether all labels that a model learned from were known before a window began."""
+    return spec.first_unseen(candidate.training) <= window.start
 
 
-_SHOWN = 10
-"""Values of slices that a reason names; the evaluation has them all."""
-
-
-def _verdict(decision: Decision, why: str, unjudged: Sequence[str]) -> GateResult:
-    if unjudged:
-        more = f" and {len(unjudged) - _SHOWN} more" if len(unjudged) > _SHOWN else ""
-        why += f"; not judged: {', '.join(unjudged[:_SHOWN])}{more}"
-    return GateResult(decision=decision, why=why, unjudged=tuple(unjudged))
-
-
-def _missing(evaluation: Evaluation, spec: ModelSpec) -> Iterator[str]:
+def _enough_rows_and_days(evaluation: Evaluation, spec: ModelSpec) -> Iterator[str]:
     rows, days = spec.windows.minimum_evaluation_rows, spec.windows.minimum_evaluation_partitions
     if evaluation.rows < rows:
         yield f"missing evidence: {evaluation.rows} labelled rows in {evaluation.window}, {rows} are needed"
@@ -159,29 +133,29 @@ def _missing(evaluation: Evaluation, spec: ModelSpec) -> Iterator[str]:
             f"missing evidence: labelled rows on {evaluation.partitions} days of {evaluation.window}, "
             f"{days} days are needed"
         )
+
+
+def _metrics_known(evaluation: Evaluation, spec: ModelSpec) -> Iterator[str]:
     for name in dict.fromkeys([spec.gate.metric, *spec.gate.required, *spec.gate.limits]):
         value = evaluation.challenger.metrics.get(name)
         if value is None or not math.isfinite(value):
             yield f"missing evidence: the challenger's {name} could not be computed"
-    for title, candidate in (("challenger", evaluation.challenger), ("champion", evaluation.champion)):
-        if candidate is not None and not unseen(candidate, evaluation.window, spec):
-            yield f"missing evidence: the {title} learned from {candidate.training}{_reaches(evaluation, spec)}"
 
 
-def unseen(candidate: Candidate, window: Window, spec: ModelSpec) -> bool:
-    """Return whether all labels that a model learned from were known before a window began."""
-    return spec.first_unseen(candidate.training) <= window.start
-
-
-def _reaches(evaluation: Evaluation, spec: ModelSpec) -> str:
+def _window_unseen(evaluation: Evaluation, spec: ModelSpec) -> Iterator[str]:
     delay = spec.features.examples.label_delay_days
     late = f" (labels are known {delay} days later)" if delay else ""
-    return f", which reaches into the evaluation window {evaluation.window}{late}"
+    for title, candidate in (("challenger", evaluation.challenger), ("champion", evaluation.champion)):
+        if candidate is not None and not unseen(candidate, evaluation.window, spec):
+            yield (
+                f"missing evidence: the {title} learned from {candidate.training}, "
+                f"which reaches into the evaluation window {evaluation.window}{late}"
+            )
 
 
-def _limits(challenger: Candidate, gate: Gate) -> Iterator[str]:
-    for name, limit in gate.limits.items():
-        value = challenger.metrics.get(name)
+def _within_limits(evaluation: Evaluation, spec: ModelSpec) -> Iterator[str]:
+    for name, limit in spec.gate.limits.items():
+        value = evaluation.challenger.metrics.get(name)
         if value is None:
             continue  # named as missing evidence
         floor = METRICS[name][1] is Direction.MAXIMIZE
@@ -189,64 +163,105 @@ def _limits(challenger: Candidate, gate: Gate) -> Iterator[str]:
             yield f"the challenger's {name} of {value:.4f} is {'below' if floor else 'above'} the limit {limit:g}"
 
 
-def _merit(evaluation: Evaluation) -> Iterator[str]:
+def _better_than_no_model(evaluation: Evaluation, _: ModelSpec) -> Iterator[str]:
+    """Where there is no champion to be better than, a challenger has to beat the best trivial prediction."""
+    if evaluation.champion is not None:
+        return
     interval = evaluation.baseline.interval if evaluation.baseline else None
     if interval is None:
         yield f"missing evidence: whether {evaluation.metric} is better than a trivial baseline's could not be computed"
     elif interval[1] <= 0:
-        yield f"{_merit_measured(evaluation)}: no better beyond noise than without a model"
+        yield f"{_over_baseline(evaluation)}: no better beyond noise than without a model"
 
 
-def _merit_measured(evaluation: Evaluation) -> str:
-    if evaluation.baseline is None or evaluation.baseline.interval is None or evaluation.baseline.score is None:
+def _better_than_champion(evaluation: Evaluation, spec: ModelSpec) -> Iterator[str]:
+    if evaluation.champion is None:
+        return
+    least = spec.gate.minimum_improvement
+    if evaluation.interval is None:
+        yield f"missing evidence: the improvement in {spec.gate.metric} has no confidence interval"
+    elif evaluation.interval[1] <= least:
+        yield f"{_over_champion(evaluation)}: not better by more than {least:g} beyond noise"
+
+
+def _no_slice_worse(evaluation: Evaluation, spec: ModelSpec) -> Iterator[str]:
+    for rule, scores in _slices(evaluation, spec):
+        if not scores:
+            yield f"missing evidence: no scores by {rule.column}"
+        yield from filter(None, (_regression(score, rule, spec) for score in scores))
+        if rule.required and any(_unjudged(rule, scores, spec)):
+            yield f"missing evidence: gate.slices requires every {rule.column} to be judged"
+
+
+RULES: tuple[Callable[[Evaluation, ModelSpec], Iterator[str]], ...] = (
+    _enough_rows_and_days,
+    _metrics_known,
+    _window_unseen,
+    _within_limits,
+    _better_than_no_model,
+    _better_than_champion,
+    _no_slice_worse,
+)
+"""What a challenger is asked: each rule yields every reason why it must not become champion, in words, or nothing."""
+
+
+def decide(evaluation: Evaluation, spec: ModelSpec) -> GateResult:
+    """Say whether the challenger may become champion; a function of the evidence and the spec alone.
+
+    It may if none of the :data:`RULES` objects. Missing evidence means no: a metric that is absent or not finite, too
+    few rows or days, a model that has seen what it is judged on, an interval that could not be computed.
+    """
+    if objections := [objection for rule in RULES for objection in rule(evaluation, spec)]:
+        decision, why = Decision.NOT_JUSTIFIED, "; ".join(objections)
+    else:
+        decision = Decision.PROMOTE if evaluation.champion else Decision.FIRST_CHAMPION
+        why = _in_favour(evaluation, spec.gate.metric)
+    unjudged = [words for rule, scores in _slices(evaluation, spec) for words in _unjudged(rule, scores, spec)]
+    if unjudged:
+        more = f" and {len(unjudged) - _SHOWN} more" if len(unjudged) > _SHOWN else ""
+        why += f"; not judged: {', '.join(unjudged[:_SHOWN])}{more}"
+    return GateResult(decision=decision, why=why, unjudged=tuple(unjudged))
+
+
+_SHOWN = 10
+"""Values of slices that a reason names; the evaluation has them all."""
+
+
+def _in_favour(evaluation: Evaluation, metric: str) -> str:
+    score = f"{metric} {evaluation.challenger.metrics[metric]:.4f} on {evaluation.window}"
+    if evaluation.champion is None:
+        return f"there is no champion yet, and {score} passes every limit: {_over_baseline(evaluation)}"
+    return f"{score}: {_over_champion(evaluation)}, better beyond noise"
+
+
+def _over_baseline(evaluation: Evaluation) -> str:
+    baseline = evaluation.baseline
+    if baseline is None or baseline.interval is None or baseline.score is None:
         return "no baseline"
-    return (
-        f"{_bounds(evaluation.metric, evaluation.baseline.interval, evaluation.confidence)} "
-        f"over the baseline ({evaluation.baseline.name}: {evaluation.baseline.score:.4f})"
-    )
+    improvement = _improvement(evaluation, baseline.interval)
+    return f"{improvement} over the baseline ({baseline.name}: {baseline.score:.4f})"
 
 
-def _comparison(evaluation: Evaluation, gate: Gate) -> Iterator[str]:
-    interval = evaluation.interval
-    if interval is None:
-        yield f"missing evidence: the improvement in {gate.metric} has no confidence interval"
-    elif interval[1] <= gate.minimum_improvement:
-        yield f"{_measured(evaluation)}: not better by more than {gate.minimum_improvement:g} beyond noise"
-
-
-def _measured(evaluation: Evaluation) -> str:
-    found = _bounds(evaluation.metric, evaluation.interval or (math.nan,) * 3, evaluation.confidence)
+def _over_champion(evaluation: Evaluation) -> str:
+    words = _improvement(evaluation, evaluation.interval or (math.nan,) * 3)
     if evaluation.unscored and evaluation.baseline:
-        found += (
+        words += (
             f" over a champion without a finite prediction for {evaluation.unscored} of {evaluation.rows} rows, "
             f"where the baseline ({evaluation.baseline.name}) stands in"
         )
-    return found
+    return words
 
 
-def _bounds(metric: str, interval: Bounds, confidence: float) -> str:
+def _improvement(evaluation: Evaluation, interval: Bounds) -> str:
     improvement, low, high = interval
-    return f"improvement of {metric} {improvement:+.4f} ({100 * confidence:.4g}% interval {low:+.4f} to {high:+.4f})"
+    confidence = f"{100 * evaluation.confidence:.4g}% interval"
+    return f"improvement of {evaluation.metric} {improvement:+.4f} ({confidence} {low:+.4f} to {high:+.4f})"
 
 
-def _slices(evaluation: Evaluation, spec: ModelSpec) -> tuple[list[str], list[str]]:
-    """Return what speaks against the challenger, and the values that could not be judged."""
-    objections: list[str] = []
-    unjudged: list[str] = []
+def _slices(evaluation: Evaluation, spec: ModelSpec) -> Iterator[tuple[Slice, list[SliceScore]]]:
+    """Yield the columns whose every value is compared with the champion, each with the scores of its values."""
     for rule in spec.gate.slices if evaluation.champion else ():
-        scores = [score for score in evaluation.slices if score.column == rule.column]
-        weak: list[str] = []
-        if not scores:
-            objections.append(f"missing evidence: no scores by {rule.column}")
-        for score in scores:
-            if objection := _regression(score, rule, spec):
-                objections.append(objection)
-            elif weakness := _weakness(score, rule, spec):
-                weak.append(f"{rule.column}={score.value} ({weakness})")
-        if rule.required and weak:
-            objections.append(f"missing evidence: gate.slices requires every {rule.column} to be judged")
-        unjudged += weak
-    return objections, unjudged
+        yield rule, [score for score in evaluation.slices if score.column == rule.column]
 
 
 def _regression(score: SliceScore, rule: Slice, spec: ModelSpec) -> str:
@@ -262,6 +277,14 @@ def _regression(score: SliceScore, rule: Slice, spec: ModelSpec) -> str:
         f"{where}: {metric} worse by {-improvement:.4f} (interval {-high:.4f} to {-low:.4f}, {score.rows} rows), "
         f"more than the allowed {rule.maximum_regression:g}"
     )
+
+
+def _unjudged(rule: Slice, scores: list[SliceScore], spec: ModelSpec) -> Iterator[str]:
+    """Yield the values of a column that the evidence is too weak to judge, each with the reason."""
+    for score in scores:
+        weakness = _weakness(score, rule, spec)
+        if weakness and not _regression(score, rule, spec):
+            yield f"{rule.column}={score.value} ({weakness})"
 
 
 def _weakness(score: SliceScore, rule: Slice, spec: ModelSpec) -> str:
