@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import configparser
-import io
 import json
 import os
 from pathlib import Path
 
 from evergreen.settings import PROJECT_ROOT, Settings
 from evergreen_laptop.credentials import Credentials
-from evergreen_laptop.files import clear_disk_errors, make_folder, write_private
+from evergreen_laptop.files import clear_disk_errors, make_folder, write_config_file, write_private
 
 Sections = dict[str, dict[str, str | int | float]]
 
@@ -35,7 +33,6 @@ def airflow_sections(settings: Settings, credentials: Credentials) -> Sections:
     database = settings.database("airflow")
     return {
         "core": {
-            "executor": "LocalExecutor",
             "parallelism": max(4, 2 * (os.cpu_count() or 1)),
             "dags_folder": str(PROJECT_ROOT / "dags"),
             "plugins_folder": str(PROJECT_ROOT / "plugins"),
@@ -60,7 +57,6 @@ def airflow_sections(settings: Settings, credentials: Credentials) -> Sections:
             "host": "127.0.0.1",
             "port": settings.airflow_port,
             "base_url": url,
-            "workers": 1,
             "instance_name": "Evergreen",
             "secret_key": credentials.airflow_api_secret,
         },
@@ -89,20 +85,11 @@ def airflow_sections(settings: Settings, credentials: Credentials) -> Sections:
 
 def write_airflow_config(settings: Settings, credentials: Credentials) -> None:
     """Write Airflow's home folder; ``AIRFLOW__*`` variables of the user still win over it."""
-    home = make_folder(airflow_home(settings), mode=0o700)
-    parser = configparser.RawConfigParser()
-    for section, options in airflow_sections(settings, credentials).items():
-        # Airflow interpolates what it reads, so a literal percent sign is written twice
-        parser[section] = {name: str(value).replace("%", "%%") for name, value in options.items()}
-    text = io.StringIO()
-    parser.write(text)
-    write_private(home / "airflow.cfg", text.getvalue())
+    home = make_folder(airflow_home(settings))
+    write_config_file(home / "airflow.cfg", airflow_sections(settings, credentials))
     write_private(home / "passwords.json", json.dumps(credentials.airflow_passwords) + "\n")
-    _link(home / "config", PROJECT_ROOT / "config")
-
-
-def _link(link: Path, target: Path) -> None:
-    """Airflow puts ``$AIRFLOW_HOME/config`` on its path: airflow_local_settings.py is found there."""
+    # Airflow puts $AIRFLOW_HOME/config on its path: airflow_local_settings.py is found there
+    link, target = home / "config", PROJECT_ROOT / "config"
     with clear_disk_errors(link):
         if not (link.is_symlink() and link.readlink() == target):
             link.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from evergreen_airflow.kubelet import remove_scratch
 from evergreen_laptop.airflow_config import airflow_url
 from evergreen_laptop.credentials import credentials_file
 from evergreen_laptop.files import check_free_space, clear_disk_errors, keep_previous, keep_to_oneself, make_folder
-from evergreen_laptop.processes import stop_processes
+from evergreen_laptop.processes import stop_processes, wait_until
 from evergreen_laptop.status import (
     State,
     SupervisorStatus,
@@ -28,8 +28,9 @@ from evergreen_laptop.status import (
     read_status,
     run_folder,
     settings_digest,
+    try_lock,
 )
-from evergreen_laptop.supervisor import supervise
+from evergreen_laptop.supervisor import Supervisor
 
 CHANGED = "[yellow]The settings have changed since the start: run evergreen down, then evergreen up.[/]"
 UP_SECONDS = 600.0
@@ -59,13 +60,18 @@ def up(console: Console, *, foreground: bool = False) -> None:
     if foreground:
         logging.getLogger("httpx").setLevel(logging.WARNING)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        supervise(user)
+        with try_lock(user, patience=2) as held:
+            if not held:
+                raise TemporaryError("The services are already running.", "See `evergreen status`.")
+            Supervisor(user).run()
         return
     child = None if _is_up(user) else _start_supervisor(user)
-    found = _wait_until_healthy(console, user, child)
-    if found.settings != settings_digest(user):
+    current = _wait_until_healthy(console, user, child)
+    if current.settings != settings_digest(user):
         console.print(CHANGED)
-    where(console, user)
+    console.print(f"Airflow  {airflow_url(user)}  (users admin, viewer)", highlight=False)
+    console.print(f"MLflow   http://127.0.0.1:{user.mlflow_port}  (user admin)", highlight=False)
+    console.print(f"Passwords: {credentials_file(user)}", highlight=False, soft_wrap=True)
 
 
 def down(console: Console) -> None:
@@ -74,7 +80,10 @@ def down(console: Console) -> None:
     status = read_status(user)
     with console.status("stopping the services"):
         if is_running(user) and status:
-            _stop_supervisor(status)
+            with suppress(psutil.Error):
+                supervisor = psutil.Process(status.pid)
+                supervisor.terminate()
+                stop_processes([supervisor], DOWN_SECONDS)  # not only until it lets go of its lock: until it is gone
         # a supervisor that was killed: the guardians of its services see to the rest
         stop_processes(living_guardians(status))
         remove_scratch(user.state_dir)
@@ -84,14 +93,14 @@ def down(console: Console) -> None:
 def status(console: Console) -> bool:
     """Print a table of the services; returns whether all are healthy."""
     user = user_settings()
-    found = read_status(user)
-    if found is None or not is_running(user):
-        if found and found.error:
-            console.print(f"They gave up: {found.error}", highlight=False, markup=False, soft_wrap=True)
+    current = read_status(user)
+    if current is None or not is_running(user):
+        if current and current.error:
+            console.print(f"They gave up: {current.error}", highlight=False, markup=False, soft_wrap=True)
         console.print("The services are not running. Start them with: evergreen up")
         return False
     table = Table("service", "state", "pid", "restarts", "for", "address", "note", box=None)
-    for service in found.services:
+    for service in current.services:
         colour = _COLOURS.get(service.state, "yellow")
         table.add_row(
             service.name,
@@ -103,9 +112,9 @@ def status(console: Console) -> bool:
             service.note,
         )
     console.print(table)
-    if found.settings != settings_digest(user):
+    if current.settings != settings_digest(user):
         console.print(CHANGED)
-    return found.healthy
+    return current.healthy
 
 
 def _age(since: datetime) -> str:
@@ -116,29 +125,22 @@ def _age(since: datetime) -> str:
     return f"{seconds} s"
 
 
-def where(console: Console, user: Settings) -> None:
-    """Print the addresses, and where the passwords are."""
-    console.print(f"Airflow  {airflow_url(user)}  (users admin, viewer)", highlight=False)
-    console.print(f"MLflow   http://127.0.0.1:{user.mlflow_port}  (user admin)", highlight=False)
-    console.print(f"Passwords: {credentials_file(user)}", highlight=False, soft_wrap=True)
-
-
 def _is_up(user: Settings) -> bool:
     """Return whether a supervisor runs that will keep running; waits for one that is just stopping."""
-    deadline = time.monotonic() + DOWN_SECONDS
-    while is_running(user):
-        found = read_status(user)
-        if found is None or not found.stopping:
-            return True
-        if time.monotonic() > deadline:
-            raise TemporaryError("The services are still stopping.", "Run `evergreen down`, then try again.")
-        time.sleep(_POLL)
-    return False
+
+    def is_stopping() -> bool:
+        current = read_status(user)
+        return is_running(user) and current is not None and current.stopping
+
+    if not wait_until(lambda: not is_stopping(), DOWN_SECONDS, _POLL):
+        raise TemporaryError("The services are still stopping.", "Run `evergreen down`, then try again.")
+    return is_running(user)
 
 
 def _start_supervisor(user: Settings) -> subprocess.Popen[bytes]:
     log = make_folder(user.state_dir / "logs") / "supervisor.log"
-    (run_folder(user) / "status.json").unlink(missing_ok=True) if not living_guardians(read_status(user)) else None
+    if not living_guardians(read_status(user)):
+        (run_folder(user) / "status.json").unlink(missing_ok=True)
     with clear_disk_errors(log):
         keep_previous(log)
         output = log.open("ab")
@@ -155,56 +157,45 @@ def _start_supervisor(user: Settings) -> subprocess.Popen[bytes]:
 
 def _wait_until_healthy(console: Console, user: Settings, child: subprocess.Popen[bytes] | None) -> SupervisorStatus:
     """Wait for our own new supervisor (``child``) or for the one that runs; raises why it will not be."""
-    began, said = time.monotonic(), _healthy(read_status(user)) if child is None else set()
+    began = time.monotonic()
+    shown = set() if child else set(_names(read_status(user), healthy=True))
     with console.status("starting the services") as line:
         while True:
             ended = child is not None and child.poll() is not None
             if ended and is_running(user):
                 child, ended = None, False  # another `up` was faster: wait for its services
             running = child is not None or is_running(user)
-            found = read_status(user)
-            if child is not None and found and found.pid != child.pid:
-                found = None  # of an earlier supervisor
+            current = read_status(user)
+            if child is not None and current and current.pid != child.pid:
+                current = None  # of an earlier supervisor
             if ended or not running:
-                raise _reason(user, found)
-            if found:
-                _show_progress(console, found, said, time.monotonic() - began)
-                if found.healthy:
-                    return found
-                line.update(f"starting: {_waiting(found)}")
-            if time.monotonic() - began > UP_SECONDS:
+                raise _reason(user, current)
+            seconds = time.monotonic() - began
+            for name in _names(current, healthy=True):
+                if name not in shown:
+                    shown.add(name)
+                    console.print(f"[green]✓[/] {name} ({seconds:.1f} s)", highlight=False)
+            waiting = ", ".join(_names(current, healthy=False)) or "the supervisor"
+            if current and current.healthy:
+                return current
+            if current:
+                line.update(f"starting: {waiting}")
+            if seconds > UP_SECONDS:
                 raise TemporaryError(
-                    f"Not healthy after {UP_SECONDS:.0f} s: {_waiting(found)}.",
+                    f"Not healthy after {UP_SECONDS:.0f} s: {waiting}.",
                     f"See `evergreen status` and {user.state_dir / 'logs'}.",
                 )
             time.sleep(_POLL)
 
 
-def _show_progress(console: Console, found: SupervisorStatus, said: set[str], seconds: float) -> None:
-    for name in _healthy(found):
-        if name not in said:
-            said.add(name)
-            console.print(f"[green]✓[/] {name} ({seconds:.1f} s)", highlight=False)
+def _names(current: SupervisorStatus | None, *, healthy: bool) -> list[str]:
+    """Return the names of the services that are healthy, or of those that are not."""
+    services = current.services if current else ()
+    return [service.name for service in services if (service.state is State.HEALTHY) is healthy]
 
 
-def _healthy(found: SupervisorStatus | None) -> set[str]:
-    return {s.name for s in found.services if s.state is State.HEALTHY} if found else set()
-
-
-def _waiting(found: SupervisorStatus | None) -> str:
-    services = found.services if found else ()
-    return ", ".join(s.name for s in services if s.state is not State.HEALTHY) or "the supervisor"
-
-
-def _reason(user: Settings, found: SupervisorStatus | None) -> StepError:
-    if found and found.error:
+def _reason(user: Settings, current: SupervisorStatus | None) -> StepError:
+    if current and current.error:
         kinds = {FailureClass.TEMPORARY: TemporaryError}
-        return kinds.get(FailureClass(found.error_class), ConfigurationError)(found.error)
+        return kinds.get(FailureClass(current.error_class), ConfigurationError)(current.error)
     return TemporaryError("The supervisor ended.", f"See {user.state_dir / 'logs' / 'supervisor.log'}.")
-
-
-def _stop_supervisor(found: SupervisorStatus) -> None:
-    with suppress(psutil.Error):
-        supervisor = psutil.Process(found.pid)
-        supervisor.terminate()
-        stop_processes([supervisor], DOWN_SECONDS)  # not only until it lets go of its lock: until it is gone

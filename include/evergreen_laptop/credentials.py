@@ -87,7 +87,7 @@ def read_credentials(settings: Settings) -> Credentials:
 def ensure_credentials(settings: Settings) -> Credentials:
     """Return the credentials, making what is missing."""
     path = credentials_file(settings)
-    make_folder(path.parent, mode=0o700)
+    make_folder(path.parent)
     found = read_credentials(settings) if path.exists() else Credentials()
     write_private(path, found.model_dump_json(indent=2) + "\n")
     return found

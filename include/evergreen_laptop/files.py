@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import errno
+import io
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -66,24 +69,15 @@ def keep_to_oneself(state_dir: Path) -> None:
     """
     os.umask(0o077)
     with clear_disk_errors(state_dir):
-        known = state_dir.is_dir()
         make_folder(state_dir, STATE_FOLDER)
-        inside = [path for path in state_dir.iterdir() if path.name != "postgres"] if known else []
-        if any(path.lstat().st_mode & 0o077 and not path.is_symlink() for path in inside):
-            for path in inside:
-                _close(path)
-
-
-def _close(path: Path) -> None:
-    with suppress(FileNotFoundError):  # it went away meanwhile
-        if path.is_symlink():
+        top = [path for path in state_dir.iterdir() if path.name != "postgres" and not path.is_symlink()]
+        if not any(path.stat().st_mode & 0o077 for path in top):
             return
-        mode = path.stat().st_mode
-        if mode & 0o077:
-            path.chmod(mode & 0o7700)
-        if path.is_dir():
-            for child in path.iterdir():
-                _close(child)
+        for path in (below for folder in top for below in (folder, *folder.rglob("*"))):
+            with suppress(FileNotFoundError):  # it went away meanwhile
+                mode = path.lstat().st_mode
+                if mode & 0o077 and not stat.S_ISLNK(mode):
+                    path.chmod(mode & 0o7700)
 
 
 def check_free_space(path: Path) -> None:
@@ -94,8 +88,8 @@ def check_free_space(path: Path) -> None:
     ConfigurationError
         If there is less.
     """
-    status = os.statvfs(path)
-    free = status.f_bavail * status.f_frsize
+    disk = os.statvfs(path)
+    free = disk.f_bavail * disk.f_frsize
     if free < FREE_BYTES:
         raise ConfigurationError(
             f"{path}: the disk is full ({free >> 20} MiB free, {FREE_BYTES >> 20} MiB needed to start).",
@@ -112,10 +106,10 @@ def identity_of(folder: Path) -> tuple[int, int] | None:
         If its disk does not say: that of a network may be away for a moment.
     """
     try:
-        found = folder.stat()
+        status = folder.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def write_private(path: Path, text: str) -> None:
@@ -145,6 +139,16 @@ def write_env_file(path: Path, values: Mapping[str, str]) -> None:
         if "\n" in value or "\r" in value:
             raise ConfigurationError(f"{name}: the value has a line break.", "Write it in one line.")
     write_private(path, "".join(f"{name}={value}\n" for name, value in sorted(values.items())))
+
+
+def write_config_file(path: Path, sections: Mapping[str, Mapping[str, object]]) -> None:
+    """Write what Airflow and MLflow read with `configparser`, which interpolates: a percent sign is written twice."""
+    parser = configparser.RawConfigParser()
+    for section, options in sections.items():
+        parser[section] = {name: str(value).replace("%", "%%") for name, value in options.items()}
+    text = io.StringIO()
+    parser.write(text)
+    write_private(path, text.getvalue())
 
 
 def keep_previous(path: Path) -> None:

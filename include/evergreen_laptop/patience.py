@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -31,101 +30,95 @@ _PRESSURE = tuple(
 """Of the machine and, in a container, of its own share (Linux with pressure stall information)."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """What there was to see of a service that is not well."""
-
-    seconds: float
-    """Since the look before."""
-    late: float = 0.0
-    """By how much the look came later than it was meant to."""
-    cpu: float | None = 0.0
-    """CPU time that its processes used since the look before, in seconds; None: there is nothing to compare with."""
-    pressure: float = 0.0
-    """Share of the time in which somebody on this machine waited for a core or the disk: 0 idle, 1 starved."""
-    held_up: bool = False
-    """It is stopped (SIGSTOP, a debugger), or a service that it needs is not well."""
-
-
 class Patience:
     """The time that a service may still be unwell.
 
     Parameters
     ----------
+    guardian
+        The process that the service's tree begins with.
     seconds
-        How much of it on an idle machine.
+        How long it may be unwell on an idle machine.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, guardian: int, seconds: float) -> None:
+        self.guardian = guardian
+        self.renew(seconds)
+
+    def renew(self, seconds: float) -> None:
+        """Begin afresh, for a service that is well: looking at its processes would cost more than it is worth."""
         self.seconds = seconds
         self.spent = 0.0
+        self._seen_at = time.time()  # the wall clock goes on while the machine sleeps
+        self._cpu: float | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether the service counts as dead."""
         return self.spent > self.seconds
 
-    def look(self, look: Look) -> None:
-        """Count what passed since the look before."""
-        if look.late > ASLEEP_SECONDS or look.seconds < 0:  # the machine slept, or its clock was set back
-            self.spent = 0.0
-        elif look.late <= LATE_SECONDS and look.cpu is not None and not look.held_up:
-            self.spent += self._counted(look, look.cpu)
-
-    def _counted(self, look: Look, cpu: float) -> float:
-        free = max(LEAST_WEIGHT, 1 - look.pressure)
-        return cpu * CPU_WEIGHT if cpu > PROGRESS * free * look.seconds else look.seconds * free
-
-
-class Vitals:
-    """Looks at the processes of one service.
-
-    Parameters
-    ----------
-    guardian
-        The process that their tree begins with.
-    """
-
-    def __init__(self, guardian: int) -> None:
-        self.guardian = guardian
-        self._seen = time.time()  # the wall clock goes on while the machine sleeps
-        self._cpu: float | None = None
-
-    def well(self) -> None:
-        """Note that it needs no closer look: reading its processes costs more than it is worth."""
-        self._seen, self._cpu = time.time(), None
-
-    def look(self, meant: float, *, needs_are_well: bool) -> Look:
-        """Return what there is to see, ``meant`` seconds after the look before if nothing held this process up."""
-        before, used_before = self._seen, self._cpu
-        self._seen = time.time()
+    def look(self, interval: float, *, needs_are_well: bool) -> None:
+        """Look at the service and count what passed, ``interval`` seconds if nothing held this process up."""
+        last_seen_at, last_cpu = self._seen_at, self._cpu
+        self._seen_at = time.time()
         self._cpu, stopped = _tree(self.guardian)
-        seconds = self._seen - before
-        return Look(
-            seconds=seconds,
-            late=seconds - meant,
-            cpu=None if used_before is None else max(0.0, self._cpu - used_before),
+        seconds = self._seen_at - last_seen_at
+        self.count(
+            seconds,
+            late=seconds - interval,
+            cpu=None if last_cpu is None else max(0.0, self._cpu - last_cpu),
             pressure=pressure(),
             held_up=stopped or not needs_are_well,
         )
 
+    def count(
+        self,
+        seconds: float,
+        *,
+        late: float = 0.0,
+        cpu: float | None = 0.0,
+        pressure: float = 0.0,
+        held_up: bool = False,
+    ) -> None:
+        """Count so much of the time since the last look as the service could have used.
+
+        Parameters
+        ----------
+        seconds
+            Since the last look.
+        late
+            By how much this look came later than it was meant to, in seconds.
+        cpu
+            CPU time that its processes used meanwhile, in seconds; None if there is nothing to compare with.
+        pressure
+            Share of the time in which somebody on this machine waited for a core or the disk: 0 idle, 1 starved.
+        held_up
+            Whether it is stopped (SIGSTOP, a debugger), or a service that it needs is not well.
+        """
+        if late > ASLEEP_SECONDS or seconds < 0:  # the machine slept, or its clock was set back
+            self.spent = 0.0
+        elif late <= LATE_SECONDS and cpu is not None and not held_up:
+            idle = max(LEAST_WEIGHT, 1 - pressure)
+            is_at_work = cpu > PROGRESS * idle * seconds
+            self.spent += cpu * CPU_WEIGHT if is_at_work else seconds * idle
+
 
 def pressure() -> float:
     """Return the share of the last ten seconds in which somebody waited for a core or the disk; 0 if nobody says."""
-    found = [0.0]
+    shares = [0.0]
     for path in _PRESSURE:
         with suppress(OSError, IndexError, ValueError):
-            found.append(float(path.read_text().split("avg10=")[1].split()[0]) / 100)
-    return max(found)
+            shares.append(float(path.read_text().split("avg10=")[1].split()[0]) / 100)
+    return max(shares)
 
 
 def _tree(guardian: int) -> tuple[float, bool]:
     """Return the CPU time of a guardian's processes, and whether the one it looks after is stopped."""
-    used, stopped = 0.0, False
+    cpu, stopped = 0.0, False
     with suppress(psutil.Error):
         top = psutil.Process(guardian)
         for process in (top, *top.children(recursive=True)):
             with suppress(psutil.Error):
-                used += sum(process.cpu_times()[:4])  # of itself and of its children that have ended
+                cpu += sum(process.cpu_times()[:4])  # of itself and of its children that have ended
                 stopped = stopped or (process.ppid() == guardian and process.status() == psutil.STATUS_STOPPED)
-    return used, stopped
+    return cpu, stopped

@@ -11,19 +11,18 @@ import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import LiteralString
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psutil
+import psycopg
+from psycopg import sql
 
 from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import DATABASES, Settings
 from evergreen_laptop import as_user
 from evergreen_laptop.credentials import new_password
 from evergreen_laptop.files import clear_disk_errors, disk_full, make_folder
-
-if TYPE_CHECKING:
-    import psycopg
 
 SUPERUSER = "evergreen"
 _UNPRIVILEGED = ("postgres", "nobody")
@@ -63,7 +62,7 @@ class EmbeddedPostgres:
         """Create the cluster if there is none, and clear away what a killed server left."""
         account = _account()
         with clear_disk_errors(self.folder):
-            make_folder(self.folder, mode=0o700)
+            make_folder(self.folder)
             if not self._password_file.exists():
                 if self.data.exists():
                     raise ConfigurationError(
@@ -74,9 +73,9 @@ class EmbeddedPostgres:
                 self._password_file.write_text(new_password())
             self._password_file.chmod(0o600)
             if account:
-                _own([self.folder, self._password_file], account)
-                open_the_way(self.folder.parent)
-                open_the_way(binaries())
+                for path in (self.folder, self._password_file):
+                    os.chown(path, account.pw_uid, account.pw_gid)
+                self._open_the_way()
             if not (self.data / "PG_VERSION").exists():
                 self._create()
             (self.data / "pg_hba.conf").write_text(HBA)
@@ -92,20 +91,42 @@ class EmbeddedPostgres:
         account = _account()
         if account is None:
             return program
-        groups = groups_on_the_way(binaries()) | groups_on_the_way(self.folder.parent)
-        numbers = ",".join(str(gid) for gid in (account.pw_gid, *sorted(groups)))
+        groups = sorted({path.stat().st_gid for path in self._closed_to_others()})
+        numbers = ",".join(map(str, (account.pw_gid, *groups)))
         return [sys.executable, "-I", "-S", as_user.__file__, str(account.pw_uid), numbers, *program]
+
+    def _closed_to_others(self) -> list[Path]:
+        """Return what other users may not pass on the way to the cluster and the programs."""
+        ends = (self.folder.parent, binaries() / "postgres")
+        on_the_way = {path for end in ends for path in (end, *end.parents)}
+        return [path for path in on_the_way if not path.stat().st_mode & 0o001]
+
+    def _open_the_way(self) -> None:
+        """Let PostgreSQL's account pass closed folders, such as ``/root``.
+
+        Only as a member of the closed folders' own groups, which the account is given: nothing opens up
+        for other users of the machine. Programs installed under a strict umask are opened the same way.
+        """
+        closed = self._closed_to_others()
+        for path in closed:
+            path.chmod(path.stat().st_mode | 0o010)
+        if binaries() / "postgres" in closed:
+            installation = binaries().parent
+            for path in (installation, *installation.rglob("*")):
+                if not path.is_symlink():
+                    mode = path.stat().st_mode
+                    path.chmod(mode | (mode & 0o500) >> 3)
 
     def _create(self) -> None:
         new = self.folder / "new"
         shutil.rmtree(new, ignore_errors=True)  # an interrupted creation
         initdb = ["initdb", "-D", str(new), "-U", SUPERUSER, f"--pwfile={self._password_file}"]
         command = self._unprivileged([*initdb, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_environment())
-        if done.returncode:
-            if "No space left" in done.stderr:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_environment())
+        if result.returncode:
+            if "No space left" in result.stderr:
                 raise disk_full(new)
-            raise ConfigurationError(f"{new}: initdb failed: {done.stderr.strip()[-500:]}")
+            raise ConfigurationError(f"{new}: initdb failed: {result.stderr.strip()[-500:]}")
         new.rename(self.data)
 
     def _clear_stale_lock(self) -> None:
@@ -116,14 +137,12 @@ class EmbeddedPostgres:
         """
         lock = self.data / "postmaster.pid"
         try:
-            pid = int(lock.read_text().split("\n", 1)[0])
-            process = psutil.Process(pid)
-            ours = str(self.data) in process.cmdline()
+            process = psutil.Process(int(lock.read_text().split("\n", 1)[0]))
+            if str(self.data) in process.cmdline():
+                process.send_signal(signal.SIGQUIT)  # "immediate": its children go too
+                psutil.wait_procs([process], timeout=10)
         except (FileNotFoundError, ValueError, psutil.Error):
-            ours = False
-        if ours:
-            process.send_signal(signal.SIGQUIT)  # "immediate": its children go too
-            psutil.wait_procs([process], timeout=10)
+            pass  # a clean stop, or nobody's process
         lock.unlink(missing_ok=True)
 
 
@@ -151,11 +170,14 @@ def plain_environment() -> dict[str, str]:
 
 def connect(url: str, database: str = "postgres") -> psycopg.Connection:
     """Open a connection to one database of a server."""
-    import psycopg
-
     parts = urlsplit(url)
     address = urlunsplit(("postgresql", parts.netloc, f"/{database}", parts.query, ""))
     return psycopg.connect(address, connect_timeout=3, autocommit=True)
+
+
+def execute(connection: psycopg.Connection, statement: LiteralString, *names: str) -> psycopg.Cursor:
+    """Run a statement with each ``{}`` replaced by a name, quoted."""
+    return connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
 
 def create_databases(url: str, names: Iterable[str] = DATABASES) -> None:
@@ -163,35 +185,31 @@ def create_databases(url: str, names: Iterable[str] = DATABASES) -> None:
 
     Raises
     ------
+    TemporaryError
+        If the server does not answer.
     ConfigurationError
-        If the server refuses.
+        If it refuses.
     """
-    import psycopg
-    from psycopg import sql
-
+    parts = urlsplit(url)
+    server = f"PostgreSQL at {parts.netloc.rpartition('@')[2] or parts.query}"
     try:
-        with connect(url, urlsplit(url).path.strip("/") or "postgres") as connection:
-            have = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
+        with connect(url, parts.path.strip("/") or "postgres") as connection:
+            existing = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
             for name in names:
-                if name not in have:
-                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+                if name not in existing:
+                    execute(connection, "CREATE DATABASE {}", name)
     except psycopg.OperationalError as error:
         raise TemporaryError(
-            f"{_address(url)}: {_one_line(error)}", "Is the server up, and EVERGREEN_DATABASE_URL right?"
+            f"{server}: {_one_line(error)}", "Is the server up, and EVERGREEN_DATABASE_URL right?"
         ) from error
     except psycopg.Error as error:
         raise ConfigurationError(
-            f"{_address(url)}: {_one_line(error)}", f"Let the user create databases, or create {', '.join(names)}."
+            f"{server}: {_one_line(error)}", f"Let the user create databases, or create {', '.join(names)}."
         ) from error
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _address(url: str) -> str:
-    parts = urlsplit(url)
-    return f"PostgreSQL at {parts.netloc.rpartition('@')[2] or parts.query}"
 
 
 def _account() -> pwd.struct_passwd | None:
@@ -207,33 +225,3 @@ def _account() -> pwd.struct_passwd | None:
         "PostgreSQL does not run as root, and there is no account 'postgres' or 'nobody' to run it as.",
         "Run the command as another user, or set EVERGREEN_DATABASE_URL to a server.",
     )
-
-
-def _own(paths: Iterable[Path], account: pwd.struct_passwd) -> None:
-    for path in paths:
-        os.chown(path, account.pw_uid, account.pw_gid)
-
-
-def open_the_way(folder: Path) -> None:
-    """Let PostgreSQL's account reach a folder below closed ones, such as ``/root``.
-
-    Only as a member of the closed folders' own groups, which the account is given: nothing opens up
-    for other users of the machine. Programs installed under a strict umask are opened the same way.
-    """
-    for closed in _closed(folder):
-        closed.chmod(closed.stat().st_mode | 0o010)
-    if folder == binaries() and not (folder / "postgres").stat().st_mode & 0o001:
-        for path in (folder.parent, *folder.parent.rglob("*")):
-            if not path.is_symlink():
-                mode = path.stat().st_mode
-                path.chmod(mode | (mode & 0o500) >> 3)
-
-
-def groups_on_the_way(folder: Path) -> set[int]:
-    """Return the groups that may pass where others may not."""
-    paths = [*_closed(folder), *([folder / "postgres"] if folder == binaries() else [])]
-    return {path.stat().st_gid for path in paths if not path.stat().st_mode & 0o001}
-
-
-def _closed(folder: Path) -> list[Path]:
-    return [path for path in (folder, *folder.parents) if not path.stat().st_mode & 0o001]

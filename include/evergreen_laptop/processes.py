@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 import psutil
 
 from evergreen.contract import ConfigurationError
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.05) -> bool:
+    """Wait for a condition, asked at least once; returns whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while not (is_true := condition()) and time.monotonic() < deadline:
+        time.sleep(pause)
+    return is_true
 
 
 def check_port(setting: str, port: int) -> None:
@@ -53,29 +60,20 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def stop_processes(processes: Iterable[psutil.Process], grace: float = 20.0) -> None:
+def stop_processes(processes: Collection[psutil.Process], grace: float = 20.0) -> None:
     """Wait for processes to end by themselves, then kill them."""
-    for process in _wait_for_end(processes, grace):
-        with suppress(psutil.Error):
-            process.kill()
-    _wait_for_end(processes, 10)
 
+    def have_ended() -> bool:  # to psutil.wait_procs one runs until its parent, which may be another, has reaped it
+        return not any(map(is_alive, processes))
 
-def _wait_for_end(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
-    deadline = time.monotonic() + seconds
-    while (alive := [process for process in processes if is_alive(process)]) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    if not wait_until(have_ended, grace):
+        for process in filter(is_alive, processes):
+            with suppress(psutil.Error):
+                process.kill()
+        wait_until(have_ended, 10)
     for process in processes:
         with suppress(psutil.TimeoutExpired, psutil.Error):
             process.wait(0)  # our own children leave the process table with this
-    return alive
-
-
-def left_its_session(pid: int) -> bool:
-    """Return whether a child is not one of ours: guardians start a session each, our own commands stay in ours."""
-    with suppress(ProcessLookupError):
-        return os.getsid(pid) != os.getsid(0)
-    return False
 
 
 def child_of(guardian_pid: int) -> int | None:

@@ -6,18 +6,18 @@ In a cluster helm/evergreen/files/databases.py makes the same ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
 
 from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import OWNERS
-from evergreen_laptop.postgres import connect
+from evergreen_laptop.postgres import connect, execute
 
-if TYPE_CHECKING:
-    import psycopg
-
-_OTHERS = ("postgres", "template1")
+_MAINTENANCE = ("postgres", "template1")
 """Databases that every PostgreSQL has, and nobody but its administrator needs."""
+_CLOSE = "REVOKE ALL ON DATABASE {} FROM PUBLIC"
 
 
 def role_of(owner: str) -> str:
@@ -51,16 +51,14 @@ def ensure_roles(administrator: str, passwords: Mapping[str, str]) -> None:
     ConfigurationError
         If it refuses.
     """
-    import psycopg
-
     try:
         with connect(administrator) as connection:
             for owner, databases in OWNERS.items():
                 _ensure_role(connection, role_of(owner), passwords[owner])
                 for name in databases:
                     _ensure_database(connection, name, role_of(owner))
-            for name in _OTHERS:
-                _close(connection, name)
+            for name in _MAINTENANCE:
+                execute(connection, _CLOSE, name)
         for owner, databases in OWNERS.items():
             for name in databases:
                 with connect(administrator, name) as connection:
@@ -73,30 +71,19 @@ def ensure_roles(administrator: str, passwords: Mapping[str, str]) -> None:
 
 def _ensure_role(connection: psycopg.Connection, role: str, password: str) -> None:
     """Create a role that may log in and nothing else, or give it this password."""
-    from psycopg import sql
-
-    known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
+    exists = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
     connection.execute(
         sql.SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {}").format(
-            sql.SQL("ALTER" if known else "CREATE"), sql.Identifier(role), sql.Literal(password)
+            sql.SQL("ALTER" if exists else "CREATE"), sql.Identifier(role), sql.Literal(password)
         )
     )
 
 
 def _ensure_database(connection: psycopg.Connection, name: str, owner: str) -> None:
     """Create a database that nobody but its owner may enter, or give it to this owner."""
-    from psycopg import sql
-
-    known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
-    statement = "ALTER DATABASE {} OWNER TO {}" if known else "CREATE DATABASE {} OWNER {}"
-    connection.execute(sql.SQL(statement).format(sql.Identifier(name), sql.Identifier(owner)))
-    _close(connection, name)
-
-
-def _close(connection: psycopg.Connection, name: str) -> None:
-    from psycopg import sql
-
-    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
+    exists = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
+    execute(connection, "ALTER DATABASE {} OWNER TO {}" if exists else "CREATE DATABASE {} OWNER {}", name, owner)
+    execute(connection, _CLOSE, name)
 
 
 def _hand_over(connection: psycopg.Connection, owner: str) -> None:
@@ -104,12 +91,9 @@ def _hand_over(connection: psycopg.Connection, owner: str) -> None:
 
     ``REASSIGN OWNED`` would be one statement, but is refused for the superuser that ``initdb`` made.
     """
-    from psycopg import sql
-
     for kind, name in connection.execute(_OF_THE_ADMINISTRATOR).fetchall():
         # the name is quoted already: it comes from PostgreSQL's regclass, regtype and regprocedure
-        statement = f"ALTER {kind} {name} OWNER TO {{}}"
-        connection.execute(sql.SQL(statement).format(sql.Identifier(owner)))
+        execute(connection, f"ALTER {kind} {name} OWNER TO {{}}", owner)
 
 
 _OF_THE_ADMINISTRATOR = """

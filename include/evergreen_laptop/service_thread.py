@@ -9,15 +9,18 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import psutil
 
-from evergreen.contract import ConfigurationError, StepError
-from evergreen_laptop.patience import Patience, Vitals
+from evergreen.contract import ConfigurationError
+from evergreen_laptop.patience import Patience
 from evergreen_laptop.processes import child_of, ending
 from evergreen_laptop.services import Service
 from evergreen_laptop.status import ServiceStatus, State, now
+
+if TYPE_CHECKING:
+    from evergreen_laptop.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -29,51 +32,16 @@ CHECK_SECONDS = 2.0
 FIRST_CHECKS_SECONDS = 0.2
 SLOWEST_CHECK_SECONDS = 10.0
 """What a check may take, with every time-out in it; one that takes longer was held up."""
+MAX_FAILED_STARTS = 4
+"""So many failed starts in a row, while the services are first brought up, end the attempt."""
 BACK_OFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Pauses before the first, second, … restart in a row; a healthy minute starts the row again."""
-
-
-class Supervision(Protocol):
-    """What a runner needs of its supervisor."""
-
-    logs: Path
-    up: bool
-    turn: threading.Lock
-    """Held by the service that is started again because it was not well: one at a time."""
-
-    def gives_up(self, failures: int) -> bool:
-        """Return whether so many failed starts in a row end the attempt to bring the services up."""
-        ...
-
-    def fail(self, error: StepError) -> None:
-        """Give up: stop everything, and say why."""
-        ...
-
-    def are_healthy(self, names: tuple[str, ...]) -> bool:
-        """Return whether the named services are."""
-        ...
-
-    def wait_for(self, names: tuple[str, ...], stopping: threading.Event) -> bool:
-        """Wait until the named services are healthy; returns False when asked to stop."""
-        ...
-
-    def spawn(self, runner: ServiceThread) -> subprocess.Popen[bytes]:
-        """Start a service under a guardian."""
-        ...
-
-    def sweep(self) -> None:
-        """Kill what a killed guardian left."""
-        ...
-
-    def write(self) -> None:
-        """Write the status file."""
-        ...
 
 
 class ServiceThread(threading.Thread):
     """The life of one service."""
 
-    def __init__(self, service: Service, supervisor: Supervision) -> None:
+    def __init__(self, service: Service, supervisor: Supervisor) -> None:
         super().__init__(name=service.name, daemon=True)
         self.service = service
         self.supervisor = supervisor
@@ -97,7 +65,7 @@ class ServiceThread(threading.Thread):
             if self.stopping.is_set():
                 break
             self._failures += 1
-            if self.supervisor.gives_up(self._failures):
+            if not self.supervisor.up and self._failures >= MAX_FAILED_STARTS:
                 self.supervisor.fail(ConfigurationError(f"{self.name}: {problem}.", f"See {self.log_file}."))
                 break
             pause = BACK_OFF_SECONDS[min(self._failures, len(BACK_OFF_SECONDS)) - 1]
@@ -114,8 +82,9 @@ class ServiceThread(threading.Thread):
 
     def _live_once(self) -> str:
         """Start the service and watch it until it ends; returns why it did."""
-        if not self.supervisor.wait_for(self.service.needs, self.stopping):
-            return "stopped"
+        while not self._needs_are_well():
+            if self.stopping.wait(0.05):
+                return "stopped"
         self._report(State.STARTING)
         try:
             self.service.prepare()
@@ -134,22 +103,24 @@ class ServiceThread(threading.Thread):
             self.end_process()
 
     def _watch(self, process: subprocess.Popen[bytes], started: float) -> str:
-        patience, vitals = Patience(START_SECONDS), Vitals(process.pid)
+        patience = Patience(process.pid, START_SECONDS)
         was_well, interval = False, FIRST_CHECKS_SECONDS
         since = time.monotonic()
         while not self._ends_within(process, interval):
             began = time.time()
             problem = self._problem(started, first=not was_well)
             if not problem:
-                patience = Patience(SICK_SECONDS)
-                vitals.well()
-                self._report_health()
+                patience.renew(SICK_SECONDS)
+                self._gives_its_turn()
+                if self.status.state is not State.HEALTHY:
+                    self._report(State.HEALTHY, note=self._history)
+                    self.healthy.set()
                 was_well, interval = True, CHECK_SECONDS
                 if time.monotonic() - since > SICK_SECONDS:
                     self._failures = 0
                 continue
             checked = min(time.time() - began, SLOWEST_CHECK_SECONDS)
-            patience.look(vitals.look(interval + checked, needs_are_well=self._needs_are_well()))
+            patience.look(interval + checked, needs_are_well=self._needs_are_well())
             if patience.is_over and self._takes_its_turn():
                 return f"not healthy: {problem}"
             if was_well and self.status.state is State.HEALTHY:
@@ -158,14 +129,8 @@ class ServiceThread(threading.Thread):
                 self._report(State.UNHEALTHY, note=problem)
         return "stopped" if self.stopping.is_set() else ending(process.returncode)
 
-    def _report_health(self) -> None:
-        self._gives_its_turn()
-        if self.status.state is not State.HEALTHY:
-            self._report(State.HEALTHY, note=self._history)
-            self.healthy.set()
-
     def _needs_are_well(self) -> bool:
-        return self.supervisor.are_healthy(self.service.needs)
+        return all(self.supervisor.threads[name].healthy.is_set() for name in self.service.needs)
 
     def _takes_its_turn(self) -> bool:
         """Return whether it may be started again: not while another one is, for both would take longer."""

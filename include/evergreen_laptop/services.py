@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPConnection
 from importlib.metadata import version
 from pathlib import Path
 
+import psycopg
 from pydantic import SecretStr
 
 from evergreen.contract import ConfigurationError
@@ -25,7 +29,7 @@ from evergreen_airflow.rest_api import AirflowApi
 from evergreen_laptop.airflow_config import airflow_environment, airflow_home, airflow_url, write_airflow_config
 from evergreen_laptop.credentials import Credentials, ensure_credentials
 from evergreen_laptop.files import make_folder, write_private
-from evergreen_laptop.mlflow_users import ensure_users
+from evergreen_laptop.mlflow_server import ensure_users, mlflow_environment
 from evergreen_laptop.postgres import EmbeddedPostgres, connect, create_databases, plain_environment
 from evergreen_laptop.roles import ensure_roles, role_url
 from evergreen_laptop.status import run_folder
@@ -89,7 +93,9 @@ def build_services(user: Settings) -> list[Service]:
         urls = {owner: role_url(postgres.url, owner, credentials.database_passwords[owner]) for owner in OWNERS}
         services.append(_postgres(postgres, credentials))
     else:
-        urls = _given(user)
+        airflow, mlflow = user.airflow_database_url, user.mlflow_database_url
+        servers = {"airflow": airflow or user.database_url, "mlflow": mlflow or user.database_url}
+        urls = {owner: servers.get(owner, user.database_url).get_secret_value() for owner in OWNERS}
         for owner, url in urls.items():
             user.database(OWNERS[owner][0])  # a wrong address is an error now, before anything starts
             create_databases(url, OWNERS[owner])
@@ -97,8 +103,8 @@ def build_services(user: Settings) -> list[Service]:
     write_step_environment(user, config, secrets)
     get_settings.cache_clear()
     # what follows is for the services: the steps are never told these two
-    own = {f"{owner}_database_url": SecretStr(urls[owner]) for owner in ("airflow", "mlflow")}
-    settings = get_settings().model_copy(update=own)
+    addresses = {f"{owner}_database_url": SecretStr(urls[owner]) for owner in ("airflow", "mlflow")}
+    settings = get_settings().model_copy(update=addresses)
     write_airflow_config(settings, credentials)
     environment = {**service_environment(config), **secrets}
     needs = tuple(service.name for service in services)
@@ -110,16 +116,7 @@ def build_services(user: Settings) -> list[Service]:
     ]
 
 
-def _given(user: Settings) -> dict[str, str]:
-    """Return the addresses that a person has given of a server, by owner; one may serve for all."""
-    given = {"airflow": user.airflow_database_url, "mlflow": user.mlflow_database_url}
-    found = {owner: given.get(owner) or user.database_url for owner in OWNERS}
-    return {owner: url.get_secret_value() for owner, url in found.items() if url is not None}
-
-
 def _postgres(server: EmbeddedPostgres, credentials: Credentials) -> Service:
-    import signal
-
     def check(_: float) -> None:
         with connect(server.url) as connection:
             connection.execute("SELECT 1")
@@ -141,15 +138,13 @@ def _postgres(server: EmbeddedPostgres, credentials: Credentials) -> Service:
 def _mlflow(
     settings: Settings, credentials: Credentials, environment: Mapping[str, str], needs: tuple[str, ...]
 ) -> Service:
-    from evergreen_laptop.mlflow_config import mlflow_environment
-
     port = settings.mlflow_port
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--serve-artifacts"]
     return Service(
         name="mlflow",
         command=lambda: [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
         environment={**environment, **mlflow_environment(settings, credentials)},
-        check=lambda _: _http_ok(port, "/health"),
+        check=lambda _: _check_http(port, "/health"),
         needs=needs,
         ready=lambda: ensure_users(settings, credentials),
         ports={"EVERGREEN_MLFLOW_PORT": port},
@@ -161,8 +156,6 @@ def _mlflow(
 def _airflow(
     settings: Settings, credentials: Credentials, environment: Mapping[str, str], needs: tuple[str, ...]
 ) -> list[Service]:
-    import threading
-
     lock = threading.Lock()  # four services need the tables: whoever comes first makes them
 
     def migrate() -> None:
@@ -181,7 +174,7 @@ def _airflow(
         name="api-server",
         command=airflow("api-server"),
         environment=environment,
-        check=lambda _: _http_ok(port, "/api/v2/monitor/health"),
+        check=lambda _: _check_http(port, "/api/v2/monitor/health"),
         needs=needs,
         prepare=migrate,
         ready=load_settings,
@@ -217,7 +210,7 @@ def _warm_steps(settings: Settings, environment: Mapping[str, str], config: Mapp
 
     def prepare() -> None:
         shutil.rmtree(scratch, ignore_errors=True)
-        make_folder(scratch, mode=0o700)
+        make_folder(scratch)
 
     return [
         Service(
@@ -237,20 +230,16 @@ def _migrate(settings: Settings, environment: Mapping[str, str]) -> None:
     current = {"airflow": version("apache-airflow"), "revision": _revision(settings)}
     if current["revision"] and stamp.exists() and json.loads(stamp.read_text()) == current:
         return
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"],
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ConfigurationError(f"airflow db migrate failed: {(done.stderr or done.stdout).strip()[-1000:]}")
+    command = [sys.executable, "-m", "airflow", "db", "migrate"]
+    result = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ConfigurationError(f"airflow db migrate failed: {(result.stderr or result.stdout).strip()[-1000:]}")
     write_private(stamp, json.dumps({**current, "revision": _revision(settings)}))
 
 
 def _revision(settings: Settings) -> str:
-    with connect(settings.database("airflow"), "airflow") as connection:
+    """Return the version of Airflow's tables; empty if there are none."""
+    with _airflow_database(settings) as connection:
         table = connection.execute("SELECT to_regclass('alembic_version')").fetchone()
         if not table or table[0] is None:
             return ""
@@ -261,7 +250,7 @@ def _revision(settings: Settings) -> str:
 def _check_heartbeat(settings: Settings, job: str, started: float) -> None:
     query = """SELECT extract(epoch FROM max(latest_heartbeat)) FROM job
                WHERE job_type = %s AND state = 'running' AND hostname = %s"""
-    with connect(settings.database("airflow"), "airflow") as connection:
+    with _airflow_database(settings) as connection:
         row = connection.execute(query, (job, socket.gethostname())).fetchone()
     beat = float(row[0]) if row and row[0] is not None else 0.0
     if beat < started:
@@ -276,19 +265,20 @@ def _bury(settings: Settings, job: str) -> None:
     Its guardian has seen to it that nothing of it is left. Airflow would wait for 30 s or more without a
     heartbeat before it runs the tasks and triggers of that process again.
     """
-    query = """UPDATE job SET state = 'failed', end_date = now()
-               WHERE job_type = %s AND state = 'running' AND hostname = %s"""
-    with connect(settings.database("airflow"), "airflow") as connection:
-        connection.execute(query, (job, socket.gethostname()))
+    statement = """UPDATE job SET state = 'failed', end_date = now()
+                   WHERE job_type = %s AND state = 'running' AND hostname = %s"""
+    with _airflow_database(settings) as connection:
+        connection.execute(statement, (job, socket.gethostname()))
 
 
-def _http_ok(port: int, path: str, headers: Mapping[str, str] | None = None) -> None:
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)  # knows no proxies
-    try:
-        connection.request("GET", path, headers=dict(headers or {}))
+def _airflow_database(settings: Settings) -> psycopg.Connection:
+    return connect(settings.database("airflow"), "airflow")
+
+
+def _check_http(port: int, path: str) -> None:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as connection:  # knows no proxies
+        connection.request("GET", path)
         response = connection.getresponse()
         response.read()
         if response.status != 200:
             raise NotHealthyError(f"{path} answered {response.status}")
-    finally:
-        connection.close()

@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -19,7 +18,7 @@ from evergreen.contract import utc_now
 from evergreen.settings import Settings
 from evergreen.stored import OpenEnum, Part
 from evergreen_laptop.files import clear_disk_errors, make_folder, write_private
-from evergreen_laptop.processes import is_alive
+from evergreen_laptop.processes import is_alive, wait_until
 
 
 class State(OpenEnum):
@@ -96,20 +95,18 @@ def try_lock(settings: Settings, patience: float = 0.0) -> Iterator[bool]:
 
     A running supervisor holds it for its whole life; the kernel frees it however the process ends.
     """
-    path = make_folder(run_folder(settings), mode=0o700) / "lock"
+    path = make_folder(run_folder(settings)) / "lock"
     with clear_disk_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    held, deadline = False, time.monotonic() + patience
+
+    def take() -> bool:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
     try:
-        while not held:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                held = True
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    break
-                time.sleep(0.05)
-        yield held
+        yield wait_until(take, patience)
     finally:
         os.close(descriptor)
 
@@ -118,20 +115,20 @@ def is_running(settings: Settings) -> bool:
     """Return whether a supervisor holds the lock."""
     if not (run_folder(settings) / "lock").exists():
         return False
-    with try_lock(settings) as free:
-        return not free
+    with try_lock(settings) as held:
+        return not held
 
 
 def living_guardians(status: SupervisorStatus | None) -> list[psutil.Process]:
     """Return the guardians of a status file that still run, e.g. while they stop what a dead supervisor left."""
-    found = []
+    guardians = []
     for service in status.services if status else ():
         with suppress(psutil.Error):
             if service.guardian is not None:
                 process = psutil.Process(service.guardian)
                 if is_alive(process) and abs(process.create_time() - service.guardian_started) < 1:
-                    found.append(process)
-    return found
+                    guardians.append(process)
+    return guardians
 
 
 def now() -> datetime:

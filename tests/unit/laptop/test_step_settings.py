@@ -12,7 +12,7 @@ import pytest
 
 from evergreen.contract import ConfigurationError
 from evergreen.settings import Settings
-from evergreen_laptop import airflow_config, mlflow_config, step_settings
+from evergreen_laptop import airflow_config, mlflow_server, step_settings
 from evergreen_laptop.credentials import Credentials, credentials_file, ensure_credentials, read_credentials
 
 URL = "postgresql://evergreen:s3cret%25@127.0.0.1:1"
@@ -163,7 +163,7 @@ def test_airflow_reads_back_what_was_meant(user: Settings) -> None:
 
 
 def test_mlflow_addresses_are_in_no_command_line_and_its_file_is_private(user: Settings) -> None:
-    variables = mlflow_config.mlflow_environment(user, Credentials())
+    variables = mlflow_server.mlflow_environment(user, Credentials())
     path = Path(variables["MLFLOW_AUTH_CONFIG_PATH"])
     assert path.stat().st_mode & 0o777 == 0o600
     parser = configparser.ConfigParser()
@@ -174,5 +174,5 @@ def test_mlflow_addresses_are_in_no_command_line_and_its_file_is_private(user: S
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:8333", None])
 def test_mlflow_is_told_where_s3_is(user: Settings, endpoint: str | None) -> None:
-    variables = mlflow_config.mlflow_environment(user.model_copy(update={"s3_endpoint": endpoint}), Credentials())
+    variables = mlflow_server.mlflow_environment(user.model_copy(update={"s3_endpoint": endpoint}), Credentials())
     assert variables.get("MLFLOW_S3_ENDPOINT_URL") == endpoint
