@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,6 +23,7 @@ from evergreen.contract import (
     RunIdentity,
     TemporaryError,
 )
+from evergreen.data.source_types import parquet
 from evergreen.settings import Settings, get_settings
 from evergreen.store import S3Store, get_store, read_manifest, s3_client
 from installation import free_ports
@@ -231,3 +233,17 @@ def test_a_step_keeps_its_manifest_in_s3(store: S3Store, tmp_path: Path) -> None
 def test_the_client_asks_for_no_bucket_in_the_host_name(store: S3Store) -> None:
     address = s3_client().generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": "k"})
     assert address.startswith(f"{get_settings().s3_endpoint}/{BUCKET}/k?")
+
+
+def test_a_source_of_parquet_files_reads_its_day_from_the_bucket(store: S3Store) -> None:
+    import pandas as pd
+
+    day, frame = date(2024, 1, 1), pd.DataFrame({"amount": [39.9, 12.5]})
+    store.write(f"orders/{day}.parquet", frame.to_parquet())
+    options = parquet.Options(path=store.uri("orders/day").replace("day", "{partition}.parquet"))
+    rows = parquet.read(day, options)
+    assert rows is not None
+    assert rows["amount"].tolist() == [39.9, 12.5]
+    assert parquet.read(date(2024, 1, 2), options) is None
+    with pytest.raises(ConfigurationError, match="S3 answered (NoSuchBucket|AccessDenied)"):
+        parquet.read(day, parquet.Options(path="s3://no-such-bucket/{partition}.parquet"))

@@ -75,7 +75,10 @@ def _checks(spec: ModelSpec) -> Iterator[Check]:
     yield partial(check_name, spec.name)
     yield partial(_beside_the_others, spec)
     for source in spec.sources:
-        yield partial(_function, spec, f"sources.{source.name}.reader", source.reader)
+        if source.reader:
+            yield partial(_function, spec, f"sources.{source.name}.reader", source.reader)
+        else:
+            yield partial(_source_type, spec, source)
     yield partial(_function, spec, "training.network", spec.training.network)
     for source in spec.sources:
         yield partial(_expectations, spec, source.name)
@@ -109,6 +112,12 @@ def _function(spec: ModelSpec, field: str, reference: str) -> None:
     if isinstance(found[-1], ast.FunctionDef) and not _takes_one_argument(found[-1].args):
         hint = f"It is called with one: def {name}({'day' if field.startswith('sources') else 'schema'}): …"
         raise ConfigurationError(f"{path}: line {found[-1].lineno}: {name} does not take one argument.", hint)
+
+
+def _source_type(spec: ModelSpec, source: Source) -> None:
+    from evergreen.data.source_types import reader_of
+
+    reader_of(spec, source)
 
 
 def _names(node: ast.stmt) -> set[str]:

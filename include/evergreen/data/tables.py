@@ -74,7 +74,7 @@ def raw_rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table:
     for name, kind in source.columns.items():
         if kind == "timestamp" and _has_no_zone(frame[name]):
             raise DataError(
-                f"{source.reader}: {source.name}.{name} of {day}: timestamps without a time zone.",
+                f"{source.read_by}: {source.name}.{name} of {day}: timestamps without a time zone.",
                 "Convert them to UTC in the reader: frame[column].dt.tz_localize(zone).dt.tz_convert('UTC').",
             )
         columns[name], wrong = _cast(frame[name], kind)
@@ -129,13 +129,13 @@ def _check_columns(source: Source, day: date, frame: pd.DataFrame) -> None:
         named = {"missing": missing, "not declared": extra, "there twice": twice}
         found = [f"{what} {printable(', '.join(columns))}" for what, columns in named.items() if columns]
         raise DataError(
-            f"{source.reader}: the columns of {source.name} on {day} are not the declared ones: {'; '.join(found)}.",
+            f"{source.read_by}: the columns of {source.name} on {day} are not the declared ones: {'; '.join(found)}.",
             f"Correct the reader, or sources.{source.name}.columns in model.yaml.",
         )
     index = frame.index
     if index.nlevels == 1 and index.name is None and pd.api.types.is_string_dtype(index.dtype) and len(index):
         raise DataError(
-            f"{source.reader}: the index of {source.name} on {day} holds text that would be lost, e.g. "
+            f"{source.read_by}: the index of {source.name} on {day} holds text that would be lost, e.g. "
             f"{shown(index[0])}.",
             "A line with more values than the header has? pandas.read_csv(…, index_col=False) refuses it. If the index "
             "means nothing: frame.reset_index(drop=True).",

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from evergreen.contract import Frozen, Name
 from evergreen.field_types import ColumnName, Columns, Count, DailyCron, Day, Days, FunctionPath, RelativePath, TimeZone
@@ -77,8 +77,12 @@ class Source(Frozen):
     """One raw table: who reads a partition of it, its schema, and what is expected of it."""
 
     name: Name
-    reader: FunctionPath
+    reader: FunctionPath | None = None
     """``file.py:function`` in the model's folder; called with a date, returns a pandas frame or None."""
+    type: Name | None = None
+    """In place of a reader: one of the built-in types, module ``evergreen.data.source_types.<type>``."""
+    options: dict[Name, JsonValue] = Field(default_factory=dict)
+    """What the type asks for, e.g. where its files are."""
     key: Columns = Field(min_length=1)
     """Columns that identify a row within its partition."""
     columns: dict[ColumnName, ColumnType] = Field(min_length=1)
@@ -94,6 +98,11 @@ class Source(Frozen):
     """How many days the event may lie before or after the row's partition."""
 
     @property
+    def read_by(self) -> str:
+        """What reads it, as messages name it: the reader, or the type."""
+        return self.reader or f"{self.type} {self.options}"
+
+    @property
     def event_time_column(self) -> str | None:
         """The column that says when a row's event was, if there is one."""
         times = [column for column in self.key if self.columns[column] == "timestamp"]
@@ -101,7 +110,8 @@ class Source(Frozen):
 
     @model_validator(mode="after")
     def _columns_fit(self) -> Source:
-        problems = [f"key: {column!r} is not in columns" for column in self.key if column not in self.columns]
+        problems = self._reader_problems()
+        problems += [f"key: {column!r} is not in columns" for column in self.key if column not in self.columns]
         problems += [
             f"columns: {column!r} is a column that Evergreen adds; choose another name"
             for column in self.columns
@@ -119,6 +129,15 @@ class Source(Frozen):
             ]
         refuse(problems)
         return self
+
+    def _reader_problems(self) -> list[str]:
+        """Tell whether it is not one function or type that reads the source."""
+        if self.reader and self.type:
+            return [f"type: {self.type!r}, and there is the reader {self.reader!r} too; give one of them"]
+        if not self.reader and not self.type:
+            return ["reader: the field is missing; give a reader, or a type with its options"]
+        needless = self.reader and self.options
+        return [f"options: {self.options!r} belong to a type; a reader has none"] if needless else []
 
 
 class FeatureView(Frozen):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-from evergreen.catalog import load_function
+from evergreen.catalog import SPEC_FILE
 from evergreen.contract import (
     ConfigurationError,
     DataError,
@@ -24,6 +23,7 @@ from evergreen.contract import (
 from evergreen.data.lake import get_lake
 from evergreen.data.lineage import written_by
 from evergreen.data.readers import put_back, reader_error
+from evergreen.data.source_types import Reader, reader_of
 from evergreen.data.tables import raw_rows, raw_schema
 from evergreen.spec import ModelSpec, Source
 
@@ -60,7 +60,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
 def _read(source: Source, spec: ModelSpec, window: Window) -> tuple[pa.Table, list[date]]:
     import pyarrow as pa
 
-    reader: Callable[[date], pd.DataFrame | None] = load_function(spec, source.reader)
+    reader = reader_of(spec, source)
     tables, missing = [raw_schema(source).empty_table()], []
     for day in _each(window):
         frame = _call(source, spec, reader, day)
@@ -72,9 +72,7 @@ def _read(source: Source, spec: ModelSpec, window: Window) -> tuple[pa.Table, li
     return pa.concat_tables(tables), missing
 
 
-def _call(
-    source: Source, spec: ModelSpec, reader: Callable[[date], pd.DataFrame | None], day: date
-) -> pd.DataFrame | None:
+def _call(source: Source, spec: ModelSpec, reader: Reader, day: date) -> pd.DataFrame | None:
     import pandas as pd
 
     try:
@@ -85,13 +83,13 @@ def _call(
     except BaseException as error:  # whatever a reader, and the libraries it uses, may raise: sys.exit too
         if is_stop(error):
             raise
-        raise reader_error(
-            error, f"reading {source.name} of {day}", spec.folder / source.reader.partition(":")[0]
-        ) from error
+        file = source.reader.partition(":")[0] if source.reader else SPEC_FILE
+        doing = f"reading {source.name} of {day}{'' if source.reader else f' ({source.read_by})'}"
+        raise reader_error(error, doing, spec.folder / file) from error
     # not isinstance: an object may say of itself that it is one
     if frame is not None and not issubclass(type(frame), pd.DataFrame):
         found = printable(type(frame).__name__, 100)
-        raise ConfigurationError(f"{source.reader} returned {found} for {day}.", "Return a pandas frame, or None.")
+        raise ConfigurationError(f"{source.read_by} returned {found} for {day}.", "Return a pandas frame, or None.")
     return frame
 
 
@@ -105,9 +103,9 @@ def _rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table | None:
     except BaseException as error:  # a frame, and what is in it, may be of classes with code of their own
         if is_stop(error):
             raise
-        log.warning("%s returned a frame for %s that cannot be read", source.reader, day, exc_info=error)
+        log.warning("%s returned a frame for %s that cannot be read", source.read_by, day, exc_info=error)
         raise DataError(
-            f"{source.reader}: the frame of {source.name} for {day} cannot be read: {described(error)}.",
+            f"{source.read_by}: the frame of {source.name} for {day} cannot be read: {described(error)}.",
             "Return a plain pandas.DataFrame of numbers, text, times and None.",
         ) from error
 
