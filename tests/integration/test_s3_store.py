@@ -245,5 +245,5 @@ def test_a_source_of_parquet_files_reads_its_day_from_the_bucket(store: S3Store)
     assert rows is not None
     assert rows["amount"].tolist() == [39.9, 12.5]
     assert parquet.read(date(2024, 1, 2), options) is None
-    with pytest.raises(ConfigurationError, match="S3 answered (NoSuchBucket|AccessDenied)"):
+    with pytest.raises(ConfigurationError, match=r"S3 answered (NoSuchBucket|AccessDenied)"):
         parquet.read(day, parquet.Options(path="s3://no-such-bucket/{partition}.parquet"))
