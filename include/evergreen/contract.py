@@ -46,8 +46,7 @@ EXIT_CODES: Mapping[FailureClass, int] = {
 
 def failure_class_of(exit_code: int) -> FailureClass:
     """Return the failure class an exit code stands for; an unknown non-zero code is a bug."""
-    by_code = {code: failure_class for failure_class, code in EXIT_CODES.items()}
-    return by_code.get(exit_code, FailureClass.BUG)
+    return next((known for known, code in EXIT_CODES.items() if code == exit_code), FailureClass.BUG)
 
 
 def exit_code_of(failure_class: FailureClass) -> int:
@@ -184,6 +183,10 @@ class Window(Part):
         """Number of partitions in the window."""
         return (self.end - self.start).days + 1
 
+    def __contains__(self, day: str) -> bool:
+        """Tell whether a partition, as the column ``ds`` writes it, is in the window."""
+        return str(self.start) <= day <= str(self.end)
+
     def __str__(self) -> str:
         return f"{self.start}..{self.end}"
 
@@ -266,11 +269,6 @@ class Manifest(Stored):
         if self.status.known and (self.status is Status.FAILED) != (self.failure is not None):
             raise ValueError("a manifest carries a failure exactly when its status is failed")
         return self
-
-    @property
-    def partition(self) -> date:
-        """The newest partition of the window: the one that names the run."""
-        return self.window.end
 
     def output(self, name: str) -> Output:
         """Return the output called ``name``.

@@ -146,7 +146,7 @@ def _upstream(store: ArtifactStore, run: RunIdentity, step: str, model: str, win
     for field, found, expected in (
         ("model", manifest.model, model),
         ("step", manifest.step, step),
-        ("partition", manifest.partition, window.end),
+        ("partition", manifest.window.end, window.end),
     ):
         if found != expected:
             raise DataError(

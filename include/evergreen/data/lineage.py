@@ -45,11 +45,7 @@ def recorded(lake: Lake, manifest: Manifest, table: str) -> Output:
     said = manifest.output(table)
     known = lake.written(manifest.model, table, manifest.window, said.version)
     if known is None or (said.rows and not known.rows):
-        inside = [
-            snapshot
-            for day, _, snapshot in lake.details(manifest.model, table)
-            if str(manifest.window.start) <= day <= str(manifest.window.end)
-        ]
+        inside = [snapshot for day, _, snapshot in lake.details(manifest.model, table) if day in manifest.window]
         last = ", ".join(sorted(set(inside))) or "none"
         why = f"no such snapshot of {table} wrote {manifest.window}; what is there is of {last}"
         raise disagreement(manifest, said, "version", why)

@@ -40,17 +40,6 @@ def with_lookback(window: Window, days: int) -> Window:
     return Window(start=window.start - timedelta(days=days), end=window.end)
 
 
-def example_entities(spec: ModelSpec) -> list[str]:
-    """Return the entity columns of all feature views, each once, in their order."""
-    return list(dict.fromkeys(entity for view in spec.features.views for entity in view.entities))
-
-
-def request_inputs(spec: ModelSpec) -> list[str]:
-    """Return the inputs that no feature view provides: the examples bring them along."""
-    provided = {feature for view in spec.features.views for feature in view.features}
-    return [name for name in (*spec.features.numeric, *spec.features.categorical) if name not in provided]
-
-
 def build_examples(spec: ModelSpec, sources: Mapping[str, pa.Table], window: Window) -> pa.Table:
     """Return the examples of a window, ordered by entity and time.
 
@@ -64,8 +53,8 @@ def build_examples(spec: ModelSpec, sources: Mapping[str, pa.Table], window: Win
     examples = spec.features.examples
     path = spec.folder / examples.sql
     found = _query(path, sources, window, examples.lookback_days, spec.schedule)
-    keys = [*example_entities(spec), EVENT_TIMESTAMP]
-    needed = dict.fromkeys([PARTITION, *keys, examples.label, *request_inputs(spec)])
+    keys = [*spec.features.keys, EVENT_TIMESTAMP]
+    needed = dict.fromkeys([PARTITION, *keys, examples.label, *spec.features.request_inputs])
     table = _checked(path, found, needed, keys, window, others=True)
     _refuse_repeated(path, table, table.column_names, "Add the column that tells them apart, or correct the join.")
     return table
@@ -160,7 +149,7 @@ def _checked(
                 f"Filter them out, or give them a value: {name} is part of a row's key.",
             )
     days = sorted(set(table[PARTITION].to_pylist()))
-    outside = [day for day in days if not str(window.start) <= day <= str(window.end)]
+    outside = [day for day in days if day not in window]
     if outside:
         raise DataError(
             f"{path}: rows outside the window {window}: {PARTITION} = {', '.join(outside[:5])}.",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import DataError, TemporaryError, Window
 from evergreen.data.lake import PARTITION, get_lake, scan
-from evergreen.data.transform import EVENT_TIMESTAMP, example_entities, request_inputs
+from evergreen.data.transform import EVENT_TIMESTAMP
 from evergreen.features.exclusive import exclusive
 from evergreen.features.feast_repo import apply, get_feature_store, quiet
 from evergreen.spec import FeatureView, ModelSpec
@@ -164,7 +164,7 @@ def training_set(
     apply(spec)
     from evergreen.features.feast_lake import pinned_snapshots
 
-    entities = examples[[*example_entities(spec), EVENT_TIMESTAMP]].assign(_row=range(len(examples)))
+    entities = examples[[*spec.features.keys, EVENT_TIMESTAMP]].assign(_row=range(len(examples)))
     references = [f"{spec.feast_name(view)}:{feature}" for view in spec.features.views for feature in view.features]
     with pinned_snapshots(spec.name, pins), quiet():
         joined = get_feature_store().get_historical_features(entities, references).to_df()
@@ -181,12 +181,14 @@ def training_set(
 
 def _examples(spec: ModelSpec, window: Window, snapshot: str | None, *, labelled: bool) -> pd.DataFrame:
     columns = dict.fromkeys(
-        [PARTITION, *example_entities(spec), EVENT_TIMESTAMP, spec.features.examples.label, *request_inputs(spec)]
+        [PARTITION, *spec.features.keys, EVENT_TIMESTAMP, spec.features.examples.label, *spec.features.request_inputs]
     )
     table = get_lake().read(spec.name, "examples", window, snapshot, columns)
     # before pandas makes floats of them, which have no room for all of a long number
-    numbers = [name for name in request_inputs(spec) if name in spec.features.categorical and _is_whole(table, name)]
-    for name in set(numbers).difference(example_entities(spec)):  # a join needs its own as they are
+    numbers = [
+        name for name in spec.features.request_inputs if name in spec.features.categorical and _is_whole(table, name)
+    ]
+    for name in set(numbers).difference(spec.features.keys):  # a join needs its own as they are
         table = table.set_column(table.column_names.index(name), name, table[name].cast("string"))
     frame: pd.DataFrame = table.to_pandas()
     if labelled:
@@ -208,7 +210,7 @@ def _tidy(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
     order = dict.fromkeys(
         [
             PARTITION,
-            *example_entities(spec),
+            *spec.features.keys,
             EVENT_TIMESTAMP,
             features.examples.label,
             *features.numeric,

@@ -1,42 +1,133 @@
-"""``model.yaml``: everything that is particular to one model, typed and checked when it is loaded."""
+"""``model.yaml``: everything that is particular to one model, and what must hold between its sections."""
 
 from __future__ import annotations
 
-from evergreen.spec.data import (
-    FEATURE_TABLE_COLUMNS,
-    RESERVED_COLUMNS,
-    ColumnType,
-    Examples,
-    Features,
-    FeatureView,
-    Schedule,
-    Source,
+from datetime import date, timedelta
+from pathlib import Path
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from evergreen.contract import Frozen, Name, Window
+from evergreen.field_types import Text
+from evergreen.spec.data import ColumnType, Features, FeatureView, Schedule, Source, refuse
+from evergreen.spec.learning import (
+    METRICS,
+    Approval,
+    Direction,
+    Drift,
+    Gate,
+    Profile,
+    Resources,
+    Retraining,
+    Slice,
+    Task,
+    Training,
+    Windows,
 )
-from evergreen.spec.learning import Gate, Slice, Training, Windows
-from evergreen.spec.metrics import METRICS, Direction, Task
-from evergreen.spec.model import ModelSpec
-from evergreen.spec.operation import Approval, Drift, Profile, Resources, Retraining
 
 __all__ = [
-    "FEATURE_TABLE_COLUMNS",
     "METRICS",
-    "RESERVED_COLUMNS",
-    "Approval",
     "ColumnType",
     "Direction",
-    "Drift",
-    "Examples",
     "FeatureView",
     "Features",
     "Gate",
     "ModelSpec",
     "Profile",
-    "Resources",
-    "Retraining",
     "Schedule",
     "Slice",
     "Source",
     "Task",
-    "Training",
     "Windows",
 ]
+
+
+class ModelSpec(Frozen):
+    """One model, as declared in ``include/models/<name>/model.yaml``."""
+
+    name: Name
+    task: Task
+    description: Text
+    owner: Text
+    team: Text = Field(max_length=80)
+    """Becomes a tag of the DAGs; Airflow's tags end at 100 characters."""
+    contact: str = ""
+    """Where the on-call person finds the owner."""
+    schedule: Schedule
+    sources: tuple[Source, ...] = Field(min_length=1)
+    features: Features
+    windows: Windows = Windows()
+    training: Training
+    gate: Gate
+    drift: Drift
+    retraining: Retraining = Retraining()
+    approval: Approval = Approval()
+    resources: Resources = Resources()
+
+    _folder: Path = PrivateAttr()
+
+    @property
+    def folder(self) -> Path:
+        """The model's folder."""
+        return self._folder
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        inputs = self.features.inputs
+        problems = [*self._table_problems(), *self._metric_problems()]
+        problems += [
+            f"drift.columns: {column!r} is not an input of the model"
+            for column in self.drift.columns
+            if column not in inputs
+        ]
+        problems += [
+            f"gate.slices: column: {item.column!r} is neither an input of the model nor an entity of a view"
+            for item in self.gate.slices
+            if item.column not in {*inputs, *self.features.keys}
+        ]
+        refuse(problems)
+        return self
+
+    def _table_problems(self) -> list[str]:
+        """Two tables of a model in the lake must not have one name."""
+        written = ("{}", "raw_{}", "{}_quarantine")
+        tables = [("sources", source.name, table.format(source.name)) for table in written for source in self.sources]
+        tables += [("features.views", view.name, view.name) for view in self.features.views]
+        taken = {"examples": "the examples"}
+        problems = []
+        for field, name, table in tables:
+            if table in taken:
+                problems.append(f"{field}: {name!r}: the table {table} is already that of {taken[table]}")
+            taken[table] = f"{field} {name!r}"
+        return problems
+
+    def _metric_problems(self) -> list[str]:
+        usable = {name: direction for name, (tasks, direction) in METRICS.items() if self.task in tasks}
+        named = [("gate.metric", self.gate.metric)]
+        named += [("gate.required", name) for name in self.gate.required]
+        named += [("gate.limits", name) for name in self.gate.limits]
+        problems = [
+            f"{field}: {name!r} is not a metric of a {self.task} model; use one of {', '.join(usable)}"
+            for field, name in named
+            if name not in usable
+        ]
+        best = usable.get(self.gate.metric, self.gate.direction)
+        if best is not self.gate.direction:
+            problems.append(f"gate.direction: {self.gate.metric} is to {best}, not to {self.gate.direction}")
+        return problems
+
+    def first_unseen(self, training: Window) -> date:
+        """Return the first day that a model of a training window may be judged on: all its labels were known before."""
+        return training.end + timedelta(days=1 + self.features.examples.label_delay_days)
+
+    def feast_name(self, view: FeatureView) -> str:
+        """Return the name of a view in Feast: with the model's, because one Feast project holds all models."""
+        return f"{self.name}_{view.name}"
+
+    def online_table(self, view: FeatureView) -> str:
+        """Return the table of a view in the online store, as PostgreSQL writes names: cut after 63 characters."""
+        return f"evergreen_{self.feast_name(view)}"[:63]
+
+    def source(self, name: str) -> Source:
+        """Return the source called ``name``; KeyError if there is none."""
+        return {source.name: source for source in self.sources}[name]

@@ -179,6 +179,12 @@ class Features(Frozen):
         """Every entity key of the views, once, in their order."""
         return tuple(dict.fromkeys(key for view in self.views for key in view.entities))
 
+    @property
+    def request_inputs(self) -> tuple[str, ...]:
+        """The inputs that no view provides: the examples bring them along."""
+        provided = {feature for view in self.views for feature in view.features}
+        return tuple(name for name in self.inputs if name not in provided)
+
     @model_validator(mode="after")
     def _inputs_fit(self) -> Features:
         label = self.examples.label
@@ -199,13 +205,14 @@ class Features(Frozen):
 
     def _name_problems(self) -> Iterator[str]:
         """Yield the names that Feast would mangle or lose, or that are those of a column which is always there."""
-        named = [("examples.label", "the label", self.examples.label)]
-        named += [("numeric", "an input", name) for name in self.numeric]
-        named += [("categorical", "an input", name) for name in self.categorical]
-        named += [("views", "an entity", name) for name in self.keys]
-        for field, what, name in named:
-            if name in FEATURE_TABLE_COLUMNS:
-                yield f"{field}: {name!r}, {what}, is a column that every such table has; choose another name"
+        columns = (
+            *(("examples.label", "the label", (self.examples.label,)), ("numeric", "an input", self.numeric)),
+            *(("categorical", "an input", self.categorical), ("views", "an entity", self.keys)),
+        )
+        for field, role, names in columns:
+            for name in names:
+                if name in FEATURE_TABLE_COLUMNS:
+                    yield f"{field}: {name!r}, {role}, is a column that every such table has; choose another name"
         for view in self.views:
             for name in (*view.entities, *view.features):
                 if "__" in name:

@@ -1,14 +1,44 @@
-"""How a model learns, and what its challenger must show."""
+"""What a model predicts, how it learns, what its challenger must show, and how it is kept fresh."""
 
 from __future__ import annotations
 
+import enum
 from datetime import date, timedelta
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from evergreen.contract import Frozen, Window
-from evergreen.field_types import ColumnName, Count, Days, FunctionPath, Number
-from evergreen.spec.metrics import Direction
+from evergreen.field_types import ColumnName, Columns, Count, Days, FunctionPath, Number
+
+
+class Task(enum.StrEnum):
+    """What kind of value the model predicts."""
+
+    BINARY = "binary"
+    MULTICLASS = "multiclass"
+    REGRESSION = "regression"
+
+
+class Direction(enum.StrEnum):
+    """Which way a metric gets better."""
+
+    MAXIMIZE = "maximize"
+    MINIMIZE = "minimize"
+
+
+METRICS: dict[str, tuple[frozenset[Task], Direction]] = {
+    "auc": (frozenset({Task.BINARY}), Direction.MAXIMIZE),
+    "average_precision": (frozenset({Task.BINARY}), Direction.MAXIMIZE),
+    "brier": (frozenset({Task.BINARY}), Direction.MINIMIZE),
+    "log_loss": (frozenset({Task.BINARY, Task.MULTICLASS}), Direction.MINIMIZE),
+    "accuracy": (frozenset({Task.BINARY, Task.MULTICLASS}), Direction.MAXIMIZE),
+    "macro_f1": (frozenset({Task.MULTICLASS}), Direction.MAXIMIZE),
+    "rmse": (frozenset({Task.REGRESSION}), Direction.MINIMIZE),
+    "mae": (frozenset({Task.REGRESSION}), Direction.MINIMIZE),
+    "r2": (frozenset({Task.REGRESSION}), Direction.MAXIMIZE),
+}
+"""The metrics a gate can ask for, the tasks they are defined on and their direction."""
 
 
 class Windows(Frozen):
@@ -97,3 +127,48 @@ class Gate(Frozen):
     def risk(self) -> float:
         """The chance that one judgement promotes a challenger that is no better than the champion."""
         return (1 - self.confidence) / self.looks
+
+
+class Drift(Frozen):
+    """When the inputs are said to have moved. Drift proposes a retraining, it never decides one."""
+
+    columns: Columns = Field(min_length=1)
+    psi_threshold: Number = Field(default=0.2, gt=0)
+    """Population stability index above which a column has drifted (0.2: the usual industry limit)."""
+    share_threshold: Number = Field(default=0.3, gt=0, le=1)
+    """Share of drifted columns at which the data set has drifted."""
+    minimum_rows: Count = Field(default=5000, ge=1)
+    """Below this, current or reference, no verdict: small samples drift by chance."""
+    current_days: Days = Field(default=30, ge=1)
+    reference: Literal["training", "same_season"] = "training"
+    """``training``: what the champion learned from; ``same_season``: the same days a year earlier, where
+    the lake has them, else the champion's training window."""
+
+
+class Retraining(Frozen):
+    """The guard between a proposal and a training run."""
+
+    cooldown_days: Days = Field(default=7, ge=0)
+    """Days of partitions that must lie between two trainings."""
+    minimum_new_labels: Count = Field(default=1000, ge=0)
+    performance_drop: Number | None = Field(default=None, gt=0)
+    """A champion this much worse than at its promotion (deciding metric) proposes a retraining too."""
+
+
+class Approval(Frozen):
+    """Whether a person must approve a promotion."""
+
+    required: bool = False
+    timeout_hours: Number = Field(default=72, gt=0, le=8760)
+    """An unanswered approval is a rejection."""
+
+
+Profile = Literal["small", "medium", "large", "gpu"]
+
+
+class Resources(Frozen):
+    """Resource profile of each kind of step; an out-of-memory failure moves one profile up, once."""
+
+    default: Profile = "small"
+    features: Profile = "medium"
+    training: Profile = "medium"
