@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from evergreen.pipelines import PIPELINES, STEPS, arrows
 from evergreen.settings import PROJECT_ROOT
 
 PAGE = (PROJECT_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -43,15 +45,15 @@ class Section(NamedTuple):
 
 def sections(page: str) -> dict[str, Section]:
     """Return the page's examples, by the name of the patch that they link to."""
-    found = {}
+    examples = {}
     for part in page.split("\n### ")[1:]:
         title = re.match(r".*: (\d+) files\n", part)
         patch = re.search(r"\]\(tests/worked_examples/(\w+)\.diff\)", part)
         if title and patch:
             shown = "".join(re.findall(r"^```diff\n(.*?)^```$", part, flags=re.M | re.S))
             files = re.findall(r"^- `([\w/.]+)`", part, flags=re.M)
-            found[patch[1]] = Section(int(title[1]), files, re.findall(r"^[-+].*$", shown, flags=re.M))
-    return found
+            examples[patch[1]] = Section(int(title[1]), files, re.findall(r"^[-+].*$", shown, flags=re.M))
+    return examples
 
 
 def environment(clone: Path) -> Mapping[str, str]:
@@ -165,6 +167,25 @@ def test_an_example_is_clean_and_passes_the_tests_that_concern_it(
 
 def test_every_example_is_on_the_page_and_every_patch_an_example() -> None:
     assert set(sections(PAGE)) == set(CONCERNED) == {path.stem for path in EXAMPLES.glob("*.diff")}
+
+
+def drawn(page: str) -> tuple[set[str], set[tuple[str, str]]]:
+    """Return the steps of the page's picture, and which of them an arrow leads to from which."""
+    picture = re.search(r"^```mermaid\n(.*?)^```", page, flags=re.M | re.S)
+    assert picture
+    steps = set(re.findall(r"(\w+)\(\[\1\]\)", picture[1]))
+    pairs: set[tuple[str, str]] = set()
+    for line in picture[1].splitlines():
+        names = [name for name in re.split(r"\W+", re.sub(r"--[^>]*-->", "-->", line)) if name in steps]
+        pairs |= set(pairwise(dict.fromkeys(names)))
+    return steps, pairs
+
+
+def test_the_picture_has_every_step_and_every_arrow() -> None:
+    steps, pairs = drawn(PAGE)
+    assert steps == set(STEPS) - {"rollback"}
+    assert {pair for pipeline in PIPELINES for pair in arrows(pipeline)} <= pairs
+    assert drawn(PAGE.replace("evaluate([evaluate]) --> ", "evaluate([evaluate])\n")) != (steps, pairs)
 
 
 def test_a_patch_that_touches_another_file_is_noticed(tmp_path: Path) -> None:
