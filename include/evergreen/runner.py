@@ -37,9 +37,7 @@ from evergreen.contract import (
     printable,
     utc_now,
 )
-from evergreen.lease import Lease
 from evergreen.pipelines import STEPS, outputs_of
-from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, check_unchanged, get_store, manifest_uri, read_manifest, write_manifest
 from evergreen.store.base import FULL
@@ -171,16 +169,13 @@ def execute(request: Request) -> Manifest:
     ConfigurationError, DataError
         If the request is refused.
     TemporaryError
-        If the manifest cannot be stored, e.g. because the disk is full, or another process is running this task of
-        this run.
+        If the manifest cannot be stored, e.g. because the disk is full, or a newer attempt of this task has stored
+        its own.
     """
     spec = _admit(request.step, request.model, request.window)
-    store = get_store()
-    with Lease(store, request.run, request.attempt, get_settings().lease_seconds) as lease:
-        started = utc_now()
-        manifest = _manifest(request, spec, _attempt(request, spec), started)
-        lease.confirm()
-        write_manifest(store, manifest)
+    store, started = get_store(), utc_now()
+    manifest = _manifest(request, spec, _attempt(request, spec), started)
+    write_manifest(store, manifest)
     return manifest
 
 

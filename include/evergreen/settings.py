@@ -134,8 +134,6 @@ class Settings(BaseSettings):
     """How long its node may take to start it: the image of a training step is large."""
     pod_stuck_seconds: Annotated[int, Field(ge=1)] = 120
     """How long it may be kept from starting by what may go away: an image that cannot be pulled, a missing Secret."""
-    lease_seconds: Annotated[float, Field(ge=1)] = 60
-    """How long a step that is not heard of any more keeps others from running it; see `evergreen.lease`."""
     sql_seconds: Annotated[float, Field(gt=0, le=86_400)] = 1800
     """How long one SQL file of a model may take before it is interrupted."""
     code_version: str = ""

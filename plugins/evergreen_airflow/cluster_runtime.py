@@ -55,10 +55,6 @@ class ClusterPodOperator(KubernetesPodOperator):
     def attempt(self, context: Context) -> str:
         """Return the name of this execution of the task."""
 
-    @abstractmethod
-    def predecessor_ended(self, context: Context, attempt: str) -> None:
-        """Take that the pod of an earlier attempt has ended: what it held is free."""
-
     def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
         """Launch the pod, or find the one that an interrupted try has launched.
 
@@ -90,12 +86,12 @@ class ClusterPodOperator(KubernetesPodOperator):
         selector = self._build_find_pod_label_selector(context)
         left = self.client.list_namespaced_pod(namespace=namespace, label_selector=selector).items
         adopted = predecessor.adopt(left)
+        keep = None if self.on_finish_action is OnFinishAction.DELETE_POD else self.patch_already_checked
         for pod in left:
             if pod is adopted:
                 continue
-            attempt, delete = _attempt_of(pod), self.on_finish_action is OnFinishAction.DELETE_POD
-            if predecessor.end(self.client, pod, self.log, delete=None if delete else self.patch_already_checked):
-                self.predecessor_ended(context, attempt)
+            _attempt_of(pod)  # refuses somebody else's
+            predecessor.end(self.client, pod, self.log, delete=keep)
         if adopted is None:
             return None
         if not predecessor.mark(self.client, adopted, self._attempt):

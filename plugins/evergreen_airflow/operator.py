@@ -16,7 +16,6 @@ from airflow.sdk.listener import get_listener_manager
 from airflow.sdk.log import mask_secret
 from kubernetes.client import models as k8s
 
-from evergreen import lease
 from evergreen.attempts import Attempts
 from evergreen.contract import ConfigurationError, Manifest, RunIdentity, Status, StepError
 from evergreen.pipelines import STEPS
@@ -232,10 +231,6 @@ class StepOperator(ClusterPodOperator):
         """Return the name of this execution of the task."""
         return _attempt(context)
 
-    def predecessor_ended(self, context: Context, attempt: str) -> None:
-        """Free the lease of an earlier attempt whose pod has ended, perhaps without giving it back."""
-        lease.free(get_store(), _identity(context), attempt)
-
     # --- the end -----------------------------------------------------------------------------------------------
 
     def conclusion(self, context: Context, attempt: str) -> dict[str, Any] | None:
@@ -253,8 +248,6 @@ class StepOperator(ClusterPodOperator):
             manifest = read_own_manifest(store, run)
             manifest = accept(manifest, ending, attempt=attempt, model=self.model, step=self.step)
         except StepError as error:
-            if ending.exit_code is not None:  # it is known to have ended, perhaps without giving its lease back
-                lease.free(store, run, attempt)
             attempts, profile = Attempts(store, run), self._profile(context, run)
             retry_larger = profile in pods.LARGER and not attempts.ran_out_of_memory()
             crash, crashed_before = ending.crash, attempts.crashed()

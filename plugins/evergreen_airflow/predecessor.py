@@ -50,8 +50,8 @@ def mark(api: Any, pod: k8s.V1Pod, attempt: str) -> bool:
     return True
 
 
-def end(api: Any, pod: k8s.V1Pod, log: Any, *, delete: Callable[[k8s.V1Pod], object] | None = None) -> Ending | None:
-    """End a pod, wait until it has, and log what it wrote; return how it ended, None if nobody can tell.
+def end(api: Any, pod: k8s.V1Pod, log: Any, *, delete: Callable[[k8s.V1Pod], object] | None = None) -> None:
+    """End a pod, wait until it has, and log what it wrote.
 
     Parameters
     ----------
@@ -82,7 +82,6 @@ def end(api: Any, pod: k8s.V1Pod, log: Any, *, delete: Callable[[k8s.V1Pod], obj
         (delete or (lambda ended: delete_pod(api, ended)))(last)
         if delete is None:
             _until_gone(api, pod, deadline)
-    return seen
 
 
 def ending(pod: k8s.V1Pod) -> Ending | None:

@@ -185,7 +185,7 @@ def test_what_reads_the_settings_at_its_start_starts_anew_when_they_change() -> 
 
     values = {**TRIAL, "feastOnline": {"enabled": True}}
     before, same = reading(values), reading(values)
-    after = reading({**values, "settings": {"EVERGREEN_LEASE_SECONDS": "90"}})
+    after = reading({**values, "settings": {"EVERGREEN_SQL_SECONDS": "90"}})
     assert set(before) == {"evergreen-ray-head", "evergreen-ray-worker", "evergreen-feast-online"}
     assert before == same
     assert all(before[name]["checksum/settings"] != after[name]["checksum/settings"] for name in before)

@@ -27,7 +27,11 @@ from evergreen.data.source_types import parquet
 from evergreen.settings import Settings, get_settings
 from evergreen.store import S3Store, get_store, read_manifest, s3_client
 from installation import free_ports
-from lease_kit import assert_one_process_at_a_time
+from manifest_kit import (
+    assert_an_older_attempt_that_ends_later_does_not_count,
+    assert_of_two_processes_the_newer_attempt_counts,
+    assert_the_newest_of_many_attempts_counts,
+)
 from object_store_kit import BUCKET, ObjectStore, object_store
 from store_kit import assert_one_creates, assert_one_replaces
 
@@ -114,8 +118,16 @@ def test_the_mark_of_a_folder_is_no_artifact(store: S3Store, tmp_path: Path) -> 
     assert (tmp_path / "demo" / "1.json").read_bytes() == b"{}"
 
 
-def test_one_process_at_a_time_runs_a_task(store: S3Store, tmp_path: Path) -> None:
-    assert_one_process_at_a_time(tmp_path)
+def test_an_older_attempt_that_ends_later_does_not_count(store: S3Store) -> None:
+    assert_an_older_attempt_that_ends_later_does_not_count(store)
+
+
+def test_the_newest_of_many_attempts_at_once_counts(store: S3Store) -> None:
+    assert_the_newest_of_many_attempts_counts(store)
+
+
+def test_of_two_processes_of_a_task_the_newer_attempt_counts(store: S3Store, tmp_path: Path) -> None:
+    assert_of_two_processes_the_newer_attempt_counts(store, tmp_path)
 
 
 def test_guards_in_many_processes_are_kept_apart(store: S3Store) -> None:

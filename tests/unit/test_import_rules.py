@@ -122,7 +122,7 @@ class Rule(NamedTuple):
 
 GROUND_FLOOR = (
     *("field_types", "stored", "contract", "yaml_files", "logs", "pipelines", "settings", "version", "environment"),
-    *("spec", "catalog", "store", "lease", "attempts", "handover"),
+    *("spec", "catalog", "store", "attempts", "handover"),
 )
 """What every room of include/evergreen may import; each of these only those before it."""
 

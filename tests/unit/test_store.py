@@ -2,53 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.contract import (
-    ConfigurationError,
-    DataError,
-    Manifest,
-    RunIdentity,
-    Status,
-    Window,
-    utc_now,
-)
+from evergreen.contract import ConfigurationError, DataError, TemporaryError
 from evergreen.settings import Settings
 from evergreen.store import LocalStore, get_store, read_manifest, write_manifest
+from manifest_kit import (
+    RUN,
+    a_manifest,
+    assert_an_older_attempt_that_ends_later_does_not_count,
+    assert_of_two_processes_the_newer_attempt_counts,
+    assert_the_newest_of_many_attempts_counts,
+    attempt,
+)
 from store_kit import assert_one_creates, assert_one_replaces
-
-RUN = RunIdentity(dag_id="demo.ingest", run_id="one", task_id="ingest")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "artifacts")
-
-
-def a_manifest(run: RunIdentity = RUN) -> Manifest:
-    return Manifest(
-        step="ingest",
-        model="demo",
-        window=Window(start=date(2013, 3, 1), end=date(2013, 3, 1)),
-        run=run,
-        attempt="1",
-        status=Status.OK,
-        code_version="abc",
-        config_digest="0" * 16,
-        started=utc_now(),
-        finished=utc_now(),
-    )
 
 
 def test_what_is_written_is_read_and_listed(store: LocalStore) -> None:
@@ -253,6 +236,107 @@ def test_a_manifest_is_read_back_as_it_was(store: LocalStore) -> None:
     manifest = a_manifest()
     address = write_manifest(store, manifest)
     assert address.endswith("runs/demo.ingest/one/ingest/result.json")
+    assert read_manifest(store, RUN) == manifest
+
+
+def test_an_older_attempt_that_ends_later_does_not_count(store: LocalStore) -> None:
+    assert_an_older_attempt_that_ends_later_does_not_count(store)
+
+
+def test_the_newest_of_many_attempts_at_once_counts(store: LocalStore) -> None:
+    assert_the_newest_of_many_attempts_counts(store)
+
+
+def test_of_two_processes_of_a_task_the_newer_attempt_counts(tmp_path: Path) -> None:
+    environment = {"EVERGREEN_STATE_DIR": str(tmp_path / "state")}
+    store = LocalStore(tmp_path / "state/artifacts")
+    assert_of_two_processes_the_newer_attempt_counts(store, tmp_path, environment)
+
+
+UNORDERED = ["1", "2", "1-a", "", "a-b", "2-0b9a9f0e-93a6-4b5a-a2a7-0f0d8a0f5a11"]
+
+
+@pytest.mark.parametrize(
+    ("there", "late"),
+    [
+        (attempt(1), attempt(2, after=1)),
+        (attempt(3), attempt(1, after=1)),  # the run was deleted, and created anew under the same name
+        (attempt(1), attempt(2)),
+        *[(attempt(2, after=1), name) for name in UNORDERED],
+        *[(name, attempt(1)) for name in UNORDERED],
+        ("2", "1"),
+        (SAME := attempt(1), SAME),
+    ],
+)
+def test_what_is_not_known_to_be_older_is_written(store: LocalStore, there: str, late: str) -> None:
+    write_manifest(store, a_manifest(attempt=there))
+    manifest = a_manifest(attempt=late)
+    write_manifest(store, manifest)
+    assert read_manifest(store, RUN) == manifest
+
+
+@pytest.mark.parametrize(
+    ("there", "late"), [(attempt(1, after=1), attempt(3)), (attempt(2), attempt(1)), (attempt(10), attempt(9))]
+)
+def test_what_is_known_to_be_older_is_not(store: LocalStore, there: str, late: str) -> None:
+    written = a_manifest(attempt=there)
+    write_manifest(store, written)
+    with pytest.raises(TemporaryError, match=r"ingest/result.json: another process took this step over") as raised:
+        write_manifest(store, a_manifest(attempt=late))
+    assert "result of this one is dropped" in raised.value.hint
+    assert read_manifest(store, RUN) == written
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"step": "ingest"}', b'{"attempt": {}}', b"\xff"])
+def test_a_file_that_is_no_manifest_gives_way(store: LocalStore, content: bytes) -> None:
+    store.write(f"{RUN.key}/result.json", content)
+    write_manifest(store, a_manifest(attempt=attempt(1)))
+    assert read_manifest(store, RUN) is not None
+
+
+def test_a_newer_attempt_of_a_newer_version_counts(store: LocalStore) -> None:
+    fields = {**json.loads(a_manifest(attempt=attempt(2, after=1)).model_dump_json()), "schema_version": 99}
+    content = json.dumps(fields).encode()
+    store.write(f"{RUN.key}/result.json", content)
+    with pytest.raises(TemporaryError, match="took this step over"):
+        write_manifest(store, a_manifest(attempt=attempt(1)))
+    assert store.read(f"{RUN.key}/result.json") == content
+
+
+class Unlucky(LocalStore):
+    """A store in which something happens in the moment of a manifest's write."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def create(self, key: str, content: bytes) -> bool:
+        return super().create(key, content) and self._quiet()
+
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        return self._quiet() and super().replace(key, old, new)
+
+    def _quiet(self) -> bool:
+        happens, self.meanwhile = self.meanwhile, None
+        return happens is None or bool(happens())
+
+
+def test_who_loses_the_race_for_a_manifest_looks_again_who_is_newer(tmp_path: Path) -> None:
+    store = Unlucky(tmp_path)
+    first, second, third = (a_manifest(attempt=attempt(number, after=number)) for number in (1, 2, 3))
+    write_manifest(store, first)
+    store.meanwhile = lambda: write_manifest(LocalStore(tmp_path), third) and False
+    with pytest.raises(TemporaryError, match="took this step over"):
+        write_manifest(store, second)
+    assert read_manifest(store, RUN) == third
+
+
+def test_a_manifest_whose_answer_was_lost_is_stored_and_one_deleted_meanwhile_is_stored_again(tmp_path: Path) -> None:
+    store, manifest = Unlucky(tmp_path), a_manifest(attempt=attempt(1))
+    store.meanwhile = lambda: False
+    write_manifest(store, manifest)
+    assert read_manifest(store, RUN) == manifest
+    (tmp_path / RUN.key / "result.json").unlink()
+    store.meanwhile = lambda: (tmp_path / RUN.key / "result.json").unlink()
+    write_manifest(store, manifest)
     assert read_manifest(store, RUN) == manifest
 
 

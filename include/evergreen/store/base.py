@@ -35,10 +35,6 @@ class ArtifactStore(Protocol):
         """
         ...
 
-    def look(self, key: str) -> tuple[bytes, float] | None:
-        """Return the bytes under a key and the seconds since they were written, by the store's own clock, or None."""
-        ...
-
     def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """Store the bytes if those under the key are ``old``; returns whether this call did.
 

@@ -6,7 +6,6 @@ import fcntl
 import io
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -67,16 +66,6 @@ class LocalStore:
                 return _link(temporary, path) if new else bool(temporary.replace(path))
             finally:
                 temporary.unlink(missing_ok=True)
-
-    def look(self, key: str) -> tuple[bytes, float] | None:
-        """Return the bytes under a key and the seconds since they were written, or None."""
-        path = self._path(key)
-        with disk_errors(path):
-            try:
-                with path.open("rb") as file:
-                    return file.read(), max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)
-            except FileNotFoundError:
-                return None
 
     def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """Store the bytes if those under the key are ``old``; returns whether this call did."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
+
+from pydantic_core import from_json
 
 from evergreen.contract import (
     ConfigurationError,
@@ -11,6 +14,7 @@ from evergreen.contract import (
     Manifest,
     RunIdentity,
     Status,
+    TemporaryError,
     folder_name,
     printable,
 )
@@ -49,10 +53,66 @@ def read_manifest(store: ArtifactStore, run: RunIdentity) -> Manifest | None:
 
 
 def write_manifest(store: ArtifactStore, manifest: Manifest) -> str:
-    """Store a manifest in its task's folder, and before that a copy of it elsewhere; returns the address."""
-    content = manifest.model_dump_json(indent=2).encode()
+    """Store the copy of an attempt's manifest, then the task's manifest itself; returns the address of that.
+
+    Airflow may start a task again while an earlier process of it still runs: after a restart, on a node that is cut
+    off. Every write of a step can be repeated, so that both may go on; but the task's manifest must be that of the
+    newer attempt, whichever ends last. So it is written on the condition that what lies there is not newer.
+
+    An attempt is called ``<try number>-<id of the task instance>``. Airflow 3.3 gives the instance a new id before
+    every further try, be it a retry, a clearing or the reset of an orphan (``TaskInstance.prepare_db_for_next_try``):
+    a UUID of version 7, which begins with the millisecond it was made in. So the ids come first in the order. The try
+    number only decides between equal times, as it begins again at 1 in a run that was deleted and created anew under
+    the same name. What has no such id ("1" from a shell) cannot be ordered: there the later writer wins, as among
+    writes of one attempt.
+
+    Raises
+    ------
+    TemporaryError
+        If a newer attempt has written its manifest.
+    """
+    content, key = manifest.model_dump_json(indent=2).encode(), f"{manifest.run.key}/{RESULT}"
     store.write(_copy_key(manifest), content)
-    return store.write(f"{manifest.run.key}/{RESULT}", content)
+    while not store.create(key, content):
+        current = store.read(key)
+        if current is None:  # somebody has deleted it since
+            continue
+        written = _attempt_in(current)
+        if _is_newer(written, manifest.attempt):
+            raise TemporaryError(
+                f"{store.uri(key)}: another process took this step over: attempt {written}, which is newer than "
+                f"{manifest.attempt}.",
+                "The result of this one is dropped, and that of the other counts.",
+            )
+        # equal: S3 stored it, and the answer was lost
+        if current == content or store.replace(key, current, content):
+            break
+    return store.uri(key)
+
+
+def _is_newer(attempt: str, than: str) -> bool:
+    """Tell whether an attempt is known to be newer than another."""
+    order, other = _order(attempt), _order(than)
+    return order is not None and other is not None and order > other
+
+
+def _order(attempt: str) -> tuple[int, int] | None:
+    """Return when Airflow made the id of an attempt (ms) and its try number, or None if that is not its name."""
+    number, _, name = attempt.partition("-")
+    try:
+        identifier, try_number = UUID(name), int(number)
+    except ValueError:
+        return None
+    return (identifier.int >> 80, try_number) if identifier.version == 7 else None
+
+
+def _attempt_in(content: bytes) -> str:
+    """Return whose manifest this is, also one of a newer schema; nobody's if it is none."""
+    try:
+        fields = from_json(content)
+    except ValueError:
+        return ""
+    return str(fields.get("attempt", "")) if isinstance(fields, dict) else ""
 
 
 def check_unchanged(store: ArtifactStore, manifest: Manifest) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,15 +51,6 @@ class S3Store:
     def create(self, key: str, content: bytes) -> bool:
         """Store the bytes under a key that has none yet; returns whether this call did."""
         return self._put_if(key, content, IfNoneMatch="*")
-
-    def look(self, key: str) -> tuple[bytes, float] | None:
-        """Return the bytes under a key and the seconds since they were written, by the server's clock, or None."""
-        with s3_errors(self.uri(key)):
-            answer = self._get(key)
-            if answer is None:
-                return None
-            now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-            return answer["Body"].read(), max(0.0, (now - answer["LastModified"]).total_seconds())
 
     def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """Store the bytes if those under the key are ``old``; returns whether this call did."""
