@@ -292,6 +292,19 @@ def killed_after(function):
     return call
 
 
+def test_of_two_registrations_at_once_the_older_version_counts(binary, monkeypatch):
+    run, _ = judged(binary, "twice")
+    register = pkgutil.resolve_name("mlflow.register_model")
+
+    def second(*arguments):
+        register(*arguments)  # another process was faster, by less than the time since this one has looked
+        return register(*arguments)
+
+    monkeypatch.setattr("mlflow.register_model", second)
+    assert run.steps("register").facts["version"] == "1"
+    assert run.steps("promote").facts["version"] == "1"
+
+
 def test_no_alias_points_to_a_version_that_does_not_load(binary, tmp_path):
     run, gate = judged(binary, "broken")
     (tmp_path / "MLmodel").write_text("{")

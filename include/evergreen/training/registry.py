@@ -237,7 +237,7 @@ def register(model: str, description: str, run_id: str, tags: Mapping[str, str])
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             created = mlflow.register_model(f"runs:/{run_id}/model", model)
-            version = _version(created)
+        version = by_run(model, run_id) or _version(created)  # of two processes at once both return the older one
     set_tags(version, tags)
     _check_loads(version)
     return by_number(model, version.number)
