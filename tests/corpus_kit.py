@@ -1,7 +1,8 @@
 """The corpus: documents of every schema version, as the code of their time wrote them.
 
 A file that is once released is never changed. When the code writes a field that no document of the present version
-has, or a new version, run ``.venv/bin/python tests/corpus_kit.py``: it adds documents that have it.
+has, or a new version, run ``PYTHONPATH=plugins .venv/bin/python tests/corpus_kit.py``: it adds documents that have
+it.
 """
 
 from __future__ import annotations
@@ -13,18 +14,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import evergreen
+import evergreen_airflow.replay
 from evergreen.stored import Part, Stored
 
 CORPUS = Path(__file__).parent / "corpus"
+PACKAGES = (evergreen, evergreen_airflow.replay)
+"""Where documents are stored."""
 
 
 def kinds() -> dict[str, type[Stored]]:
     """Return every kind of stored document, by the name of its folder in the corpus."""
-    for module in pkgutil.walk_packages(evergreen.__path__, "evergreen."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    own = [kind for kind in _subclasses(Stored) if kind.__module__.startswith("evergreen.")]
-    return {kind.__name__: kind for kind in own if not kind.__subclasses__()}
+    for package in PACKAGES:
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    names = tuple(f"{package.__name__}." for package in PACKAGES)
+    ours = [kind for kind in _subclasses(Stored) if kind.__module__.startswith(names)]  # tests have some of their own
+    return {kind.__name__: kind for kind in ours if not kind.__subclasses__()}
 
 
 def _subclasses(kind: type[Stored]) -> Iterator[type[Stored]]:

@@ -74,7 +74,7 @@ def test_the_corpus_has_every_version_and_every_field(kind: type[Stored]) -> Non
     versions = {int(path.parents[1].name[1:]) for path in FILES if path.parent.name == kind.__name__}
     assert versions, f"no document of {kind.__name__} is in tests/corpus"
     assert versions == set(range(min(versions), version_of(kind) + 1))
-    assert unseen(kind) == {}, "run .venv/bin/python tests/corpus_kit.py, and look at what it adds"
+    assert unseen(kind) == {}, "run PYTHONPATH=plugins .venv/bin/python tests/corpus_kit.py, and look at what it adds"
 
 
 def test_a_field_or_a_version_that_the_corpus_lacks_is_noticed() -> None:
