@@ -17,7 +17,7 @@ from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.environment import complete
 from evergreen.settings import get_settings
 from evergreen.training.lean_trainer import lean_trainer
-from evergreen.training.ray_training import _lost, train
+from evergreen.training.ray_training import _explain, _lost, train
 from lifecycle_kit import training_rows, write_model
 from process_kit import eventually
 
@@ -214,6 +214,21 @@ def test_only_workers_that_died_are_worth_another_try(models, training, temporar
     with pytest.raises(Exception, match=said) as raised:
         train(spec, training_rows("binary"), "checkpoints/broken", "broken")
     assert isinstance(raised.value, TemporaryError) is temporary
+
+
+def test_a_checkpoint_that_another_process_of_the_same_training_deleted_is_worth_another_try():
+    from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+
+    folder = "/artifacts/checkpoints/m/2013-03-01-key"
+    gone = (
+        ControllerError(FileNotFoundError(f"Path not found: (a file system, {folder}/checkpoint_1)")),
+        WorkerGroupError("rank 0", {0: FileNotFoundError(2, "No such file", f"{folder}/checkpoint_1/checkpoint.pt")}),
+    )
+    for error in gone:
+        explained = _explain(error, folder)
+        assert isinstance(explained, TemporaryError)
+        assert f"{folder}: another process trains the same" in explained.message
+        assert _explain(error, "/artifacts/checkpoints/m/2013-03-02-key") is error
 
 
 def test_trainings_start_without_two_of_ray_train_s_helper_processes(monkeypatch):

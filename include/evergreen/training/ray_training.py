@@ -162,7 +162,7 @@ def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | N
     try:
         result = trainer.fit()
     except TrainingFailedError as error:
-        raise _explain(error) from error
+        raise _explain(error, f"{path}/{name}") from error
     if result.checkpoint is None:
         raise TemporaryError(f"the training {name} left no checkpoint in {path}.", "Run it again.")
     with result.checkpoint.as_directory() as folder:
@@ -170,7 +170,8 @@ def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | N
     return checkpoint
 
 
-def _explain(error: Exception) -> Exception:
+def _explain(error: Exception, folder: str) -> Exception:
+    """Return what a training that failed says to the runner; ``folder`` is where its checkpoints lie."""
     from ray.exceptions import RayError, RayTaskError
 
     text = str(error)
@@ -181,6 +182,12 @@ def _explain(error: Exception) -> Exception:
     causes = [getattr(failure, "health_check_failure", failure) for failure in failures]
     if any(isinstance(cause, RayError) and not isinstance(cause, RayTaskError) for cause in causes):
         return TemporaryError(f"training workers died: {text[:500]}", "Clear the task: it resumes from its checkpoint.")
+    # each of two processes keeps its last checkpoint only, and deletes the one that both have gone on from
+    if any(isinstance(cause, FileNotFoundError) and f"{folder}/checkpoint_" in str(cause) for cause in causes):
+        return TemporaryError(
+            f"{folder}: another process trains the same, and has deleted the checkpoint that this one went on from.",
+            "Wait until it ends, or stop it: the next try goes on from the last checkpoint.",
+        )
     return error
 
 
