@@ -163,13 +163,13 @@ def history(
 ) -> None:
     """Show what was decided and what followed, newest last: the scores, the evidence, the reason, who."""
     from evergreen.catalog import load_model
-    from evergreen.judgement.events import models_with_events, survey_events
+    from evergreen.judgement.events import log_of, models_with_events
     from evergreen.store import get_store
 
     if model is not None:
         load_model(model)
     store = get_store()
-    found = {name: survey_events(store, name) for name in ([model] if model else models_with_events(store))}
+    found = {name: log_of(store, name).survey() for name in ([model] if model else models_with_events(store))}
     logs = {name: events for name, (events, _) in found.items()}
     problems = [problem for _, wrong in found.values() for problem in wrong]
     if as_json:

@@ -110,6 +110,12 @@ def file_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+def store_output(name: str, key: str, content: bytes, *, version: str = "", rows: int | None = None) -> Output:
+    """Write a file of the artifact store; returns the output that it is, versioned by its digest unless otherwise."""
+    digest = file_digest(content)
+    return Output(name=name, uri=get_store().write(key, content), version=version or digest, digest=digest, rows=rows)
+
+
 def key_of(uri: str) -> str | None:
     """Return the artifact key of an address, or None if it lies outside the artifact store."""
     root = get_store().uri("-").removesuffix("-")

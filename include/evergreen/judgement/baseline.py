@@ -35,17 +35,17 @@ def best_baseline(
     import numpy as np
 
     metric, direction = spec.gate.metric, spec.gate.direction
-    found = {"constant": _constant(challenger, metric)}
+    baselines = {"constant": _constant(challenger, metric)}
     if spec.task is Task.REGRESSION:
-        found |= {
+        baselines |= {
             "last day" if days == 1 else f"last {days} days": _rolling(spec, frame, earlier, challenger, days)
             for days in ROLLING_DAYS
         }
     ones = np.ones((1, len(frame)))
     sign = 1 if direction is Direction.MAXIMIZE else -1
-    points = {name: sign * float(model.metric(metric, ones)[0]) for name, model in found.items()}
-    best = max(found, key=lambda name: points[name] if np.isfinite(points[name]) else -np.inf)
-    return best, found[best]
+    points = {name: sign * float(model.metric(metric, ones)[0]) for name, model in baselines.items()}
+    best = max(baselines, key=lambda name: points[name] if np.isfinite(points[name]) else -np.inf)
+    return best, baselines[best]
 
 
 def _constant(model: Scored, metric: str) -> Scored:
@@ -75,7 +75,7 @@ def _rolling(spec: ModelSpec, frame: pd.DataFrame, earlier: pd.DataFrame, model:
     known = pd.Series({date.fromisoformat(str(day)): value for day, value in daily.items()}).sort_index()
 
     def value(day: date) -> float:
-        before = known[[one < day - timedelta(days=delay) for one in known.index]]
+        before = known[[known_day < day - timedelta(days=delay) for known_day in known.index]]
         return float(before.tail(days).mean()) if len(before) else float(np.mean(model.truth))
 
     values = {day: value(date.fromisoformat(str(day))) for day in frame[PARTITION].unique()}

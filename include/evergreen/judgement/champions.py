@@ -44,25 +44,25 @@ def champion_of(request: Request) -> Version | None:
 
 def notice(store: ArtifactStore, request: Request, champion: Version | None) -> None:
     """Log where the alias ``champion`` is, unless that is where the log says it is."""
-    found = champion.number if champion else None
+    seen = champion.number if champion else None
     moved = last_move(read_events(store, request.model))
     expected = moved.version if moved else None
-    if found == expected or (moved is not None and _under_way(request, moved, found)):
+    if seen == expected or (moved is not None and _under_way(request, moved, seen)):
         return
-    why = f"the alias champion was seen at version {found or 'none'}; the log of decisions has {expected or 'none'}"
+    why = f"the alias champion was seen at version {seen or 'none'}; the log of decisions has {expected or 'none'}"
     log.warning("%s: %s", request.model, why)
-    event = event_of(request, EventKind.ALIAS_MOVED, training="", why=why, version=found, previous=expected)
+    event = event_of(request, EventKind.ALIAS_MOVED, training="", why=why, version=seen, previous=expected)
 
     def seen_already(events: Sequence[Event]) -> Result | None:
         now = last_move(events)
-        return Result(facts={"champion": found}) if now is not None and now.version == found else None
+        return Result(facts={"champion": seen}) if now is not None and now.version == seen else None
 
     append(store, event, seen_already)
 
 
-def _under_way(request: Request, moved: Event, found: str | None) -> bool:
+def _under_way(request: Request, moved: Event, seen: str | None) -> bool:
     """Tell whether the alias has still to follow a move; steps log it first, and the alias follows within moments."""
-    if moved.kind is EventKind.ALIAS_MOVED or moved.version is None or moved.previous != found:
+    if moved.kind is EventKind.ALIAS_MOVED or moved.version is None or moved.previous != seen:
         return False
     if moved.run != request.run and utc_now() - moved.at > _UNDER_WAY:
         return False

@@ -77,8 +77,8 @@ def said_no(rejection: Event) -> str:
 
 def event_of(request: Request, kind: EventKind, **fields: object) -> Event:
     """Return an event that a step writes about the training it belongs to, as of now."""
-    given = {"kind": kind, "model": request.model, "at": utc_now(), "run": request.run, "partition": request.partition}
-    return Event.model_validate({**given, "training": request.run.run_id, **fields})
+    about = {"kind": kind, "model": request.model, "at": utc_now(), "run": request.run, "partition": request.partition}
+    return Event.model_validate({**about, "training": request.run.run_id, **fields})
 
 
 def write_decision(store: ArtifactStore, request: Request, judgement: Judgement) -> str:
@@ -144,5 +144,5 @@ def decision_of(events: Iterable[Event], request: Request) -> DecisionRecord | N
 
 def decision_about(events: Iterable[Event], training: str, partition: date) -> DecisionRecord | None:
     """Return the decision about a training, a run of ``<model>.train``, or None."""
-    found = (record for record in fold(events) if (record.decided.training, record.partition) == (training, partition))
-    return next(found, None)
+    about = (record for record in fold(events) if (record.decided.training, record.partition) == (training, partition))
+    return next(about, None)

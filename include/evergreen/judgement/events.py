@@ -88,9 +88,24 @@ class Event(Entry):
         return self.model_copy(update={"at": other.at, "number": other.number}) == other
 
 
-def log_of(store: ArtifactStore, model: str) -> Log[Event]:
-    """Return the log of a model's own numbered files."""
-    return Log(store, f"decision_log/{model}", Event, "an event of the decision log", _HINT)
+@dataclass(frozen=True)
+class DecisionLog(Log[Event]):
+    """The events of a model: its numbered files, and among them those of the documents of the first schema."""
+
+    model: str
+
+    def survey(self) -> tuple[list[Event], list[ConfigurationError]]:
+        """Return what can be read of what happened to the model, oldest first, and what is wrong with the rest."""
+        earlier, problems = _first_schema(self.store, self.model)
+        numbered, more = super().survey()
+        # the order of the numbered ones is that of their numbers
+        events = [event for _, event in sorted([*earlier, *_timed(numbered)], key=lambda pair: pair[0])]
+        return events, [*problems, *more]
+
+
+def log_of(store: ArtifactStore, model: str) -> DecisionLog:
+    """Return the log of what happened to a model."""
+    return DecisionLog(store, f"decision_log/{model}", Event, "an event of the decision log", _HINT, model)
 
 
 def read_events(store: ArtifactStore, model: str) -> list[Event]:
@@ -101,17 +116,7 @@ def read_events(store: ArtifactStore, model: str) -> list[Event]:
     ConfigurationError
         If a file is no event: what is decided on the rest could be wrong.
     """
-    found, problems = survey_events(store, model)
-    if problems:
-        raise problems[0]
-    return found
-
-
-def survey_events(store: ArtifactStore, model: str) -> tuple[list[Event], list[ConfigurationError]]:
-    """Return what can be read of what happened to a model, oldest first, and what is wrong with the rest: to show."""
-    earlier, problems = _first_schema(store, model)
-    numbered, more = log_of(store, model).survey()
-    return _merged(earlier, numbered), [*problems, *more]
+    return log_of(store, model).read()
 
 
 def models_with_events(store: ArtifactStore) -> list[str]:
@@ -140,26 +145,14 @@ def append(
     Event or Result
         The event as it stands in the log, or the objection.
     """
-    earlier, problems = _first_schema(store, event.model)
-    if problems:
-        raise problems[0]
 
-    def judge(numbered: Sequence[Event]) -> Event | Result | _Known:
-        events = _merged(earlier, numbered)
-        last = next((one for one in reversed(events) if _same_matter(one, event)), None)
+    def judge(events: Sequence[Event]) -> Event | Result:
+        last = next((earlier for earlier in reversed(events) if _same_matter(earlier, event)), None)
         if last is not None and event.repeats(last):
-            return _Known(last)
+            return last
         return (objection(events) if objection else None) or event
 
-    answer: Event | Result | _Known = log_of(store, event.model).append(judge)
-    return answer.event if isinstance(answer, _Known) else answer
-
-
-@dataclass(frozen=True)
-class _Known:
-    """An event that is in the log already."""
-
-    event: Event
+    return log_of(store, event.model).append(judge)
 
 
 def last_move(events: Sequence[Event]) -> Event | None:
@@ -167,12 +160,12 @@ def last_move(events: Sequence[Event]) -> Event | None:
     return next((event for event in reversed(events) if event.kind in MOVES), None)
 
 
-def _same_matter(one: Event, other: Event) -> bool:
+def _same_matter(earlier: Event, later: Event) -> bool:
     """Tell whether of two events the later one replaces what the earlier one said."""
-    if one.kind in MOVES or other.kind in MOVES:
-        return one.kind in MOVES and other.kind in MOVES
-    same = one.kind == other.kind or {one.kind, other.kind} <= ANSWERS
-    return same and (one.training, one.partition) == (other.training, other.partition)
+    if earlier.kind in MOVES or later.kind in MOVES:
+        return earlier.kind in MOVES and later.kind in MOVES
+    same = earlier.kind == later.kind or {earlier.kind, later.kind} <= ANSWERS
+    return same and (earlier.training, earlier.partition) == (later.training, later.partition)
 
 
 _Timed = tuple[datetime, Event]
@@ -181,11 +174,6 @@ _Timed = tuple[datetime, Event]
 def _timed(events: Sequence[Event]) -> list[_Timed]:
     """Return events with times that keep their order, whatever the clocks of those who wrote them said."""
     return list(zip(accumulate((event.at for event in events), max), events, strict=True))
-
-
-def _merged(earlier: Sequence[_Timed], numbered: Sequence[Event]) -> list[Event]:
-    """Put the events of the first schema among the numbered ones, whose order is that of their numbers."""
-    return [event for _, event in sorted([*earlier, *_timed(numbered)], key=lambda pair: pair[0])]
 
 
 class _Promotion(Part):
@@ -200,22 +188,16 @@ class _Rejection(Part):
     rejected_at: datetime
 
 
-class DecisionDocument(Stored):
+class DecisionDocument(Judgement, Stored):
     """A decision of the first schema, with what followed from it; nothing writes it any more."""
 
     schema_version: int = 1
     model: str
     partition: date
     run: RunIdentity
-    decision: Decision
-    why: str
     decided_at: datetime
-    requested_by: str
-    evaluation: Evaluation
     evidence: tuple[Output, ...]
     gate: dict[str, JsonValue]
-    config_digest: str
-    code_version: str
     registered_version: str | None = None
     promotion: _Promotion | None = None
     rejection: _Rejection | None = None
@@ -235,21 +217,22 @@ def _first_schema(store: ArtifactStore, model: str) -> tuple[list[_Timed], list[
     return events, problems
 
 
-def _events_of(found: DecisionDocument) -> Iterator[Event]:
-    about = {"model": found.model, "run": found.run, "partition": found.partition, "training": found.run.run_id}
-    judgement = Judgement.model_validate({name: getattr(found, name) for name in Judgement.model_fields})
+def _events_of(document: DecisionDocument) -> Iterator[Event]:
+    run = document.run
+    about = {"model": document.model, "run": run, "partition": document.partition, "training": run.run_id}
+    judgement = Judgement.model_validate({name: getattr(document, name) for name in Judgement.model_fields})
     decided = Event.model_validate(
-        {**about, "kind": "decided", "at": found.decided_at, "by": found.requested_by, "judgement": judgement}
+        {**about, "kind": "decided", "at": document.decided_at, "by": document.requested_by, "judgement": judgement}
     )
-    yield decided.model_copy(update=dict(found.model_extra or {}))
-    if found.registered_version:
-        version = found.registered_version
-        yield Event.model_validate({**about, "kind": "registered", "at": found.decided_at, "version": version})
-    if rejected := found.rejection:
+    yield decided.model_copy(update=dict(document.model_extra or {}))
+    if document.registered_version:
+        version = document.registered_version
+        yield Event.model_validate({**about, "kind": "registered", "at": document.decided_at, "version": version})
+    if rejected := document.rejection:
         yield Event.model_validate(
             {**about, "kind": "rejected", "at": rejected.rejected_at, "by": rejected.rejected_by}
         )
-    if promoted := found.promotion:
+    if promoted := document.promotion:
         moved = {"at": promoted.promoted_at, "version": promoted.version, "by": promoted.approved_by}
         if promoted.approved_by:
             yield Event.model_validate({**about, **moved, "kind": "approved"})

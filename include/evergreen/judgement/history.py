@@ -61,14 +61,14 @@ def _unknown(event: Event) -> str:
 
 
 def _scores(record: DecisionRecord) -> str:
-    found = record.judgement.evaluation
-    rivals = {"baseline": found.baseline.score} if found.baseline else {}
-    rivals |= {"champion": found.champion.metrics.get(found.metric)} if found.champion else {}
+    evaluation = record.judgement.evaluation
+    rivals = {"baseline": evaluation.baseline.score} if evaluation.baseline else {}
+    rivals |= {"champion": evaluation.champion.metrics.get(evaluation.metric)} if evaluation.champion else {}
     words = [f"{title} {_number(score)}" for title, score in rivals.items()]
-    words.append(f"challenger {_number(found.challenger.metrics.get(found.metric))}")
-    if interval := found.interval or (found.baseline and found.baseline.interval):
+    words.append(f"challenger {_number(evaluation.challenger.metrics.get(evaluation.metric))}")
+    if interval := evaluation.interval or (evaluation.baseline and evaluation.baseline.interval):
         words.append("{:+.4f} [{:+.4f}, {:+.4f}]".format(*interval))
-    return f"{found.metric}: {', '.join(words)}"
+    return f"{evaluation.metric}: {', '.join(words)}"
 
 
 def _number(value: float | None) -> str:

@@ -59,10 +59,10 @@ def improvement(champion: Scored, challenger: Scored, metric: str, days: np.ndar
     """
     from scipy import stats
 
-    found = day_shares(champion, challenger, metric, days)
-    if found is None:
+    result = day_shares(champion, challenger, metric, days)
+    if result is None:
         return None
-    point, shares = found
+    point, shares = result
     error, effective = _standard_error(shares)
     reach = float(stats.t.ppf(1 - risk, effective - 1)) * error
     return Interval(point, point - reach, point + reach, len(shares), effective)
@@ -107,8 +107,8 @@ def _standard_error(shares: np.ndarray) -> tuple[float, float]:
     count, squares = len(shares), float(shares @ shares)
     if squares == 0:
         return 0.0, float(count)
-    found = float(shares[1:] @ shares[:-1]) / squares
-    upper = (count * found + 1) / (count - 3) + _SURE / (count - 3) ** 0.5
+    estimate = float(shares[1:] @ shares[:-1]) / squares
+    upper = (count * estimate + 1) / (count - 3) + _SURE / (count - 3) ** 0.5
     rho = float(np.clip(upper, 0, _HIGHEST))
     effective = max(count * (1 - rho) / (1 + rho), 2.0)
     variance = squares / count / (1 - 1 / effective)  # of a day, around the true mean

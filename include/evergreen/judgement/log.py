@@ -53,16 +53,16 @@ class Log(Generic[_Entry]):
         ConfigurationError
             If a file is no entry.
         """
-        found, problems = self.survey()
+        entries, problems = self.survey()
         if problems:
             raise problems[0]
-        return found
+        return entries
 
     def survey(self) -> tuple[list[_Entry], list[ConfigurationError]]:
         """Return all entries that can be read, oldest first, and what is wrong with each of the others."""
         names = [key.rpartition("/")[2] for key in self.store.keys(f"{self.folder}/")]
         numbers = [int(name.removesuffix(".json")) for name in names if _FILE.fullmatch(name)]  # no editor's backup
-        found, problems = [], []
+        entries, problems = [], []
         # every number up to the newest: a listing that is made while files are may leave out one before it
         for number in range(1, max(numbers, default=0) + 1):
             try:
@@ -71,8 +71,8 @@ class Log(Generic[_Entry]):
                 problems.append(error)
                 continue
             if entry is not None:  # else somebody deleted it
-                found.append(entry.model_copy(update={"number": number}))
-        return found, problems
+                entries.append(entry.model_copy(update={"number": number}))
+        return entries, problems
 
     def append(self, judge: Callable[[Sequence[_Entry]], _Entry | _Answer]) -> _Entry | _Answer:
         """Write what a judge wants to add, and return it; or return what the judge says instead.

@@ -132,7 +132,6 @@ def _evidently(
         for name in columns
     ]
     snapshot = Report([whole, *each]).run(*datasets)
-    found = {
-        entry["config"]["column"]: entry["value"] for entry in snapshot.dict()["metrics"] if "column" in entry["config"]
-    }
-    return {name: float(found[name]) for name in columns}, snapshot.get_html_str(as_iframe=False)
+    metrics = [metric for metric in snapshot.dict()["metrics"] if "column" in metric["config"]]
+    drift = {metric["config"]["column"]: metric["value"] for metric in metrics}
+    return {name: float(drift[name]) for name in columns}, snapshot.get_html_str(as_iframe=False)

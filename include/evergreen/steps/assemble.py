@@ -11,9 +11,8 @@ from evergreen.data.arrow import count_known
 from evergreen.data.lake import PARTITION, get_lake
 from evergreen.data.lineage import pinned_together
 from evergreen.features.feature_store import feature_tables, training_set
-from evergreen.handover import DATASETS, file_digest
+from evergreen.handover import DATASETS, store_output
 from evergreen.spec import ModelSpec
-from evergreen.store import get_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +29,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     if isinstance(windows, str):
         return Result(status=Status.SKIPPED, reason=windows)
     inputs = pinned_together(request, "build_features", spec.name, feature_tables(spec))
-    snapshots = {given.name: given.version for given in inputs}
+    snapshots = {table.name: table.version for table in inputs}
     frames = {name: training_set(spec, window, snapshots=snapshots) for name, window in windows.items()}
     shares = {name: _label_share(spec, window, snapshots.get("examples")) for name, window in windows.items()}
     facts = {
@@ -103,15 +102,11 @@ def _store(request: Request, spec: ModelSpec, frames: dict[str, pd.DataFrame]) -
     """Write both files under one digest of their content: equal data has an equal address, whenever it is written."""
     contents = {name: _parquet(frame) for name, frame in frames.items()}
     digest = hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
-    store = get_store()
-    outputs = []
-    for name, content in contents.items():
-        key = f"{DATASETS}{spec.name}/{request.partition}-{digest}/{name}.parquet"
-        own = file_digest(content)
-        outputs.append(
-            Output(name=name, uri=store.write(key, content), version=digest, digest=own, rows=len(frames[name]))
-        )
-    return tuple(outputs)
+    folder = f"{DATASETS}{spec.name}/{request.partition}-{digest}"
+    return tuple(
+        store_output(name, f"{folder}/{name}.parquet", content, version=digest, rows=len(frames[name]))
+        for name, content in contents.items()
+    )
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

@@ -47,8 +47,10 @@ def run(request: Request, spec: ModelSpec) -> Result:
         needed = with_lookback(reach, max(lookbacks.values()))
         with lake.one_moment() as now:
             inputs = [pinned(now, request, "publish", spec.name, source.name) for source in spec.sources]
-        sources = {given.name: lake.read(spec.name, given.name, needed, given.version) for given in inputs}
-        if not _has_rows(sources.values(), request.window) and not _is_built(lake, spec, request.window, lookbacks):
+        sources = {table.name: lake.read(spec.name, table.name, needed, table.version) for table in inputs}
+        published = any(_rows_of(table, request.window).num_rows for table in sources.values())
+        # what was built when there was something has to go
+        if not published and not any(lake.days(spec.name, name, request.window) for name in lookbacks):
             return Result(status=Status.SKIPPED, reason=f"Nothing is published for {request.window}.")
         tables = _build(spec, sources, request.window, later)
         outputs = lake.write_all(spec.name, tables, request.window, written_by(request), later)
@@ -83,49 +85,41 @@ def _build(
     tables = {"examples": build_examples(spec, sources, reach("examples"))}
     tables |= {view.name: build_view(spec, view, sources, reach(view.name)) for view in spec.features.views}
     # a later day that is published but not built yet has a run of its own coming
-    return {name: _only(table, window, later[name]) if later[name] else table for name, table in tables.items()}
+    return {name: _rows_of(table, window, later[name]) if later[name] else table for name, table in tables.items()}
 
 
-def _only(table: pa.Table, window: Window, also: Collection[str] = ()) -> pa.Table:
+def _rows_of(table: pa.Table, window: Window, later: Collection[str] = ()) -> pa.Table:
+    """Return the rows of the window, and of the later days named."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     days = pc.field(PARTITION)
     inside = (days >= str(window.start)) & (days <= str(window.end))
-    return table.filter(inside | days.isin(pa.array(sorted(also), pa.string())))
-
-
-def _has_rows(tables: Collection[pa.Table], window: Window) -> bool:
-    return any(_only(table, window).num_rows for table in tables)
-
-
-def _is_built(lake: Lake, spec: ModelSpec, window: Window, tables: Collection[str]) -> bool:
-    """Tell whether the window has rows of a time when there was something: they have to go."""
-    return any(lake.days(spec.name, name, window) for name in tables)
+    return table.filter(inside | days.isin(pa.array(sorted(later), pa.string())))
 
 
 def _changed(lake: Lake, spec: ModelSpec, inputs: list[Output], needed: Window) -> bool:
     """Tell whether a day that was read has been published anew since."""
 
     def days(table: str, snapshot: str) -> list[tuple[str, int, str]]:
-        found = lake.details(spec.name, table, snapshot)
-        return [entry for entry in found if str(needed.start) <= entry[0] <= str(needed.end)]
+        details = lake.details(spec.name, table, snapshot)
+        return [detail for detail in details if str(needed.start) <= detail[0] <= str(needed.end)]
 
-    current = {given.name: lake.snapshot(spec.name, given.name) for given in inputs}
+    current = {source.name: lake.snapshot(spec.name, source.name) for source in inputs}
     return any(
-        current[given.name] != given.version
-        and days(given.name, current[given.name]) != days(given.name, given.version)
-        for given in inputs
+        current[source.name] != source.version
+        and days(source.name, current[source.name]) != days(source.name, source.version)
+        for source in inputs
     )
 
 
 def _facts(
     spec: ModelSpec, tables: Mapping[str, pa.Table], window: Window, later: Mapping[str, list[str]]
 ) -> dict[str, object]:
-    own = {name: _only(table, window) for name, table in tables.items()}
+    built = {name: _rows_of(table, window) for name, table in tables.items()}
     return {
-        "rows": {name: table.num_rows for name, table in own.items()},
-        "labelled": count_known(own["examples"][spec.features.examples.label]),
+        "rows": {name: table.num_rows for name, table in built.items()},
+        "labelled": count_known(built["examples"][spec.features.examples.label]),
         "rebuilt": {name: len(days) for name, days in later.items() if days},
         "rebuilt_through": max((day for days in later.values() for day in days), default=None),
     }

@@ -15,7 +15,7 @@ from evergreen.contract import DataError, Output, Request, Result, Window
 from evergreen.data.lake import get_lake
 from evergreen.data.lineage import pinned_together
 from evergreen.features.feature_store import feature_tables, training_set
-from evergreen.handover import file_digest, key_of
+from evergreen.handover import file_digest, key_of, store_output
 from evergreen.judgement.champions import champion_of
 from evergreen.monitoring.drift import DriftReport, compare
 from evergreen.monitoring.proposal import DRIFT_REPORT, DriftDocument, report_id, report_key
@@ -45,12 +45,12 @@ def run(request: Request, spec: ModelSpec) -> Result:
         report = DriftReport("insufficient", "there is no champion yet, so nothing to compare with", {}, [])
         return _store(request, spec, report, _Compared("", current_window, ()))
     inputs = pinned_together(request, "build_features", spec.name, feature_tables(spec))
-    snapshots = {given.name: given.version for given in inputs}
+    snapshots = {table.name: table.version for table in inputs}
     current = training_set(spec, current_window, snapshots=snapshots, labelled=False)
     reference, name, file = _reference(spec, champion, current_window, snapshots)
     report = compare(spec, reference, current)
     log.info("%s: %s, reference: %s", report.verdict, report.why, name)
-    read = (Output(name="champion", uri=champion.uri, version=champion.number), *inputs, *file)
+    read = (champion.output("champion"), *inputs, *file)
     return _store(request, spec, report, _Compared(name, current_window, read), reference, current)
 
 
@@ -117,27 +117,31 @@ def _check(champion: Version, uri: str, digest: str) -> None:
 
 def _store(request: Request, spec: ModelSpec, report: DriftReport, compared: _Compared, *rows: pd.DataFrame) -> Result:
     store, digest = get_store(), config_digest(spec)
-    html_key = report_key(spec.name, request.partition, "drift.html")
-    json_key = report_key(spec.name, request.partition, DRIFT_REPORT)
-    report_uri = store.uri(json_key)
+    key = report_key(spec.name, request.partition, DRIFT_REPORT)
+    report_uri = store.uri(key)
     if report.html is not None:
-        report_uri = store.write(html_key, report.html.encode())
-    drifted: list[JsonValue] = list(report.drifted)
+        report_uri = store.write(report_key(spec.name, request.partition, "drift.html"), report.html.encode())
+    name = report_id(spec.name, request.partition, digest, *rows)
     facts: dict[str, JsonValue] = {
-        "report_id": report_id(spec.name, request.partition, digest, *rows),
+        "report_id": name,
         "verdict": report.verdict,
         "why": report.why,
         "drifted_share": len(report.drifted) / len(spec.drift.columns) if report.verdict != "insufficient" else None,
-        "drifted_columns": drifted,
+        "drifted_columns": [*report.drifted],
         "reference": compared.reference,
         "current": str(compared.current),
         "report_uri": report_uri,
     }
-    found = {"psi": report.psi, "missing_psi": report.missing_psi, "rules": spec.drift.model_dump(mode="json")}
-    read = {given.name: given.version for given in compared.inputs}
-    details = {**facts, **found, "config_digest": digest, "inputs": read}
+    details = {
+        **facts,
+        "psi": report.psi,
+        "missing_psi": report.missing_psi,
+        "rules": spec.drift.model_dump(mode="json"),
+        "config_digest": digest,
+        "inputs": {read.name: read.version for read in compared.inputs},
+    }
+    document = DriftDocument.model_validate(details).model_dump_json(indent=2)
     # last: the sensor takes this file for the sign that the report is complete
-    uri = store.write(json_key, DriftDocument.model_validate(details).model_dump_json(indent=2).encode())
-    output = Output(name="drift_report", uri=uri, version=str(facts["report_id"]))
+    output = store_output("drift_report", key, document.encode(), version=name)
     metrics = {f"psi_{name}": value for name, value in report.psi.items()}
     return Result(outputs=(output,), inputs=compared.inputs, metrics=metrics, facts=facts)

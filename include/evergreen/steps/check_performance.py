@@ -12,11 +12,11 @@ from evergreen.catalog import config_digest
 from evergreen.contract import Output, Request, Result, Status, Window
 from evergreen.data.lineage import pinned_together
 from evergreen.features.feature_store import feature_tables, training_set
+from evergreen.handover import store_output
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.evaluation import score
 from evergreen.monitoring.proposal import PERFORMANCE_REPORT, PerformanceDocument, report_id, report_key
 from evergreen.spec import METRICS, Direction, ModelSpec
-from evergreen.store import get_store
 from evergreen.training.registry import Version, load
 
 log = logging.getLogger(__name__)
@@ -38,26 +38,26 @@ def run(request: Request, spec: ModelSpec) -> Result:
         return _skip(request, spec, why)
     window = Window(start=max(start, spec.schedule.start), end=newest)
     inputs = pinned_together(request, "build_features", spec.name, feature_tables(spec))
-    snapshots = {given.name: given.version for given in inputs}
+    snapshots = {table.name: table.version for table in inputs}
     frame, least = training_set(spec, window, snapshots=snapshots), spec.windows.minimum_evaluation_rows
     if len(frame) < least:
         return _skip(request, spec, f"{len(frame)} labelled rows in {window}, {least} are needed")
     metrics = score(spec, frame, [load(champion.uri)])[0].metrics()
-    named = report_id(spec.name, request.partition, config_digest(spec), frame)
-    found = _judged(spec, champion, window, metrics)
-    log.info("%s", found["why"])
-    details = {**found, "report_id": named, "metrics": metrics, "limit": spec.retraining.performance_drop}
-    uri = _write(request, spec, {**details, "inputs": snapshots})
+    name = report_id(spec.name, request.partition, config_digest(spec), frame)
+    facts = _judged(spec, champion, window, metrics)
+    log.info("%s", facts["why"])
+    details = {**facts, "report_id": name, "metrics": metrics, "limit": spec.retraining.performance_drop}
+    report = _store(request, spec, {**details, "inputs": snapshots})
     return Result(
-        outputs=(Output(name="performance_report", uri=uri, version=named),),
-        inputs=(Output(name="champion", uri=champion.uri, version=champion.number), *inputs),
+        outputs=(report,),
+        inputs=(champion.output("champion"), *inputs),
         metrics=metrics,
-        facts=found,
+        facts=facts,
     )
 
 
 def _skip(request: Request, spec: ModelSpec, why: str) -> Result:
-    _write(request, spec, {"proposal": False, "why": why})
+    _store(request, spec, {"proposal": False, "why": why})
     return Result(status=Status.SKIPPED, reason=why, facts={"proposal": False})
 
 
@@ -81,6 +81,9 @@ def _shown(value: float | str | None) -> str:
     return "unknown" if value is None else f"{float(value):.4f}"
 
 
-def _write(request: Request, spec: ModelSpec, content: dict[str, object]) -> str:
+def _store(request: Request, spec: ModelSpec, content: dict[str, object]) -> Output:
     key = report_key(spec.name, request.partition, PERFORMANCE_REPORT)
-    return get_store().write(key, PerformanceDocument.model_validate(content).model_dump_json(indent=2).encode())
+    document = PerformanceDocument.model_validate(content)
+    return store_output(
+        "performance_report", key, document.model_dump_json(indent=2).encode(), version=document.report_id
+    )

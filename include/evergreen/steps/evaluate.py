@@ -8,13 +8,12 @@ from functools import cache, partial
 
 from pydantic import JsonValue
 
-from evergreen.contract import Output, Request, Result, Window
-from evergreen.handover import file_digest, read_frame, upstream
+from evergreen.contract import Request, Result, Window
+from evergreen.handover import read_frame, store_output, upstream
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.evaluation import evaluation_of, score
 from evergreen.judgement.evidence import Candidate, Evaluation, unseen
 from evergreen.spec import ModelSpec
-from evergreen.store import get_store
 from evergreen.training.registry import Version, champion_before, load
 from evergreen.training.tracking import logged_model
 
@@ -48,13 +47,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
         cache(partial(read_frame, assembled, "training")),  # it may be asked for twice
     )
     content = evaluation.model_dump_json(indent=2).encode()
-    uri = get_store().write(f"{request.run.key}/evaluation.json", content)
-    digest = file_digest(content)
-    output = Output(name="evaluation", uri=uri, version=digest, digest=digest, rows=len(frame))
-    versions = [Output(name="champion", uri=champion.uri, version=champion.number)] if champion else []
     return Result(
-        outputs=(output,),
-        inputs=(model, dataset, *versions),
+        outputs=(store_output("evaluation", f"{request.run.key}/evaluation.json", content, rows=len(frame)),),
+        inputs=(model, dataset, *([champion.output("champion")] if champion else [])),
         metrics=_metrics(evaluation),
         facts=_facts(evaluation, spec),
     )

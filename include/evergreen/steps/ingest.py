@@ -62,7 +62,7 @@ def _read(source: Source, spec: ModelSpec, window: Window) -> tuple[pa.Table, li
 
     reader = reader_of(spec, source)
     tables, missing = [raw_schema(source).empty_table()], []
-    for day in _each(window):
+    for day in (window.start + timedelta(days=offset) for offset in range(window.days)):
         frame = _call(source, spec, reader, day)
         rows = None if frame is None else _rows(source, day, frame)
         if rows is None:
@@ -88,8 +88,8 @@ def _call(source: Source, spec: ModelSpec, reader: Reader, day: date) -> pd.Data
         raise reader_error(error, doing, spec.folder / file) from error
     # not isinstance: an object may say of itself that it is one
     if frame is not None and not issubclass(type(frame), pd.DataFrame):
-        found = printable(type(frame).__name__, 100)
-        raise ConfigurationError(f"{source.read_by} returned {found} for {day}.", "Return a pandas frame, or None.")
+        kind = printable(type(frame).__name__, 100)
+        raise ConfigurationError(f"{source.read_by} returned {kind} for {day}.", "Return a pandas frame, or None.")
     return frame
 
 
@@ -108,10 +108,6 @@ def _rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table | None:
             f"{source.read_by}: the frame of {source.name} for {day} cannot be read: {described(error)}.",
             "Return a plain pandas.DataFrame of numbers, text, times and None.",
         ) from error
-
-
-def _each(window: Window) -> list[date]:
-    return [window.start + timedelta(days=offset) for offset in range(window.days)]
 
 
 def _days(window: Window) -> str:

@@ -24,8 +24,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
     changed = apply(spec)
     written = materialize(spec, _window(request))
     outputs = tuple(
-        Output(name=view.name, uri=f"feast://{spec.feast_name(view)}", version=given.version, rows=written[view.name])
-        for view, given in zip(spec.features.views, inputs, strict=True)
+        Output(name=view.name, uri=f"feast://{spec.feast_name(view)}", version=table.version, rows=written[view.name])
+        for view, table in zip(spec.features.views, inputs, strict=True)
     )
     facts = {"online_rows": sum(written.values()), "views": dict(written), "definitions_changed": changed}
     return Result(outputs=outputs, inputs=inputs, facts=facts)

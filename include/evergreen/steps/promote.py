@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evergreen.catalog import SPEC_FILE
-from evergreen.contract import ConfigurationError, DataError, Manifest, Output, Request, Result, Status
+from evergreen.contract import ConfigurationError, DataError, Manifest, Request, Result, Status
 from evergreen.handover import checked, upstream
 from evergreen.judgement.champions import notice, refuse_in_backfill, settle
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, said_no
@@ -22,7 +22,7 @@ def _registered(manifest: Manifest, spec: ModelSpec, record: DecisionRecord) -> 
     version = by_run(spec.name, run_id)
     if version is None:
         raise DataError(f"{spec.name}: no version is registered from the run {run_id}.", "Run register again.")
-    checked(manifest, Output(name="version", uri=version.uri, version=version.number), "MLflow")
+    checked(manifest, version.output("version"), "MLflow")
     return version
 
 
@@ -60,7 +60,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         reason = f"version {version.number}: the alias champion was moved by hand at this moment, and stays there"
         return Result(status=Status.REFUSED, reason=reason)
     return Result(
-        outputs=(Output(name="champion", uri=version.uri, version=version.number),),
+        outputs=(version.output("champion"),),
         inputs=(registered.output("version"),),
         facts={"version": version.number, "previous": promoted.previous},
     )
@@ -90,17 +90,17 @@ def _answer(request: Request, spec: ModelSpec, record: DecisionRecord, version: 
     event = event_of(request, kind, by=_answered_by(request), version=version.number)
 
     def superseded(events: Sequence[Event]) -> Result | None:
-        found = decision_of(events, request)
-        if found is None or found.superseded is None:
+        current = decision_of(events, request)
+        if current is None or current.superseded is None:
             return None
-        reason = f"version {version.number}: superseded, {found.superseded.why}"
+        reason = f"version {version.number}: superseded, {current.superseded.why}"
         return Result(status=Status.SKIPPED, reason=reason)
 
-    said = append(get_store(), event, superseded)
-    if isinstance(said, Result):
-        return said
-    if said.kind is EventKind.REJECTED:
-        return Result(status=Status.SKIPPED, reason=f"version {version.number}: {said_no(said)}")
+    answered = append(get_store(), event, superseded)
+    if isinstance(answered, Result):
+        return answered
+    if answered.kind is EventKind.REJECTED:
+        return Result(status=Status.SKIPPED, reason=f"version {version.number}: {said_no(answered)}")
     return None
 
 
@@ -119,23 +119,23 @@ def _logged(request: Request, record: DecisionRecord, version: Version, compared
     return append(get_store(), event, lambda events: _objection(events, request, event))
 
 
-def _objection(events: Sequence[Event], request: Request, wanted: Event) -> Result | None:
+def _objection(events: Sequence[Event], request: Request, promotion: Event) -> Result | None:
     record, moved = decision_of(events, request), last_move(events)
     since = events[events.index(record.decided) :] if record else []
     rollback = next((event for event in since if event.kind is EventKind.ROLLED_BACK), None)
     champion = moved.version if moved else None
-    by_hand = moved is not None and champion == wanted.version and moved.previous == wanted.previous
+    by_hand = moved is not None and champion == promotion.version and moved.previous == promotion.previous
     if record and record.promoted:
         undone = record.rolled_back
         how = f"was rolled back by {undone.by} ({undone.why})" if undone else "is champion no more"
         reason = (
-            f"version {wanted.version} was promoted, and {how}: running its promotion again does not undo that, "
-            f"but evergreen rollback {request.model} --to {wanted.version} does"
+            f"version {promotion.version} was promoted, and {how}: running its promotion again does not undo that, "
+            f"but evergreen rollback {request.model} --to {promotion.version} does"
         )
-    elif champion != wanted.previous and not by_hand:
+    elif champion != promotion.previous and not by_hand:
         reason = (
             f"the champion is now version {champion or 'none'}, but the challenger was compared with "
-            f"{wanted.previous or 'none'}: train again, so that the two are judged side by side"
+            f"{promotion.previous or 'none'}: train again, so that the two are judged side by side"
         )
     elif rollback:
         reason = f"{rollback.by} rolled back to version {rollback.version} after the decision: train again"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evergreen.contract import Output, Request, Result
+from evergreen.contract import Request, Result
 from evergreen.handover import upstream
 from evergreen.judgement.champions import refuse_in_backfill
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, fold
@@ -20,8 +20,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
     refuse_in_backfill(request)
     trained, judged = upstream(request, "train"), upstream(request, "gate")
     run_id, model = str(trained.facts["run_id"]), logged_model(trained)
-    read = {given.name: given for given in trained.inputs}
-    dataset = read.pop("training")
+    inputs = {table.name: table for table in trained.inputs}
+    dataset = inputs.pop("training")
     scores = {
         f"metric.{name.removeprefix('challenger_')}": repr(value)
         for name, value in judged.metrics.items()
@@ -39,7 +39,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         "model_digest": model.digest,
         "decision": judged.facts["decision"],
         "decision_key": judged.facts["decision_key"],
-        **{f"snapshot.{given.name}": given.version for given in read.values()},
+        **{f"snapshot.{table.name}": table.version for table in inputs.values()},
         **scores,
     }
     version = register(spec.name, spec.description, run_id, {name: str(value) for name, value in tags.items()})
@@ -48,7 +48,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     if spec.approval.required:
         _supersede(request, version.number)
     return Result(
-        outputs=(Output(name="version", uri=version.uri, version=version.number),),
+        outputs=(version.output("version"),),
         inputs=(model,),
         facts={"version": version.number, "run_id": run_id},
     )
@@ -77,8 +77,8 @@ def _supersede(request: Request, version: str) -> None:
 
 def _waiting_before(events: Sequence[Event], request: Request) -> list[DecisionRecord]:
     """Return what waits and was registered before this run's challenger, whenever this step runs again."""
-    own = decision_of(events, request)
-    if own is None or own.registered is None:
+    record = decision_of(events, request)
+    if record is None or record.registered is None:
         return []
-    last = events.index(own.registered)
+    last = events.index(record.registered)
     return [record for record in fold(events) if record.waiting and events.index(record.registered) < last]

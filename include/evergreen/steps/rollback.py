@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evergreen.contract import ConfigurationError, Output, Request, Result, TemporaryError
+from evergreen.contract import ConfigurationError, Request, Result, TemporaryError
 from evergreen.judgement.champions import champion_of, champions, refuse_in_backfill, served_before, settle
 from evergreen.judgement.decisions import event_of
 from evergreen.judgement.events import Event, EventKind, append, last_move, read_events
@@ -25,8 +25,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
         raise ConfigurationError(f"rollback of {spec.name}: reason: it is missing.", "Say why, for whoever asks later.")
     champion = champion_of(request)
     events = read_events(get_store(), spec.name)
-    own = (event for event in events if event.run == request.run)  # with an alias out of place that it has noticed
-    begun = next((event for event in own if event.kind is EventKind.ROLLED_BACK), None)
+    written = (event for event in events if event.run == request.run)  # with an alias out of place that it has noticed
+    begun = next((event for event in written if event.kind is EventKind.ROLLED_BACK), None)
     if begun is None:
         _refuse_beside_another(request, champion, last_move(events))
         target = _target(request, champion, events)
@@ -39,7 +39,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         target = existing(spec.name, str(begun.version))
     _refuse_if_moved(request, begun, settle(request))
     return Result(
-        outputs=(Output(name="champion", uri=target.uri, version=target.number),),
+        outputs=(target.output("champion"),),
         facts={"version": target.number, "previous": begun.previous, "by": begun.by, "why": begun.why},
     )
 
@@ -67,10 +67,10 @@ def _target(request: Request, champion: Version | None, events: Sequence[Event])
     ConfigurationError
         If there is none, or none that has served, or it serves already.
     """
-    model, wanted = request.model, str(request.params.get("version") or "")
+    model, requested = request.model, str(request.params.get("version") or "")
     if champion is None:
         raise ConfigurationError(f"{model} has no champion, so there is nothing to roll back.", "Train it first.")
-    number = wanted or served_before(events, champion.number)
+    number = requested or served_before(events, champion.number)
     if number is None:
         raise ConfigurationError(
             f"{model} had no champion before version {champion.number}.", "Only a better challenger can replace it."
@@ -80,9 +80,10 @@ def _target(request: Request, champion: Version | None, events: Sequence[Event])
     target = existing(model, number)
     served = champions(events)
     if number not in served:
+        earlier = [version for version in served if version != champion.number]
         raise ConfigurationError(
             f"version {number} of {model} was never champion: a rollback goes back, only a gate lets a version pass.",
-            f"Name one that was: {', '.join(one for one in served if one != champion.number) or 'there is none'}.",
+            f"Name one that was: {', '.join(earlier) or 'there is none'}.",
         )
     return target
 

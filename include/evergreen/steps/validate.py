@@ -12,9 +12,8 @@ from evergreen.data.lineage import pinned
 from evergreen.data.rows import Kind, Problem, completeness, nothing_left, row_problems
 from evergreen.data.tables import REASON, ROW
 from evergreen.data.validation import SourceReport, ValidationReport, report_key
-from evergreen.handover import file_digest
+from evergreen.handover import store_output
 from evergreen.spec import ModelSpec, Source
-from evergreen.store import get_store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +29,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     """
     lake = get_lake()
     inputs = [pinned(lake, request, "ingest", spec.name, f"raw_{source.name}") for source in spec.sources]
-    raw = [lake.read(spec.name, given.name, request.window, given.version) for given in inputs]
+    raw = [lake.read(spec.name, table.name, request.window, table.version) for table in inputs]
     if not any(table.num_rows for table in raw):
         raise DataError(
             f"{spec.name}: nothing was ingested for {request.window}.", "Run the step ingest for these days first."
@@ -38,28 +37,28 @@ def run(request: Request, spec: ModelSpec) -> Result:
     # a day that no source has anything for is not judged, but one that only some have is judged in all of them
     days = {day for table in raw for day in table[PARTITION].to_pylist()}
     reports = {
-        source.name: _judge(source, spec, given, table, days)
-        for source, given, table in zip(spec.sources, inputs, raw, strict=True)
+        source.name: _judge(source, spec, raw_table, rows, days)
+        for source, raw_table, rows in zip(spec.sources, inputs, raw, strict=True)
     }
     report = ValidationReport(
         model=spec.name, window=request.window, config_digest=config_digest(spec), sources=reports
     )
-    output = _store(report)
+    content = report.model_dump_json(indent=1).encode()
+    output = store_output("validation", report_key(spec.name, request.window), content)
     _refuse_critical(report, output)
+    failed = [(name, verdict) for name, judged in reports.items() for verdict in judged.verdicts if verdict.failed_days]
     facts = {
-        "rows": sum(found.rows for found in reports.values()),
-        "quarantined": sum(len(found.quarantine) for found in reports.values()),
-        "failed": [
-            f"{name}: {verdict}" for name, found in reports.items() for verdict in found.verdicts if verdict.failed_days
-        ],
+        "rows": sum(judged.rows for judged in reports.values()),
+        "quarantined": sum(len(judged.quarantine) for judged in reports.values()),
+        "failed": [f"{name}: {verdict}" for name, verdict in failed],
         "report_uri": output.uri,
     }
     return Result(outputs=(output,), inputs=tuple(inputs), facts=facts)
 
 
-def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table, days: set[str]) -> SourceReport:
+def _judge(source: Source, spec: ModelSpec, raw_table: Output, rows: pa.Table, days: set[str]) -> SourceReport:
     suite = load_suite(source, spec)
-    frame = table.to_pandas()
+    frame = rows.to_pandas()
     problems = {int(row): Problem(Kind.UNREADABLE, why) for row, why in frame[REASON].dropna().items()}
     problems |= row_problems(frame.drop(index=list(problems)), source, spec.schedule.timezone)
     rest = frame.drop(index=list(problems))
@@ -70,7 +69,7 @@ def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table, days
     verdicts = [*completeness(rest, source), *verdicts]
     reasons = {row: [problem.reason] for row, problem in problems.items()}
     return SourceReport(
-        snapshot=given.version,
+        snapshot=raw_table.version,
         rows=len(frame),
         verdicts=tuple(verdicts),
         quarantine=tuple(
@@ -78,15 +77,6 @@ def _judge(source: Source, spec: ModelSpec, given: Output, table: pa.Table, days
             for row, found in sorted({**reasons, **marked}.items())
         ),
     )
-
-
-def _store(report: ValidationReport) -> Output:
-    store = get_store()
-    content = report.model_dump_json(indent=1).encode()
-    key = report_key(report.model, report.window)
-    store.write(key, content)
-    digest = file_digest(content)
-    return Output(name="validation", uri=store.uri(key), version=digest, digest=digest)
 
 
 def _refuse_critical(report: ValidationReport, output: Output) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, Self
 
-from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError, Window
+from evergreen.contract import ConfigurationError, DataError, Output, StepError, TemporaryError, Window
 from evergreen.environment import add_constants, complete
 from evergreen.settings import get_settings
 from evergreen.store.base import PLAIN, UNTRUSTED
@@ -59,6 +59,10 @@ class Version:
                 "Set them in MLflow (YYYY-MM-DD), or take the alias away from this version.",
             ) from error
         return Window(start=start, end=end)
+
+    def output(self, name: str) -> Output:
+        """Return this version as an input or output of a step."""
+        return Output(name=name, uri=self.uri, version=self.number)
 
 
 def connect() -> MlflowClient:
