@@ -49,11 +49,6 @@ class DecisionRecord(BaseModel):
         return self.judgement.decision
 
     @property
-    def model(self) -> str:
-        """The model."""
-        return self.decided.model
-
-    @property
     def partition(self) -> date:
         """The partition of the training."""
         return self.decided.partition

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from datetime import date
 from functools import cache, partial
 
 from pydantic import JsonValue
@@ -34,10 +33,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     champion = champion_before(spec.name, run_id)
     loaded = [load(model.uri), *([load(champion.uri)] if champion else [])]
     scores = score(spec, frame, loaded)
-    learned = Window(
-        start=date.fromisoformat(str(trained.facts["training_start"])),
-        end=date.fromisoformat(str(trained.facts["training_end"])),
-    )
+    learned = Window.model_validate({side: trained.facts[f"training_{side}"] for side in ("start", "end")})
     evaluation = evaluation_of(
         spec,
         frame,

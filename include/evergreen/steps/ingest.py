@@ -41,19 +41,20 @@ def run(request: Request, spec: ModelSpec) -> Result:
     has anything for is skipped and nothing is written.
     """
     read = {source.name: _read(source, spec, request.window) for source in spec.sources}
-    missing = {name: days for name, (_, days) in read.items() if days}
+    missing = {name: [str(day) for day in days] for name, (_, days) in read.items() if days}
     if all(len(days) == request.window.days for _, days in read.values()):
         sources = ", ".join(f"0 rows of {name}" for name in read)
+        days = request.window.end if request.window.days == 1 else request.window
         return Result(
             status=Status.SKIPPED,
-            reason=f"The sources have nothing for {_days(request.window)} ({sources}).",
-            facts={"missing": _named(missing)},
+            reason=f"The sources have nothing for {days} ({sources}).",
+            facts={"missing": missing},
         )
-    for name, days in missing.items():
-        log.warning("source %s has nothing for %s", name, ", ".join(map(str, days)))
+    for name, absent in missing.items():
+        log.warning("source %s has nothing for %s", name, ", ".join(absent))
     raw = {f"raw_{name}": table for name, (table, _) in read.items()}
     outputs = get_lake().write_all(spec.name, raw, request.window, written_by(request))
-    facts = {"rows": {name: table.num_rows for name, (table, _) in read.items()}, "missing": _named(missing)}
+    facts = {"rows": {name: table.num_rows for name, (table, _) in read.items()}, "missing": missing}
     return Result(outputs=outputs, facts=facts)
 
 
@@ -108,11 +109,3 @@ def _rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table | None:
             f"{source.read_by}: the frame of {source.name} for {day} cannot be read: {described(error)}.",
             "Return a plain pandas.DataFrame of numbers, text, times and None.",
         ) from error
-
-
-def _days(window: Window) -> str:
-    return str(window.end) if window.days == 1 else str(window)
-
-
-def _named(missing: dict[str, list[date]]) -> dict[str, list[str]]:
-    return {name: [str(day) for day in days] for name, days in missing.items()}

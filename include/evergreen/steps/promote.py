@@ -49,9 +49,11 @@ def run(request: Request, spec: ModelSpec) -> Result:
     notice(store, request, by_alias(spec.name, CHAMPION))
     promoted = record.promoted
     if promoted is None or promoted != last_move(read_events(store, spec.name)):
-        if no := _answer(request, spec, record, version):
+        if no := _answer(request, spec, version):
             return no
-        logged = _logged(request, record, version, record.judgement.compared_with)
+        by, compared = _answered_by(request) or record.judgement.requested_by, record.judgement.compared_with
+        event = event_of(request, EventKind.PROMOTED, version=version.number, previous=compared, by=by)
+        logged = append(store, event, lambda events: _objection(events, request, event))
         if isinstance(logged, Result):
             return logged
         promoted = logged
@@ -70,7 +72,7 @@ def _answered_by(request: Request) -> str | None:
     return str(request.params.get("answered_by") or "") or None
 
 
-def _answer(request: Request, spec: ModelSpec, record: DecisionRecord, version: Version) -> Result | None:
+def _answer(request: Request, spec: ModelSpec, version: Version) -> Result | None:
     """Log what was answered (parameters ``answer`` and ``answered_by``); returns why it is not yes, or None.
 
     Raises
@@ -104,22 +106,8 @@ def _answer(request: Request, spec: ModelSpec, record: DecisionRecord, version: 
     return None
 
 
-def _logged(request: Request, record: DecisionRecord, version: Version, compared: str | None) -> Event | Result:
-    """Log the promotion; or return why the alias must stay where it is, as the log knows at that very moment.
-
-    Parameters
-    ----------
-    request, record, version
-        The promotion, its decision, and the version that is to be champion.
-    compared
-        The champion that it was compared with.
-    """
-    by = _answered_by(request) or record.judgement.requested_by
-    event = event_of(request, EventKind.PROMOTED, version=version.number, previous=compared, by=by)
-    return append(get_store(), event, lambda events: _objection(events, request, event))
-
-
 def _objection(events: Sequence[Event], request: Request, promotion: Event) -> Result | None:
+    """Return why the alias must stay where it is, as the log knows at the very moment of the promotion, or None."""
     record, moved = decision_of(events, request), last_move(events)
     since = events[events.index(record.decided) :] if record else []
     rollback = next((event for event in since if event.kind is EventKind.ROLLED_BACK), None)
