@@ -35,7 +35,7 @@ class Attempts:
 
     def record(self, try_number: int, attempt: str, profile: str, error: StepError, crash: str = "") -> None:
         """Keep how an attempt failed; ``crash`` is the signal that it died by."""
-        entry = AttemptDocument(
+        document = AttemptDocument(
             attempt=attempt,
             profile=profile,
             failure_class=error.failure_class,
@@ -43,22 +43,22 @@ class Attempts:
             hint=error.hint,
             crash=crash,
         )
-        self.store.write(f"{self.run.key}/attempts/{try_number}.json", entry.model_dump_json(indent=2).encode())
+        self.store.write(f"{self.run.key}/attempts/{try_number}.json", document.model_dump_json(indent=2).encode())
 
     def ran_out_of_memory(self) -> bool:
         """Tell whether an earlier attempt did."""
-        return any(entry.failure_class is FailureClass.OUT_OF_MEMORY for entry in self._entries())
+        return any(failed.failure_class is FailureClass.OUT_OF_MEMORY for failed in self._recorded())
 
     def crashed(self) -> bool:
         """Tell whether an earlier attempt died by a signal."""
-        return any(entry.crash for entry in self._entries())
+        return any(failed.crash for failed in self._recorded())
 
-    def _entries(self) -> Iterator[AttemptDocument]:
+    def _recorded(self) -> Iterator[AttemptDocument]:
         for key in self.store.keys(f"{self.run.key}/attempts/"):
             try:
-                entry = read_document(self.store, key, AttemptDocument, "the record of an attempt", "")
+                document = read_document(self.store, key, AttemptDocument, "the record of an attempt", "")
             except ConfigurationError as error:  # a damaged record must not hide how this attempt ended
                 log.warning("%s It is left out.", error)
                 continue
-            if entry is not None:
-                yield entry
+            if document is not None:
+                yield document

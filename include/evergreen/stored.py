@@ -53,10 +53,10 @@ class Stored(Part):
         fields = from_json(content)
         if not isinstance(fields, dict):
             raise ValueError(f"expected an object, found {type(fields).__name__}")
-        found, newest = fields.get("schema_version", _UNNUMBERED), cls.model_fields["schema_version"].default
-        if isinstance(found, int) and found > newest:
-            raise NewerSchema(f"schema_version: {found} is newer than {newest}, the newest this version reads")
-        if isinstance(found, int) and found >= _UNNUMBERED:
+        version, newest = fields.get("schema_version", _UNNUMBERED), cls.model_fields["schema_version"].default
+        if isinstance(version, int) and version > newest:
+            raise NewerSchema(f"schema_version: {version} is newer than {newest}, the newest this version reads")
+        if isinstance(version, int) and version >= _UNNUMBERED:
             fields["schema_version"] = newest  # the defaults of this version are in it now
         try:
             return cls.model_validate(fields)
@@ -83,7 +83,6 @@ class OpenEnum(enum.StrEnum):
 
 def _problems(error: ValidationError) -> str:
     """Return the first problems, each with its field."""
-    found = error.errors()
-    lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}".removeprefix(": ") for item in found]
+    lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}".removeprefix(": ") for item in error.errors()]
     more = len(lines) - _MOST_PROBLEMS
     return "; ".join(lines[:_MOST_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")

@@ -18,7 +18,6 @@ from claims_kit import assert_one_a_cool_down, race
 from decision_log_kit import assert_none_is_lost
 from evergreen.contract import (
     ConfigurationError,
-    DataError,
     Manifest,
     RunIdentity,
     TemporaryError,
@@ -108,14 +107,12 @@ def test_of_many_that_replace_a_version_one_does(store: S3Store) -> None:
     assert_one_replaces(store)
 
 
-def test_the_mark_of_a_folder_is_no_artifact(store: S3Store, tmp_path: Path) -> None:
+def test_the_mark_of_a_folder_is_no_artifact(store: S3Store) -> None:
     # Ray and S3 consoles write such empty objects
     for name in ("", "claims/", "claims/demo/"):
         store._client.put_object(Bucket=BUCKET, Key=f"{store.prefix}/{name}", Body=b"")
     store.write("claims/demo/1.json", b"{}")
     assert list(store.keys("")) == list(store.keys("claims/demo/")) == ["claims/demo/1.json"]
-    store.download("claims", tmp_path)
-    assert (tmp_path / "demo" / "1.json").read_bytes() == b"{}"
 
 
 def test_an_older_attempt_that_ends_later_does_not_count(store: S3Store) -> None:
@@ -145,25 +142,6 @@ def test_no_key_leaves_the_prefix(store: S3Store, key: str) -> None:
             use(key)
 
 
-def test_a_folder_goes_up_and_comes_down_whole(store: S3Store, tmp_path: Path) -> None:
-    source = tmp_path / "checkpoint"
-    large = os.urandom(9 << 20)  # uploaded in parts
-    for name, content in (("model.pt", large), ("sub/.metadata.json", b"{}"), ("sub/empty", b"")):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes(content)
-    assert store.upload(source, "checkpoints/1") == store.uri("checkpoints/1")
-    store.write("checkpoints/10/other", b"x")
-    store.download("checkpoints/1", tmp_path / "back")
-    back = {path.relative_to(tmp_path / "back").as_posix() for path in (tmp_path / "back").rglob("*") if path.is_file()}
-    assert back == {"model.pt", "sub/.metadata.json", "sub/empty"}
-    assert (tmp_path / "back/model.pt").read_bytes() == large
-
-
-def test_nothing_to_download_is_said(store: S3Store, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"s3://{BUCKET}/.*/checkpoints/1: there is nothing"):
-        store.download("checkpoints/1", tmp_path / "back")
-
-
 def test_a_manifest_that_is_none_is_named(store: S3Store) -> None:
     run = RunIdentity(dag_id="demo.ingest", run_id="one", task_id="ingest")
     assert read_manifest(store, run) is None
@@ -188,12 +166,10 @@ def test_what_the_server_refuses_is_configuration(
     store.write("k", b"x")
     monkeypatch.setenv(variable, value)
     get_settings.cache_clear()
-    (tmp_path / "file").write_bytes(b"x")
     for use in (
         lambda wrong: wrong.read("k"),
         lambda wrong: wrong.write("k", b"changed"),
         lambda wrong: list(wrong.keys("")),
-        lambda wrong: wrong.upload(tmp_path, "folder"),
     ):
         with pytest.raises(ConfigurationError, match="AWS_"):
             use(get_store())
@@ -213,12 +189,10 @@ def test_a_server_that_does_not_answer_is_temporary(
 ) -> None:
     monkeypatch.setenv("EVERGREEN_S3_ENDPOINT", f"http://127.0.0.1:{free_ports(1)[0]}")
     get_settings.cache_clear()
-    (tmp_path / "file").write_bytes(b"x")
     for use in (
         lambda silent: silent.read("k"),
         lambda silent: silent.write("k", b"x"),
         lambda silent: list(silent.keys("")),
-        lambda silent: silent.upload(tmp_path, "folder"),
     ):
         began = time.monotonic()
         with pytest.raises(TemporaryError, match="Is the S3 server up"):

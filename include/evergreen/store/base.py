@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from evergreen.contract import ConfigurationError, DataError, TemporaryError
+from evergreen.contract import ConfigurationError, TemporaryError
 
 
 class ArtifactStore(Protocol):
@@ -46,14 +46,6 @@ class ArtifactStore(Protocol):
         """Yield every key that starts with ``prefix``, sorted."""
         ...
 
-    def upload(self, folder: Path, key: str) -> str:
-        """Store every file of a local folder under a key; returns the address."""
-        ...
-
-    def download(self, key: str, folder: Path) -> None:
-        """Copy everything under a key into a local folder."""
-        ...
-
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What a disk says that has no room, or none for this user: a person must make some."""
@@ -87,22 +79,3 @@ def checked_key(key: str, *, prefix: bool = False) -> str:
     if any(part in {"", ".", ".."} for part in parts) or not key.isprintable():
         raise ConfigurationError(f"{key!r} cannot be an artifact key.", "Use parts of text, joined by single slashes.")
     return key
-
-
-def files_of(folder: Path) -> list[tuple[Path, str]]:
-    """Return every file of a folder with its name in it."""
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "there is no such folder to upload", str(folder))
-    return [(path, path.relative_to(folder).as_posix()) for path in sorted(folder.rglob("*")) if path.is_file()]
-
-
-def targets_of(store: ArtifactStore, key: str, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield every key below ``key`` with the local file it belongs in, whose folder exists."""
-    found = list(store.keys(f"{key}/"))
-    if not found:
-        raise DataError(f"{store.uri(key)}: there is nothing.", "Run the step that writes it first.")
-    for name in found:
-        path = folder / checked_key(name.removeprefix(f"{key}/"))
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        yield name, path

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import os
-import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 from uuid import uuid4
 
 from evergreen.contract import ConfigurationError
-from evergreen.store.base import checked_key, disk_errors, files_of, targets_of
+from evergreen.store.base import checked_key, disk_errors
 
 
 class LocalStore:
@@ -45,25 +43,33 @@ class LocalStore:
 
     def write(self, key: str, content: bytes) -> str:
         """Write through a temporary file and a rename, so that a reader never sees half of it."""
-        self._put(key, io.BytesIO(content))
+        with self._written(key, content) as (temporary, path):
+            temporary.replace(path)
         return self.uri(key)
 
     def create(self, key: str, content: bytes) -> bool:
         """Write like `write`, unless there is something; returns whether this call did."""
-        return self._put(key, io.BytesIO(content), new=True)
+        with self._written(key, content) as (temporary, path):
+            try:
+                path.hardlink_to(temporary)  # made whole or not at all, and by one of many
+            except FileExistsError:
+                return False
+        return True
 
-    def _put(self, key: str, content: IO[bytes], *, new: bool = False) -> bool:
+    @contextmanager
+    def _written(self, key: str, content: bytes) -> Iterator[tuple[Path, Path]]:
+        """Write a temporary file, which ends with the block; yield it and the path of the key, whose folder exists."""
         path = self._path(key)
+        temporary = self.root / self._PARTIAL / uuid4().hex
         with disk_errors(path):
-            temporary = self.root / self._PARTIAL / uuid4().hex
             temporary.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with temporary.open("xb") as file:
-                    shutil.copyfileobj(content, file, length=1 << 20)
+                    file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                return _link(temporary, path) if new else bool(temporary.replace(path))
+                yield temporary, path
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -83,33 +89,5 @@ class LocalStore:
         """Yield every key that starts with ``prefix``, sorted; half-written files are not keys."""
         folder = self.root / checked_key(prefix.rpartition("/")[0], prefix=True)
         with disk_errors(folder):
-            found = [path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file()]
-        yield from sorted(key for key in found if key.startswith(prefix) and not key.startswith(f"{self._PARTIAL}/"))
-
-    def upload(self, folder: Path, key: str) -> str:
-        """Store every file of a local folder under a key; returns the address."""
-        for path, name in files_of(folder):
-            with path.open("rb") as file:
-                self._put(f"{key}/{name}", file)
-        return self.uri(key)
-
-    def download(self, key: str, folder: Path) -> None:
-        """Copy everything under a key into a local folder.
-
-        Raises
-        ------
-        DataError
-            If there is nothing under the key.
-        """
-        for found, path in targets_of(self, key, folder):
-            with disk_errors(path):
-                shutil.copyfile(self._path(found), path)
-
-
-def _link(temporary: Path, path: Path) -> bool:
-    """Give a finished file a second name: made whole or not at all, and by one of many."""
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        return False
-    return True
+            keys = [path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file()]
+        yield from sorted(key for key in keys if key.startswith(prefix) and not key.startswith(f"{self._PARTIAL}/"))

@@ -131,11 +131,10 @@ def check_unchanged(store: ArtifactStore, manifest: Manifest) -> None:
     copy = read_document(store, key, Manifest, "the copy of a manifest", again)
     if copy is None:
         return
-    said, written = manifest.model_dump(mode="json"), copy.model_dump(mode="json")
-    for field, one, other in _differences(said, written):
+    for field, present, written in _differences(manifest.model_dump(mode="json"), copy.model_dump(mode="json")):
         raise DataError(
-            f"{manifest_uri(store, manifest.run)}: {field}: it says {_shown(one)}, but its step wrote {_shown(other)} "
-            f"({store.uri(key)}): the manifest was changed.",
+            f"{manifest_uri(store, manifest.run)}: {field}: it says {_shown(present)}, but its step wrote "
+            f"{_shown(written)} ({store.uri(key)}): the manifest was changed.",
             again,
         )
 
@@ -147,17 +146,17 @@ def _copy_key(manifest: Manifest) -> str:
 _NOTHING = object()
 
 
-def _differences(one: Any, other: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _differences(present: Any, written: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield the fields in which two documents differ, with both values."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for name in dict.fromkeys([*other, *one]):
+    if isinstance(present, dict) and isinstance(written, dict):
+        for name in dict.fromkeys([*written, *present]):
             inner = f"{field}.{name}".removeprefix(".")
-            yield from _differences(one.get(name, _NOTHING), other.get(name, _NOTHING), inner)
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for index, pair in enumerate(zip(one, other, strict=True)):
+            yield from _differences(present.get(name, _NOTHING), written.get(name, _NOTHING), inner)
+    elif isinstance(present, list) and isinstance(written, list) and len(present) == len(written):
+        for index, pair in enumerate(zip(present, written, strict=True)):
             yield from _differences(*pair, f"{field}[{index}]")
-    elif one != other:
-        yield field, one, other
+    elif present != written:
+        yield field, present, written
 
 
 def _shown(value: object) -> str:

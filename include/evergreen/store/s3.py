@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import get_settings
-from evergreen.store.base import UNTRUSTED, checked_key, disk_errors, files_of, targets_of
+from evergreen.store.base import UNTRUSTED, checked_key
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -38,9 +37,8 @@ class S3Store:
 
     def read(self, key: str) -> bytes | None:
         """Return the bytes under a key, or None if there is nothing."""
-        with s3_errors(self.uri(key)):
-            answer = self._get(key)
-            return None if answer is None else bytes(answer["Body"].read())
+        content, _ = self._get(key)
+        return content
 
     def write(self, key: str, content: bytes) -> str:
         """Store the bytes under a key, replacing what was there; returns the address."""
@@ -54,25 +52,25 @@ class S3Store:
 
     def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """Store the bytes if those under the key are ``old``; returns whether this call did."""
-        with s3_errors(self.uri(key)):
-            answer = self._get(key)
-            if answer is None or answer["Body"].read() != old:
-                return False
-        return self._put_if(key, new, IfMatch=answer["ETag"])
+        content, version = self._get(key)
+        return content == old and self._put_if(key, new, IfMatch=version)
 
-    def _get(self, key: str) -> Any:
-        try:
-            return self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-        except self._client.exceptions.NoSuchKey:
-            return None
+    def _get(self, key: str) -> tuple[bytes | None, str]:
+        """Return the bytes under a key and what S3 calls their version (ETag), or None and nothing."""
+        with s3_errors(self.uri(key)):
+            try:
+                answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+            except self._client.exceptions.NoSuchKey:
+                return None, ""
+            return bytes(answer["Body"].read()), answer["ETag"]
 
     def _put_if(self, key: str, content: bytes, **condition: str) -> bool:
         from botocore.exceptions import ClientError
 
+        arguments = {"Bucket": self.bucket, "Key": self._key(key), "Body": content, **condition}
         with s3_errors(self.uri(key)):
             try:
-                where = {"Bucket": self.bucket, "Key": self._key(key)}
-                _asking_again()(self._client.put_object, **where, Body=content, **condition)
+                _asking_again()(self._client.put_object, **arguments)
             except ClientError as error:
                 if _status(error) == 412:  # the condition does not hold
                     return False
@@ -85,28 +83,9 @@ class S3Store:
         arguments = {"Bucket": self.bucket, "Prefix": self._key(prefix, prefix=True)}
         with s3_errors(f"{self.root}/{prefix}"):
             for page in self._client.get_paginator("list_objects_v2").paginate(**arguments):
-                found = (item["Key"][skip:] for item in page.get("Contents", []))
+                names = (item["Key"][skip:] for item in page.get("Contents", []))
                 # Ray and S3 consoles mark folders by empty objects, which are no artifacts
-                yield from (key for key in found if key and not key.endswith("/"))
-
-    def upload(self, folder: Path, key: str) -> str:
-        """Store every file of a local folder under a key (in parts when large); returns the address."""
-        for path, name in files_of(folder):
-            with s3_errors(self.uri(f"{key}/{name}")):
-                self._client.upload_file(str(path), self.bucket, self._key(f"{key}/{name}"))
-        return self.uri(key)
-
-    def download(self, key: str, folder: Path) -> None:
-        """Copy everything under a key into a local folder.
-
-        Raises
-        ------
-        DataError
-            If there is nothing under the key.
-        """
-        for found, path in targets_of(self, key, folder):
-            with s3_errors(self.uri(found)), disk_errors(path):
-                self._client.download_file(self.bucket, self._key(found), str(path))
+                yield from (name for name in names if name and not name.endswith("/"))
 
 
 def s3_client() -> Any:
@@ -148,16 +127,16 @@ def arrow_options() -> dict[str, Any]:
 def iceberg_properties() -> dict[str, str]:
     """Return the same in PyIceberg's words."""
     settings = get_settings()
-    told = {
+    properties = {
         "s3.connect-timeout": str(settings.s3_connect_seconds),
         "s3.request-timeout": str(settings.s3_read_seconds),
         "s3.retry-strategy-impl": f"{__name__}.{arrow_retries.__name__}",  # what it calls without arguments
     }
     if settings.s3_endpoint:
-        told["s3.endpoint"] = settings.s3_endpoint
+        properties["s3.endpoint"] = settings.s3_endpoint
         # PyIceberg would ask Amazon where the bucket is, and wait for an answer that does not come
-        told["s3.region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    return told
+        properties["s3.region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return properties
 
 
 def arrow_retries() -> Any:
