@@ -16,8 +16,8 @@ from rich.table import Table
 from evergreen.contract import ConfigurationError, FailureClass, StepError, TemporaryError, utc_now
 from evergreen.settings import Settings, user_settings
 from evergreen_airflow.kubelet import remove_scratch
-from evergreen_laptop.airflow_config import airflow_url
 from evergreen_laptop.credentials import credentials_file
+from evergreen_laptop.embedded_airflow import airflow_url
 from evergreen_laptop.files import check_free_space, clear_disk_errors, keep_previous, keep_to_oneself, make_folder
 from evergreen_laptop.processes import stop_processes, wait_until
 from evergreen_laptop.status import (
@@ -161,14 +161,13 @@ def _wait_until_healthy(console: Console, user: Settings, child: subprocess.Pope
     shown = set() if child else set(_names(read_status(user), healthy=True))
     with console.status("starting the services") as line:
         while True:
-            ended = child is not None and child.poll() is not None
-            if ended and is_running(user):
-                child, ended = None, False  # another `up` was faster: wait for its services
-            running = child is not None or is_running(user)
+            if child is not None and child.poll() is not None and is_running(user):
+                child = None  # another `up` was faster: wait for its services
+            running = is_running(user) if child is None else child.poll() is None
             current = read_status(user)
             if child is not None and current and current.pid != child.pid:
                 current = None  # of an earlier supervisor
-            if ended or not running:
+            if not running:
                 raise _reason(user, current)
             seconds = time.monotonic() - began
             for name in _names(current, healthy=True):

@@ -80,14 +80,14 @@ def read_credentials(settings: Settings) -> Credentials:
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}.", _HINT) from error
     except ValidationError as error:  # its own text quotes the file
-        wrong = [(".".join(map(str, item["loc"])) or "all of it", item["msg"]) for item in error.errors()]
-        raise ConfigurationError(f"{path}: {'; '.join(f'{field}: {what}' for field, what in wrong)}.", _HINT) from None
+        problems = [f"{'.'.join(map(str, item['loc'])) or 'all of it'}: {item['msg']}" for item in error.errors()]
+        raise ConfigurationError(f"{path}: {'; '.join(problems)}.", _HINT) from None
 
 
 def ensure_credentials(settings: Settings) -> Credentials:
     """Return the credentials, making what is missing."""
     path = credentials_file(settings)
     make_folder(path.parent)
-    found = read_credentials(settings) if path.exists() else Credentials()
-    write_private(path, found.model_dump_json(indent=2) + "\n")
-    return found
+    credentials = read_credentials(settings) if path.exists() else Credentials()
+    write_private(path, credentials.model_dump_json(indent=2) + "\n")
+    return credentials

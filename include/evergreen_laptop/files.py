@@ -116,15 +116,11 @@ def write_private(path: Path, text: str) -> None:
     """Write a file only its owner can read; it is seen whole or not at all."""
     with clear_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp's mode is 0600
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(temporary).unlink()
-            raise
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            temporary = Path(folder) / path.name
+            temporary.touch(mode=0o600)
+            temporary.write_text(text)
+            temporary.replace(path)
 
 
 def write_env_file(path: Path, values: Mapping[str, str]) -> None:

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import LiteralString
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 import psutil
 import psycopg
@@ -22,7 +23,7 @@ from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import DATABASES, Settings
 from evergreen_laptop import as_user
 from evergreen_laptop.credentials import new_password
-from evergreen_laptop.files import clear_disk_errors, disk_full, make_folder
+from evergreen_laptop.files import clear_disk_errors, disk_full, make_folder, write_private
 
 SUPERUSER = "evergreen"
 _UNPRIVILEGED = ("postgres", "nobody")
@@ -69,8 +70,7 @@ class EmbeddedPostgres:
                         f"{self._password_file}: no such file, so nobody can log in to the cluster beside it.",
                         f"Put the file back, or remove {self.folder} to start with empty databases.",
                     )
-                self._password_file.touch(mode=0o600)
-                self._password_file.write_text(new_password())
+                write_private(self._password_file, new_password())
             self._password_file.chmod(0o600)
             if account:
                 for path in (self.folder, self._password_file):
@@ -170,9 +170,8 @@ def plain_environment() -> dict[str, str]:
 
 def connect(url: str, database: str = "postgres") -> psycopg.Connection:
     """Open a connection to one database of a server."""
-    parts = urlsplit(url)
-    address = urlunsplit(("postgresql", parts.netloc, f"/{database}", parts.query, ""))
-    return psycopg.connect(address, connect_timeout=3, autocommit=True)
+    address = url.replace("postgresql+psycopg:", "postgresql:", 1)  # SQLAlchemy's way of saying it
+    return psycopg.connect(address, dbname=database, connect_timeout=3, autocommit=True)
 
 
 def execute(connection: psycopg.Connection, statement: LiteralString, *names: str) -> psycopg.Cursor:
@@ -198,18 +197,11 @@ def create_databases(url: str, names: Iterable[str] = DATABASES) -> None:
             for name in names:
                 if name not in existing:
                     execute(connection, "CREATE DATABASE {}", name)
-    except psycopg.OperationalError as error:
-        raise TemporaryError(
-            f"{server}: {_one_line(error)}", "Is the server up, and EVERGREEN_DATABASE_URL right?"
-        ) from error
     except psycopg.Error as error:
-        raise ConfigurationError(
-            f"{server}: {_one_line(error)}", f"Let the user create databases, or create {', '.join(names)}."
-        ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        problem = f"{server}: {' '.join(str(error).split())}"
+        if isinstance(error, psycopg.OperationalError):
+            raise TemporaryError(problem, "Is the server up, and EVERGREEN_DATABASE_URL right?") from error
+        raise ConfigurationError(problem, f"Let the user create databases, or create {', '.join(names)}.") from error
 
 
 def _account() -> pwd.struct_passwd | None:
@@ -217,10 +209,8 @@ def _account() -> pwd.struct_passwd | None:
     if os.geteuid() != 0:
         return None
     for name in _UNPRIVILEGED:
-        try:
+        with suppress(KeyError):
             return pwd.getpwnam(name)
-        except KeyError:
-            continue
     raise ConfigurationError(
         "PostgreSQL does not run as root, and there is no account 'postgres' or 'nobody' to run it as.",
         "Run the command as another user, or set EVERGREEN_DATABASE_URL to a server.",

@@ -15,7 +15,7 @@ import psutil
 
 from evergreen.contract import ConfigurationError
 from evergreen_laptop.patience import Patience
-from evergreen_laptop.processes import child_of, ending
+from evergreen_laptop.processes import child_of, ending, wait_until
 from evergreen_laptop.services import Service
 from evergreen_laptop.status import ServiceStatus, State, now
 
@@ -106,7 +106,11 @@ class ServiceThread(threading.Thread):
         patience = Patience(process.pid, START_SECONDS)
         was_well, interval = False, FIRST_CHECKS_SECONDS
         since = time.monotonic()
-        while not self._ends_within(process, interval):
+
+        def has_ended() -> bool:
+            return process.poll() is not None or self.stopping.is_set()
+
+        while not wait_until(has_ended, interval, pause=0.1):
             began = time.time()
             problem = self._problem(started, first=not was_well)
             if not problem:
@@ -141,14 +145,6 @@ class ServiceThread(threading.Thread):
         if self._has_turn:
             self._has_turn = False
             self.supervisor.turn.release()
-
-    def _ends_within(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
-        """Wait; returns early, and True, when the process ends or a stop is asked for."""
-        until = time.monotonic() + seconds
-        while process.poll() is None and not self.stopping.wait(min(seconds, 0.2)):
-            if time.monotonic() >= until:
-                return False
-        return True
 
     def _problem(self, started: float, *, first: bool) -> str:
         """Return what is wrong with the running service, or nothing."""

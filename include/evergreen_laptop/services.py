@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPConnection
@@ -26,25 +26,17 @@ from evergreen.settings import OWNERS, Settings, get_settings
 from evergreen_airflow import airflow_settings
 from evergreen_airflow.kubelet import check_warm_service, warm_service
 from evergreen_airflow.rest_api import AirflowApi
-from evergreen_laptop.airflow_config import airflow_environment, airflow_home, airflow_url, write_airflow_config
 from evergreen_laptop.credentials import Credentials, ensure_credentials
-from evergreen_laptop.files import make_folder, write_private
+from evergreen_laptop.embedded_airflow import airflow_environment, airflow_home, airflow_url, write_airflow_config
+from evergreen_laptop.files import make_folder, write_env_file, write_private
 from evergreen_laptop.mlflow_server import ensure_users, mlflow_environment
 from evergreen_laptop.postgres import EmbeddedPostgres, connect, create_databases, plain_environment
 from evergreen_laptop.roles import ensure_roles, role_url
 from evergreen_laptop.status import run_folder
-from evergreen_laptop.step_settings import (
-    service_environment,
-    step_config,
-    step_environment,
-    step_secrets,
-    write_step_environment,
-)
+from evergreen_laptop.step_settings import service_environment, step_config, step_environment, step_secrets
 
 HEARTBEAT_SECONDS = 30.0
 """An Airflow component beats every 5 s; without a beat for this long it is not well."""
-
-_JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
 
 
 class NotHealthyError(Exception):
@@ -100,7 +92,8 @@ def build_services(user: Settings) -> list[Service]:
             user.database(OWNERS[owner][0])  # a wrong address is an error now, before anything starts
             create_databases(url, OWNERS[owner])
     config, secrets = step_config(user), step_secrets(user, urls["steps"], credentials)
-    write_step_environment(user, config, secrets)
+    write_env_file(user.config_file, config)  # where the steps, and `Settings`, read them
+    write_env_file(user.secrets_file, secrets)
     get_settings.cache_clear()
     # what follows is for the services: the steps are never told these two
     addresses = {f"{owner}_database_url": SecretStr(urls[owner]) for owner in ("airflow", "mlflow")}
@@ -158,48 +151,46 @@ def _airflow(
 ) -> list[Service]:
     lock = threading.Lock()  # four services need the tables: whoever comes first makes them
 
-    def migrate() -> None:
+    def prepare(job: str = "") -> None:
         with lock:
             _migrate(settings, environment)
-
-    def airflow(*arguments: str) -> Callable[[], list[str]]:
-        return lambda: [sys.executable, "-m", "airflow", *arguments]
+        if job:
+            _bury(settings, job)
 
     def load_settings() -> None:
         client = AirflowApi(airflow_url(settings), "admin", credentials.airflow_admin, patience=0)
         airflow_settings.load(client, airflow_settings.read())
 
-    port = settings.airflow_port
     api = Service(
         name="api-server",
-        command=airflow("api-server"),
+        command=lambda: [sys.executable, "-m", "airflow", "api-server"],
         environment=environment,
-        check=lambda _: _check_http(port, "/api/v2/monitor/health"),
+        check=lambda _: _check_http(settings.airflow_port, "/api/v2/monitor/health"),
         needs=needs,
-        prepare=migrate,
+        prepare=prepare,
         ready=load_settings,
-        ports={"EVERGREEN_AIRFLOW_PORT": port},
+        ports={"EVERGREEN_AIRFLOW_PORT": settings.airflow_port},
         address=airflow_url(settings),
     )
 
-    def component(name: str, *arguments: str) -> Service:
-        def prepare() -> None:
-            migrate()
-            _bury(settings, _JOBS[name])
-
+    def component(name: str, job: str, *options: str) -> Service:
         return Service(
             name=name,
-            command=airflow(name, *arguments),
+            command=lambda: [sys.executable, "-m", "airflow", name, *options],
             environment=environment,
-            check=partial(_check_heartbeat, settings, _JOBS[name]),
+            check=partial(_check_heartbeat, settings, job),
             needs=needs,
-            prepare=prepare,
+            prepare=partial(prepare, job),
             grace=5,  # the executor's idle workers ignore SIGTERM: every kill -9 of the scheduler waits this long
         )
 
-    # no log servers: they would listen on every interface, and the API server reads the same files from the disk
-    quiet = "--skip-serve-logs"
-    return [api, component("scheduler", quiet), component("dag-processor"), component("triggerer", quiet)]
+    return [
+        api,
+        # no log servers: they would listen on every interface, and the API server reads the same files from the disk
+        component("scheduler", "SchedulerJob", "--skip-serve-logs"),
+        component("dag-processor", "DagProcessorJob"),
+        component("triggerer", "TriggererJob", "--skip-serve-logs"),
+    ]
 
 
 def _warm_steps(settings: Settings, environment: Mapping[str, str], config: Mapping[str, str]) -> list[Service]:
@@ -239,12 +230,10 @@ def _migrate(settings: Settings, environment: Mapping[str, str]) -> None:
 
 def _revision(settings: Settings) -> str:
     """Return the version of Airflow's tables; empty if there are none."""
-    with _airflow_database(settings) as connection:
-        table = connection.execute("SELECT to_regclass('alembic_version')").fetchone()
-        if not table or table[0] is None:
-            return ""
+    with suppress(psycopg.errors.UndefinedTable), _airflow_database(settings) as connection:
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    return str(row[0]) if row else ""
+        return str(row[0]) if row else ""
+    return ""
 
 
 def _check_heartbeat(settings: Settings, job: str, started: float) -> None:

@@ -14,7 +14,6 @@ from evergreen.environment import QUIET
 from evergreen.settings import Settings
 from evergreen_airflow.kubelet import BASE_VARIABLES
 from evergreen_laptop.credentials import Credentials
-from evergreen_laptop.files import write_env_file
 
 MLFLOW_USER = "admin"
 """The administrator of the embedded MLflow, for people."""
@@ -36,11 +35,13 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 
 def step_config(settings: Settings) -> dict[str, str]:
     """Return the public half: what a person has set and where the services are."""
-    own = {name: getattr(settings, name) for name in settings.model_fields_set}
-    own |= {
-        name: getattr(settings, name) for name in ("state_dir", "artifact_root", "lake_root", "mlflow_tracking_uri")
+    names = settings.model_fields_set | {"state_dir", "artifact_root", "lake_root", "mlflow_tracking_uri"}
+    values = {name: getattr(settings, name) for name in names}
+    public = {
+        f"EVERGREEN_{name.upper()}": str(value)
+        for name, value in values.items()
+        if value is not None and not isinstance(value, SecretStr)
     }
-    public = {f"EVERGREEN_{name.upper()}": str(value) for name, value in own.items() if not _secret(value)}
     return {
         **QUIET,
         "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
@@ -65,8 +66,8 @@ def step_secrets(settings: Settings, database_url: str, credentials: Credentials
 def _aws(settings: Settings, *, secret: bool) -> dict[str, str]:
     """Return this shell's secret or public AWS variables, if anything is kept on S3."""
     on_s3 = any(root.startswith("s3://") for root in (settings.artifact_root, settings.lake_root))
-    found = {name: value for name, value in os.environ.items() if on_s3 and name.startswith("AWS_")}
-    return {name: value for name, value in found.items() if any(part in name for part in _AWS_SECRETS) is secret}
+    names = [name for name in os.environ if name.startswith("AWS_")]
+    return _of_this_shell([name for name in names if any(part in name for part in _AWS_SECRETS) is secret], on_s3)
 
 
 def _mlflow_login(settings: Settings, credentials: Credentials) -> dict[str, str]:
@@ -79,12 +80,6 @@ def _mlflow_login(settings: Settings, credentials: Credentials) -> dict[str, str
 
 def _of_this_shell(names: Iterable[str], wanted: bool = True) -> dict[str, str]:
     return {name: os.environ[name] for name in names if wanted and name in os.environ}
-
-
-def write_step_environment(settings: Settings, config: Mapping[str, str], secrets: Mapping[str, str]) -> None:
-    """Write both halves where the steps (and `Settings`) read them."""
-    write_env_file(settings.config_file, config)
-    write_env_file(settings.secrets_file, secrets)
 
 
 def service_environment(config: Mapping[str, str]) -> dict[str, str]:
@@ -105,7 +100,3 @@ def without_proxy(environment: Mapping[str, str]) -> str:
     value = environment.get("NO_PROXY", environment.get("no_proxy", ""))
     hosts = [host for host in value.split(",") if host]
     return ",".join([*hosts, *(host for host in _LOOPBACK if host not in hosts)])
-
-
-def _secret(value: object) -> bool:
-    return value is None or isinstance(value, SecretStr)

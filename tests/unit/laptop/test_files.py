@@ -38,6 +38,8 @@ def test_what_others_could_read_is_closed_and_stays_so(tmp_path: Path) -> None:
             (folder / "one.log").touch()
         (logs / "program").touch(mode=0o755)
         (logs / "link").symlink_to(outside / "one.log")
+        (logs / "folder").symlink_to(outside)
+        (state / "folder").symlink_to(outside)
         files.keep_to_oneself(state)
         (logs / "new").mkdir()
         (logs / "new" / "two.log").touch()
@@ -49,6 +51,7 @@ def test_what_others_could_read_is_closed_and_stays_so(tmp_path: Path) -> None:
     assert {modes.pop(name) for name in ("logs", "tasks", "new")} == {0o700}
     assert set(modes.values()) == {0o600}
     assert (outside / "one.log").stat().st_mode & 0o777 == 0o666  # a link leads to what is not ours
+    assert outside.stat().st_mode & 0o777 == 0o777
 
 
 def test_a_folder_that_cannot_be_made_names_itself_and_the_setting(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from evergreen.contract import ConfigurationError
 from evergreen.settings import Settings
-from evergreen_laptop import airflow_config, mlflow_server, step_settings
+from evergreen_laptop import embedded_airflow, mlflow_server, step_settings
 from evergreen_laptop.credentials import Credentials, credentials_file, ensure_credentials, read_credentials
+from evergreen_laptop.files import write_env_file
 
 URL = "postgresql://evergreen:s3cret%25@127.0.0.1:1"
 
@@ -41,7 +42,8 @@ def test_nothing_phones_home(user: Settings) -> None:
 
 def test_both_halves_are_private_files_settings_can_read(user: Settings) -> None:
     secrets = step_settings.step_secrets(user, URL, Credentials())
-    step_settings.write_step_environment(user, step_settings.step_config(user), secrets)
+    write_env_file(user.config_file, step_settings.step_config(user))
+    write_env_file(user.secrets_file, secrets)
     for path in (user.config_file, user.secrets_file):
         assert path.stat().st_mode & 0o777 == 0o600
     found = Settings(_env_file=(user.config_file, user.secrets_file))
@@ -148,8 +150,8 @@ def test_damaged_or_missing_credentials_say_what_to_do(user: Settings) -> None:
 
 def test_airflow_reads_back_what_was_meant(user: Settings) -> None:
     credentials = Credentials()
-    airflow_config.write_airflow_config(user, credentials)
-    home = airflow_config.airflow_home(user)
+    embedded_airflow.write_airflow_config(user, credentials)
+    home = embedded_airflow.airflow_home(user)
     # interpolated, as Airflow reads it: the percent sign of the password survives
     parser = configparser.ConfigParser()
     parser.read(home / "airflow.cfg")
@@ -159,7 +161,7 @@ def test_airflow_reads_back_what_was_meant(user: Settings) -> None:
     assert (home / "airflow.cfg").stat().st_mode & 0o777 == 0o600
     assert json.loads((home / "passwords.json").read_text()) == credentials.airflow_passwords
     assert (home / "config" / "airflow_local_settings.py").is_file()
-    airflow_config.write_airflow_config(user, credentials)  # again: nothing is in the way
+    embedded_airflow.write_airflow_config(user, credentials)  # again: nothing is in the way
 
 
 def test_mlflow_addresses_are_in_no_command_line_and_its_file_is_private(user: Settings) -> None:
