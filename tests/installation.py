@@ -47,7 +47,7 @@ class Installation:
         )
 
     def _command(self, arguments: tuple[str, ...]) -> list[str]:
-        return [sys.executable, "-m", "evergreen", *arguments]
+        return [sys.executable, "-m", "evergreen_laptop", *arguments]
 
 
 def free_ports(count: int) -> list[int]:

@@ -60,7 +60,7 @@ class Stack:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("EVERGREEN_", "AIRFLOW"))}
         own = {f"EVERGREEN_{name}_PORT": str(port) for name, port in self.ports.items()}
         return subprocess.run(
-            [sys.executable, "-m", "evergreen", *arguments],
+            [sys.executable, "-m", "evergreen_laptop", *arguments],
             env={**clean, **own, "EVERGREEN_STATE_DIR": str(self.folder), "COLUMNS": "160", **self.extra},
             capture_output=True,
             text=True,
