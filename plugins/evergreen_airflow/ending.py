@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import PurePosixPath
 from typing import Any
 
 from evergreen.contract import FailureClass, failure_class_of
@@ -14,6 +17,11 @@ _SIGNALLED = frozenset({129, 130, 143})
 _CANNOT_START = frozenset({126, 127})
 _CRASHES = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGSEGV})
 """Signals that native code (a library, the interpreter) brings upon its own process."""
+_FATAL = "Fatal Python error: "
+_FRAME = re.compile(r'^  File "([^"]+)", line (\d+) in (.+)$')
+_NATIVE = re.compile(r"PC: @\s+0x[0-9a-f]+\s+\S+\s+(\w.*)$")
+_MODULES = re.compile(r"\(total: \d+\)$")
+"""Faulthandler's last line: every extension module that was loaded, kilobytes of them."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +73,51 @@ class Ending:
         if self.crash:
             ended = f"{ended}, {self.crash}"
         return f"{ended} ({self.detail})" if self.detail else ended
+
+
+class LastWords:
+    """Reads a log line by line; its text is the line that says most about the end.
+
+    Parameters
+    ----------
+    lines
+        How many of the last lines count; default: all.
+    """
+
+    def __init__(self, lines: int | None = None) -> None:
+        self._tail: deque[str] = deque(maxlen=lines)
+        self._error = self._function = self._frame = ""
+
+    def read(self, line: str) -> None:
+        """Take in the next line of the log."""
+        if line.startswith(_FATAL):
+            self._error, self._frame = line.removeprefix(_FATAL), ""
+        elif self._error and not self._frame and (frame := _FRAME.match(line)):
+            self._frame = f"{_place(frame[1])}:{frame[2]} in {frame[3]}"
+        elif native := _NATIVE.search(line):
+            self._function = native[1]
+        if line.strip() and not _MODULES.search(line):
+            self._tail.append(line.strip())
+
+    @property
+    def crash(self) -> str:
+        """Where the process crashed, by the last crash in the log; empty if there is none.
+
+        Python's faulthandler, which every step has enabled, writes the error and the Python stack of the thread that
+        crashed; the native handler of Ray's core, where Ray runs, writes the native function.
+        """
+        native = f" in {self._function}" if self._function else ""
+        called = f", called from {self._frame}" if self._frame else ""
+        return f"{self._error}{native}{called}" if self._error else ""
+
+    def __str__(self) -> str:
+        errors = [line for line in self._tail if line.startswith(("error: ", "guardian: "))]
+        return (errors or list(self._tail) or [""])[-1]
+
+
+def _place(file: str) -> str:
+    """Return a file from its library on: ``ray/_private/worker.py``."""
+    for folder in ("/site-packages/", "/dist-packages/"):
+        if folder in file:
+            return file.rpartition(folder)[2]
+    return "/".join(PurePosixPath(file).parts[-2:])

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evergreen.contract import EXIT_CODES, FailureClass
-from evergreen_airflow.crash import CrashReport, is_list_of_modules
-from evergreen_airflow.ending import Ending
+from evergreen_airflow.ending import Ending, LastWords
 from evergreen_airflow.outcome import StepFailed
 
 Pod = Mapping[str, Any]
@@ -256,12 +255,7 @@ def _condition(pod: Pod, kind: str) -> Mapping[str, Any]:
 
 def _last_words(message: str) -> str:
     """Return the line that says most: the end of the log stands in for a termination message."""
-    crash, lines = CrashReport(), []
+    words = LastWords()
     for line in message.splitlines():
-        crash.read(line)
-        if line.strip() and not is_list_of_modules(line):
-            lines.append(line)
-    if text := str(crash):
-        return text
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or [""])[-1].strip()
+        words.read(line)
+    return words.crash or str(words)

@@ -87,7 +87,8 @@ class Guardian:
             prctl(PR_SET_CHILD_SUBREAPER, 1)
         if os.getpid() != os.getpgid(0):
             os.setsid()  # a Ctrl-C at the caller's terminal is the caller's to pass on
-        woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else _pipe()
+        woken, wake = os.pipe()
+        os.set_blocking(wake, False)  # a signal handler writes to it
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in (*STOP_SIGNALS, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)  # the wake-up pipe carries them
@@ -107,6 +108,7 @@ class Guardian:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _become_command(self, guardian: int) -> None:
+        code = 126
         try:
             signal.set_wakeup_fd(-1)
             for number in (*STOP_SIGNALS, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
@@ -118,23 +120,16 @@ class Guardian:
                 os._exit(OUT_OF_MEMORY)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            self.execute()
         except OSError as error:
             say(f"{self.command[0]}: {error.strerror}")
-            os._exit(126)
-        self.execute()
-
-    def execute(self) -> None:
-        """Become the command, in its own process; never returns."""
-        code = 126
-        try:
-            os.execvp(self.command[0], self.command)  # noqa: S606  # no shell is the point
-        except FileNotFoundError as error:
-            say(f"{self.command[0]}: {error.strerror}")
-            code = 127
-        except OSError as error:
-            say(f"{self.command[0]}: {error.strerror}")
+            code = 127 if isinstance(error, FileNotFoundError) else 126
         finally:
             os._exit(code)
+
+    def execute(self) -> None:
+        """Become the command, in its own process."""
+        os.execvp(self.command[0], self.command)  # noqa: S606  # no shell is the point
 
     def _watch(self, woken: int) -> int | None:
         """Wait for a reason to stop; return the exit code if the reason decides it."""
@@ -152,10 +147,7 @@ class Guardian:
             if self.memory_limit:
                 began = time.monotonic()
                 if used := self._over_limit():
-                    mebibyte = 1 << 20
-                    say(
-                        f"out of memory: {used // mebibyte} MiB used, limit {self.memory_limit // mebibyte} MiB; killed"
-                    )
+                    say(f"out of memory: {used >> 20} MiB used, limit {self.memory_limit >> 20} MiB; killed")
                     self._signal_all(signal.SIGKILL)
                     return OUT_OF_MEMORY
                 interval = max(0.2, 20 * (time.monotonic() - began))  # at most 5 % of a core
@@ -214,18 +206,15 @@ class Guardian:
             self.childless = True
 
     def _tree(self) -> list[Process]:
-        own, inside = os.getpid(), {self.child}
-        rows = [row for row in processes() if row[0] != own]
-        tree: list[Process] = []
-        grown = True
-        while grown:  # until no row is added: children may be listed before their parents
-            found = [
-                row for row in rows if row[0] in inside or row[1] in inside or row[1] == own or row[2] == self.child
-            ]
-            grown = len(found) > len(tree)
-            tree = found
-            inside |= {pid for pid, *_ in found}
-        return tree
+        guardian = os.getpid()
+        others = [process for process in processes() if process[0] != guardian]
+        parents, tree, grown = {guardian, self.child}, set[Process](), True
+        while grown:  # until no process is added: children may be listed before their parents
+            size = len(tree)
+            tree.update(row for row in others if row[0] == self.child or row[1] in parents or row[2] == self.child)
+            parents |= {pid for pid, *_ in tree}
+            grown = len(tree) > size
+        return list(tree)
 
     def _signal_all(self, number: int) -> None:
         for pid, *_ in self._tree():
@@ -265,11 +254,9 @@ def proportional_bytes(pid: int, resident: int) -> int:
             for line in file:
                 if line.startswith(b"Pss:"):
                     return int(line.split()[1]) * 1024
-    except PermissionError:
-        return resident
-    except OSError:
-        pass
-    return 0  # it has ended
+    except OSError as error:
+        return resident if isinstance(error, PermissionError) else 0  # it has ended
+    return 0
 
 
 def prctl(option: int, value: int) -> None:
@@ -310,13 +297,6 @@ def _read_input() -> bytes:
         return os.read(0, 4096)
     except OSError:
         return b""
-
-
-def _pipe() -> tuple[int, int]:
-    ends = os.pipe()
-    for end in ends:
-        os.set_blocking(end, False)
-    return ends
 
 
 if __name__ == "__main__":

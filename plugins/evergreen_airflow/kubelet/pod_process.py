@@ -15,10 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,8 +27,7 @@ from kubernetes.utils.quantity import parse_quantity
 from evergreen.contract import ConfigurationError, FailureClass
 from evergreen.data.memory import MEMORY
 from evergreen.settings import get_settings
-from evergreen_airflow.crash import CrashReport
-from evergreen_airflow.ending import Ending
+from evergreen_airflow.ending import Ending, LastWords
 from evergreen_airflow.kubelet import BASE_VARIABLES, guardian
 from evergreen_airflow.kubelet.scratch import make_scratch
 from evergreen_airflow.kubelet.warm_client import NotWarmError, WarmStep, socket_path
@@ -87,27 +84,12 @@ POD: dict[str, Any] = {
 _MOUNTS = {"/tmp": "tmp", "/dev/shm": "shm"}  # noqa: S108
 _CPU_LIMIT = {"resourceFieldRef": {"resource": "limits.cpu"}}
 """Where a variable's value may come from: a process has no such limit, and is not given the variable."""
-_LINE = 1 << 16
+_LINE, _TAIL_LINES = 1 << 16, 20
 _WATCH_SECONDS = 0.5
 
 
 class PodProcess:
-    """One run of a pod as a process.
-
-    Parameters
-    ----------
-    pod
-        The pod, as Kubernetes writes it in JSON; it must consist of fields listed in `POD`.
-    log
-        Where every line of output goes.
-    mask_secret
-        Told every secret the process is given, before it starts.
-
-    Raises
-    ------
-    ConfigurationError
-        If the pod has a field that a process cannot honour; the message names it.
-    """
+    """One run of a pod as a process; `evergreen_airflow.kubelet.as_process` describes its arguments."""
 
     def __init__(self, pod: dict[str, Any], log: Any, mask_secret: Callable[[str | None], None]) -> None:
         _refuse(pod, POD, "")
@@ -134,31 +116,32 @@ class PodProcess:
             command = self._command(environment)
             self._process = self._warm(scratch, command, environment) if warm else None
             self._process = self._process or self._cold(scratch, command, environment)
-            if self._stopped:  # before there was anything to stop
-                self.kill()
-        except BaseException:
-            guardian.remove(scratch)
-            raise
+            return self._ending(self._process)
+        finally:
+            guardian.remove(scratch)  # the guardian did, unless it was killed
+
+    def _ending(self, process: subprocess.Popen[str] | WarmStep) -> Ending:
+        """Wait until the process has ended, and see to it that it does."""
         ended = threading.Event()
         threading.Thread(target=self._watch, args=(ended, os.getppid()), daemon=True).start()
         try:
-            last_words, crash = self._stream()
-            exit_code = self._process.wait()
+            if self._stopped:  # before there was anything to stop
+                self.kill()
+            words, exit_code = self._stream(process), process.wait()
+            detail = (Ending(exit_code).crash and words.crash) or str(words)
         except NotWarmError as error:
             if not self._stopped:
                 raise
-            exit_code, last_words, crash = 128 + signal.SIGTERM, str(error), ""
+            exit_code, detail = 128 + signal.SIGTERM, str(error)
         finally:
             ended.set()
-            _close(self._process)
+            _close(process)
             with suppress(NotWarmError):
-                self._process.wait()
-            guardian.remove(scratch)  # the guardian did, unless it was killed
+                process.wait()
         if self._overdue:
             limit = self.spec["activeDeadlineSeconds"]
             return Ending(exit_code, f"stopped after {limit} s, its time limit", FailureClass.TEMPORARY)
-        ending = Ending(exit_code, last_words)
-        return replace(ending, detail=crash) if ending.crash and crash else ending
+        return Ending(exit_code, detail)
 
     def _warm(self, scratch: str, command: list[str], environment: dict[str, str]) -> WarmStep | None:
         """Start a step as a fork of the warm service, or return None where that cannot be."""
@@ -190,21 +173,16 @@ class PodProcess:
         if self._process is not None:
             _close(self._process)
 
-    def _stream(self) -> tuple[str, str]:
-        """Log the output line by line; return the line that says most about the end, and where it says it crashed."""
-        assert self._process is not None  # noqa: S101
-        assert self._process.stdout is not None  # noqa: S101
-        tail: deque[str] = deque(maxlen=20)
-        crash = CrashReport()
-        with self._process.stdout as output:
+    def _stream(self, process: subprocess.Popen[str] | WarmStep) -> LastWords:
+        """Log the output line by line; return what its last lines say about the end."""
+        assert process.stdout is not None  # noqa: S101  # opened as a pipe
+        words = LastWords(_TAIL_LINES)
+        with process.stdout as output:
             while line := output.readline(_LINE):
                 text = line.rstrip("\n")
                 self.log.info("%s", text)
-                crash.read(text)
-                if text.strip():
-                    tail.append(text)
-        errors = [line for line in tail if line.startswith(("error: ", "guardian: "))]
-        return (errors or list(tail) or [""])[-1], str(crash)
+                words.read(text)
+        return words
 
     def _watch(self, ended: threading.Event, parent: int) -> None:
         """End the process at its deadline, or when this process's own parent is gone.
@@ -220,19 +198,16 @@ class PodProcess:
 
     def _options(self, scratch: str) -> list[str]:
         """Return the guardian's options."""
-        options = [f"--scratch={scratch}"]
-        options.append(f"--grace={self.spec.get('terminationGracePeriodSeconds', GRACE_SECONDS)}")
-        if limit := self._memory():
-            options.append(f"--memory-limit={limit}")
-        return options
+        grace = self.spec.get("terminationGracePeriodSeconds", GRACE_SECONDS)
+        return [f"--scratch={scratch}", f"--grace={grace}", f"--memory-limit={self._memory()}"]
 
     def _memory(self) -> int:
         """Return the container's memory limit in bytes; 0: it has none."""
         return int(parse_quantity(_limits(self.container).get("memory", 0)))
 
     def _command(self, environment: dict[str, str]) -> list[str]:
-        given: list[str] = [*self.container["command"], *self.container.get("args", ())]
-        command = [expand(argument, environment) for argument in given]
+        arguments: list[str] = [*self.container["command"], *self.container.get("args", ())]
+        command = [expand(argument, environment) for argument in arguments]
         return [sys.executable if command[0] in {"python", "python3"} else command[0], *command[1:]]
 
     def _environment(self, scratch: str) -> dict[str, str]:
@@ -259,8 +234,8 @@ class PodProcess:
             raise ConfigurationError(
                 f"{path}: not found; it holds the settings of the steps.", "Write it with: evergreen up"
             )
-        found = dotenv_values(path, interpolate=False)
-        variables = {name: value for name, value in found.items() if value is not None}
+        content = dotenv_values(path, interpolate=False)
+        variables = {name: value for name, value in content.items() if value is not None}
         if secret:
             for value in variables.values():
                 for part in (value, urlsplit(value).password if "://" in value else None):
@@ -286,10 +261,7 @@ def _refuse(value: Any, known: Any, path: str) -> None:
             continue  # as good as unset
         field = f"{path}.{name}".lstrip(".")
         if name not in known:
-            raise ConfigurationError(
-                f"pod field {field} cannot be honoured by the process runtime.",
-                "Leave it out, or run in a cluster with EVERGREEN_RUNTIME=kubernetes.",
-            )
+            raise _unsupported(field, "Leave it out")
         _refuse(child, known[name], field)
 
 
@@ -314,10 +286,14 @@ def _check_values(spec: dict[str, Any]) -> None:
     }
     for field, is_wrong in wrong.items():
         if is_wrong:
-            raise ConfigurationError(
-                f"pod field {field} cannot be honoured by the process runtime.",
-                "Change it, or run in a cluster with EVERGREEN_RUNTIME=kubernetes.",
-            )
+            raise _unsupported(field, "Change it")
+
+
+def _unsupported(field: str, remedy: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"pod field {field} cannot be honoured by the process runtime.",
+        f"{remedy}, or run in a cluster with EVERGREEN_RUNTIME=kubernetes.",
+    )
 
 
 def _limits(container: dict[str, Any]) -> dict[str, str]:

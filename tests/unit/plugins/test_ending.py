@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from evergreen_airflow.crash import CrashReport, is_list_of_modules
+from evergreen_airflow.ending import LastWords
 
 RAY = """\
 *** SIGSEGV received at time=1795974334 on cpu 0 ***
@@ -23,11 +23,15 @@ Extension modules: ray._raylet, numpy.core (total: 2)
 """
 
 
-def report(text: str) -> str:
-    crash = CrashReport()
+def last_words(text: str, lines: int | None = None) -> LastWords:
+    words = LastWords(lines)
     for line in text.splitlines():
-        crash.read(line)
-    return str(crash)
+        words.read(line)
+    return words
+
+
+def report(text: str) -> str:
+    return last_words(text).crash
 
 
 def test_native_function_and_library_are_named() -> None:
@@ -44,9 +48,22 @@ def test_traceback_of_an_exception_is_no_crash() -> None:
     assert report('Traceback (most recent call last):\n  File "/a.py", line 1 in f\nKeyError: 1\n') == ""
 
 
-@pytest.mark.parametrize(("line", "is_list"), [("Extension modules: a, b (total: 2)", True), ("KeyError: 1", False)])
-def test_list_of_modules_says_nothing(line: str, is_list: bool) -> None:
-    assert is_list_of_modules(line) is is_list
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("one\nExtension modules: a, b (total: 2)\n\n", "one"),
+        ("one\nKeyError: 1", "KeyError: 1"),
+        ("error: no rows\nguardian: out of memory\nlast", "guardian: out of memory"),
+        ("error: long ago\n1\n2\n3", "3"),
+        ("", ""),
+    ],
+)
+def test_the_line_that_says_most_is_kept_and_the_list_of_modules_says_nothing(text: str, words: str) -> None:
+    assert str(last_words(text, 3)) == words
+
+
+def test_every_line_counts_unless_a_number_is_given() -> None:
+    assert str(last_words("error: long ago\n1\n2\n3")) == "error: long ago"
 
 
 def test_this_pythons_report_is_understood() -> None:
