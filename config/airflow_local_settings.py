@@ -7,7 +7,9 @@ models along, which its forks then parse again only where a file has changed. Ot
 The price: a change in plugins/ or include/evergreen counts for the operators once these two are restarted. Steps, in
 processes of their own, always run what is there.
 
-In a cluster the components also leave a sign of life for their probes.
+In a cluster the components also touch a file whenever their main loop turns: what the chart's probes look at.
+`airflow jobs check` asks the database about the same, imports Airflow for it each time, and calls a component dead
+whose database is away. The file is touched also then.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ if {"scheduler", "dag-processor"} & set(sys.argv):
         get_settings.cache_clear()
 
 if {"scheduler", "dag-processor", "triggerer"} & set(sys.argv) and "EVERGREEN_HEARTBEAT_FILE" in os.environ:
-    from evergreen_airflow import heartbeat
+    from airflow.jobs.job import Job
+    from sqlalchemy import event
 
-    heartbeat.keep(Path(os.environ["EVERGREEN_HEARTBEAT_FILE"]))
+    # Airflow has no listener for it; `Job.heartbeat` sets this attribute at its end, after a failure too
+    event.listen(Job.latest_heartbeat, "set", lambda *_: Path(os.environ["EVERGREEN_HEARTBEAT_FILE"]).touch())
 
 __all__: list[str] = []

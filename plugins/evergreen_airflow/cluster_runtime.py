@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.utils.pod_manager import OnFinishAction
 from airflow.sdk.exceptions import AirflowException
-from kubernetes.client import ApiClient
 from kubernetes.client import models as k8s
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
@@ -18,7 +17,7 @@ from evergreen.contract import ConfigurationError
 from evergreen.settings import get_settings
 from evergreen_airflow import predecessor
 from evergreen_airflow.ending import Ending
-from evergreen_airflow.pod_ending import BASE, ending_of, refusal
+from evergreen_airflow.pod_ending import BASE, refusal
 from evergreen_airflow.pod_trigger import StepPodTrigger
 
 if TYPE_CHECKING:
@@ -84,10 +83,10 @@ class ClusterPodOperator(KubernetesPodOperator):
         where it finds two.
         """
         selector = self._build_find_pod_label_selector(context)
-        left = self.client.list_namespaced_pod(namespace=namespace, label_selector=selector).items
-        adopted = predecessor.adopt(left)
+        earlier = self.client.list_namespaced_pod(namespace=namespace, label_selector=selector).items
+        adopted = predecessor.adopt(earlier)
         keep = None if self.on_finish_action is OnFinishAction.DELETE_POD else self.patch_already_checked
-        for pod in left:
+        for pod in earlier:
             if pod is adopted:
                 continue
             _attempt_of(pod)  # refuses somebody else's
@@ -109,19 +108,19 @@ class ClusterPodOperator(KubernetesPodOperator):
 
     def _is_another_ones(self, pod: k8s.V1Pod) -> bool:
         try:
-            found = self.hook.get_pod(pod.metadata.name, pod.metadata.namespace)
+            current = self.hook.get_pod(pod.metadata.name, pod.metadata.namespace)
         except (ApiException, HTTPError):
             return False
-        adopter = (found.metadata.annotations or {}).get(predecessor.ADOPTED, self._attempt)
+        adopter = (current.metadata.annotations or {}).get(predecessor.ADOPTED, self._attempt)
         if adopter != self._attempt:
             self.log.info("Pod %s is left to attempt %s, which has taken it over.", pod.metadata.name, adopter)
         return bool(adopter != self._attempt)
 
     def defer(self, *, trigger: BaseTrigger, **arguments: Any) -> NoReturn:
         """Wait with `StepPodTrigger` in the place of the provider's trigger, which polls."""
-        _, given = trigger.serialize()
+        _, of_trigger = trigger.serialize()
         stuck = get_settings().pod_stuck_seconds
-        super().defer(trigger=StepPodTrigger(stuck, self._conclusion, **given), **arguments)
+        super().defer(trigger=StepPodTrigger(stuck, self._conclusion, **of_trigger), **arguments)
 
     def convert_config_file_to_dict(self) -> None:
         """Give the trigger the cluster's address once.
@@ -182,5 +181,5 @@ def _ending(pod: k8s.V1Pod | None, event: Mapping[str, Any], trouble: Exception 
     """Return how a pod ended: what the trigger saw, else what the pod tells, else the provider's exception."""
     if "ending" in event:
         return Ending.from_dict(event["ending"])
-    seen = ending_of(ApiClient().sanitize_for_serialization(pod)) if pod is not None else None
+    seen = predecessor.ending(pod) if pod is not None else None
     return seen or Ending(None, str(event.get("message") or trouble or "its pod is gone"))

@@ -6,14 +6,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from evergreen.contract import (
-    ConfigurationError,
-    Failure,
-    FailureClass,
-    Manifest,
-    RunIdentity,
-    StepError,
-)
+from evergreen.contract import ConfigurationError, Failure, FailureClass, Manifest, RunIdentity, StepError
 from evergreen.store import ArtifactStore, NewerDocument, read_manifest
 from evergreen_airflow.ending import Ending
 
@@ -35,17 +28,15 @@ def accept(manifest: Manifest | None, ending: Ending, *, attempt: str, model: st
         If it reports a failure, is missing, was left by another attempt, model or step, or the process failed after
         it was written. Exit 0 is no proof of anything (apache/airflow #41867: failed pods marked success).
     """
+    ended = f"step {step} of {model} {ending}"
     if manifest is None or manifest.attempt != attempt:
         if not ending.ran:
-            raise StepFailed(ending.cause, f"step {step} of {model} {ending}.", ending.hint)
+            raise StepFailed(ending.cause, f"{ended}.", ending.hint)
         left = "no manifest" if manifest is None else f"only the manifest of another attempt, {manifest.attempt}"
         if ending.exit_code == 0:
-            raise StepFailed(
-                FailureClass.BUG,
-                f"step {step} of {model} {ending} but left {left}.",
-                "Its output is not to be trusted: read its log, then clear the task.",
-            )
-        raise StepFailed(ending.cause, f"step {step} of {model} {ending} and left {left}.", ending.hint)
+            hint = "Its output is not to be trusted: read its log, then clear the task."
+            raise StepFailed(FailureClass.BUG, f"{ended} but left {left}.", hint)
+        raise StepFailed(ending.cause, f"{ended} and left {left}.", ending.hint)
     if (manifest.model, manifest.step) != (model, step):
         raise StepFailed(
             FailureClass.BUG,
@@ -56,13 +47,10 @@ def accept(manifest: Manifest | None, ending: Ending, *, attempt: str, model: st
     if failure and not (ending.failure_class and failure.failure_class is FailureClass.TEMPORARY):
         raise StepFailed(failure.failure_class, f"{failure.failure_class}: {failure.message}", _hint(failure))
     if failure:  # it was stopped, and can only say so; its surroundings know why
-        raise StepFailed(ending.cause, f"step {step} of {model} {ending}.")
+        raise StepFailed(ending.cause, f"{ended}.")
     if ending.exit_code:  # the answer was stored, but something went wrong after: repeating a step is always safe
-        cause = ending.cause
-        raise StepFailed(
-            FailureClass.TEMPORARY if cause is FailureClass.BUG else cause,
-            f"step {step} of {model} stored its result, then {ending}.",
-        )
+        cause = FailureClass.TEMPORARY if ending.cause is FailureClass.BUG else ending.cause
+        raise StepFailed(cause, f"step {step} of {model} stored its result, then {ending}.")
     return manifest
 
 

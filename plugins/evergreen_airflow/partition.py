@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError, Window
@@ -25,21 +25,16 @@ def resolve_window(context: Context) -> Window:
     """
     run: Any = context["dag_run"]
     params = context["params"]
-    if run.partition_key:
-        return _single(_day(run.partition_key, "the run's partition key"))
-    if params.get("partition"):
-        return _single(_day(params["partition"], "the parameter partition"))
-    if params.get("start") or params.get("end"):
+    if run.partition_key or params.get("partition"):
+        where = "the run's partition key" if run.partition_key else "the parameter partition"
+        day = _day(run.partition_key or params["partition"], where)
+    elif params.get("start") or params.get("end"):
         return _range(params.get("start"), params.get("end"))
-    zone = getattr(context["dag"], "timezone", None)
-    start, end = run.data_interval_start, run.data_interval_end
-    if start and end and start < end:
-        return _single(_local_day(start, zone))
-    due = start or run.run_after  # a moment, not an interval: what is complete then is the day before
-    return _single(_local_day(due, zone) - timedelta(days=1))
-
-
-def _single(day: date) -> Window:
+    else:
+        start, end = run.data_interval_start, run.data_interval_end
+        day = (start or run.run_after).astimezone(getattr(context["dag"], "timezone", None)).date()
+        if not (start and end and start < end):  # a moment, not an interval: what is complete is the day before
+            day -= timedelta(days=1)
     return Window(start=day, end=day)
 
 
@@ -61,7 +56,3 @@ def _day(value: Any, name: str) -> date:
     if day is None or day.isoformat() != value:  # fromisoformat takes 20130301 and 2013-W09-5 too
         raise ConfigurationError(f"{name} is {value!r}, which is not a day.", "Write it as 2013-03-01.")
     return day
-
-
-def _local_day(moment: datetime, zone: Any) -> date:
-    return moment.astimezone(zone).date()

@@ -83,13 +83,14 @@ class Placement(Frozen):
 
     def pod_arguments(self, profile: Profile) -> dict[str, Any]:
         """Return the arguments of a pod of this profile: its own places are added to those of all."""
-        own = self.profiles.get(profile) or PROFILES[profile]
+        resources = self.profiles.get(profile) or PROFILES[profile]
+        requests, limits = dict(resources.requests), dict(resources.limits)
         return self._authorities() | {
-            "container_resources": k8s.V1ResourceRequirements(requests=dict(own.requests), limits=dict(own.limits)),
+            "container_resources": k8s.V1ResourceRequirements(requests=requests, limits=limits),
             "image_pull_secrets": [k8s.V1LocalObjectReference(name=name) for name in self.imagePullSecrets],
-            "node_selector": {**self.nodeSelector, **own.nodeSelector},
-            "tolerations": [_toleration(each) for each in (*self.tolerations, *own.tolerations)],
-            "priority_class_name": own.priorityClassName or self.priorityClassName,
+            "node_selector": {**self.nodeSelector, **resources.nodeSelector},
+            "tolerations": [_toleration(taint) for taint in (*self.tolerations, *resources.tolerations)],
+            "priority_class_name": resources.priorityClassName or self.priorityClassName,
         }
 
     def _authorities(self) -> dict[str, Any]:
@@ -106,14 +107,9 @@ class Placement(Frozen):
         }
 
 
-def _toleration(given: Toleration) -> k8s.V1Toleration:
-    return k8s.V1Toleration(
-        key=given.key,
-        operator=given.operator,
-        value=given.value,
-        effect=given.effect,
-        toleration_seconds=given.tolerationSeconds,
-    )
+def _toleration(toleration: Toleration) -> k8s.V1Toleration:
+    fields = toleration.model_dump(exclude={"tolerationSeconds"})
+    return k8s.V1Toleration(**fields, toleration_seconds=toleration.tolerationSeconds)
 
 
 def get_placement() -> Placement:

@@ -61,10 +61,10 @@ async def changes(
 
 async def ask(call: Callable[..., Awaitable[Any]], **arguments: Any) -> dict[str, Any]:
     """Call the API and parse the answer only, without making objects of a model class from it."""
-    given = {name: value for name, value in arguments.items() if value is not None}
-    answer = await call(**given, _preload_content=False, _request_timeout=REQUEST)
-    found: dict[str, Any] = json.loads(await checked(answer))
-    return found
+    arguments = {name: value for name, value in arguments.items() if value is not None}
+    answer = await call(**arguments, _preload_content=False, _request_timeout=REQUEST)
+    parsed: dict[str, Any] = json.loads(await checked(answer))
+    return parsed
 
 
 async def checked(answer: Any) -> bytes:

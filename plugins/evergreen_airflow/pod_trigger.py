@@ -80,10 +80,10 @@ class StepPodTrigger(KubernetesPodTrigger):
             complete = not view.gone and ending.ran and await self._log_lines(watch, at_once=True)
             for event in await view.changed(0):
                 self.log.info("Pod event: %s", event)
-            answer = await self._answer(ending) if complete else None
-            deleted = answer is not None and await self._delete(watch)
-        end = await self._end(answer) if answer is not None and deleted else None
-        return end or self._event(status, ending, complete=complete, deleted=deleted)
+            manifest = await self._answer(ending) if complete else None
+            deleted = manifest is not None and await self._delete(watch)
+        task_end = await self._end(manifest) if manifest is not None and deleted else None
+        return task_end or self._event(status, ending, complete=complete, deleted=deleted)
 
     async def _wait(self, view: PodView) -> tuple[str, Ending]:
         """Wait until the pod has ended, or must be given up."""
@@ -104,7 +104,8 @@ class StepPodTrigger(KubernetesPodTrigger):
         """Return when the pod is given up if nothing changes until then, and how the step has ended then."""
         deadline = self.trigger_kwargs.get("_execution_deadline")
         left = math.inf if deadline is None else deadline - time.time()
-        limits = [(time.monotonic() + left, _overdue())]
+        overdue = Ending(None, "stopped at its deadline, the task's execution_timeout", FailureClass.TEMPORARY)
+        limits = [(time.monotonic() + left, overdue)]
         if not pod:
             return limits[0]
         if pod["metadata"].get("deletionTimestamp"):
@@ -143,9 +144,9 @@ class StepPodTrigger(KubernetesPodTrigger):
         if self.conclusion is None or ending.exit_code != 0:
             return None
         run = RunIdentity(**self.conclusion["run"])
-        named = {name: self.conclusion[name] for name in ("attempt", "model", "step")}
+        expected = {name: self.conclusion[name] for name in ("attempt", "model", "step")}
         try:
-            return await asyncio.to_thread(lambda: accept(read_own_manifest(get_store(), run), ending, **named))
+            return await asyncio.to_thread(lambda: accept(read_own_manifest(get_store(), run), ending, **expected))
         except StepError as error:
             self.log.info("Left to the task: %s", error)
             return None
@@ -168,9 +169,7 @@ class StepPodTrigger(KubernetesPodTrigger):
             return None
         run = manifest.run
         try:
-            await XCom.aset(
-                "return_value", xcom_value(manifest), dag_id=run.dag_id, task_id=run.task_id, run_id=run.run_id
-            )
+            await XCom.aset("return_value", xcom_value(manifest), **run.model_dump())
         except AirflowRuntimeError as error:
             self.log.info("Left to the task: %s", error)
             return None
@@ -200,10 +199,10 @@ class StepPodTrigger(KubernetesPodTrigger):
             return False
         self._log_read = now
         for text in lines:
-            found = _STAMPED.match(text)
-            stamp = f"{found[1]}{(found[2] or '.'):0<10}" if found else self._last_line
-            if found is None or stamp > self._last_line:
-                self.log.info("%s", found[3] if found else text)
+            stamped = _STAMPED.match(text)
+            stamp = f"{stamped[1]}{(stamped[2] or '.'):0<10}" if stamped else self._last_line
+            if stamped is None or stamp > self._last_line:
+                self.log.info("%s", stamped[3] if stamped else text)
             self._last_line = max(stamp, self._last_line)
         return True
 
@@ -219,7 +218,3 @@ class StepPodTrigger(KubernetesPodTrigger):
             **self.trigger_kwargs,
         }
         return TriggerEvent(payload)  # type: ignore[no-untyped-call]
-
-
-def _overdue() -> Ending:
-    return Ending(None, "stopped at its deadline, the task's execution_timeout", FailureClass.TEMPORARY)

@@ -12,8 +12,8 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientError
@@ -152,52 +152,45 @@ class PodWatch:
                 view.fail(error)
 
     async def _watch_pods(self, api: CoreV1Api) -> None:
-        self._api = api
+        call, self._api = api.list_namespaced_pod, api
         try:
-            await self._list_and_watch_pods(api)
+            pods, version = await list_all(call, self.namespace, label_selector=SELECTOR)
+            self._pods = {}
+            for pod in pods:
+                self._see("ADDED", pod)
+            self._listed.set()
+            for name in [name for name in self.views if name not in self._pods]:
+                await self._ask(name)
+            async for kind, pod in changes(call, self.namespace, version, label_selector=SELECTOR):
+                self._see(kind, pod)
         finally:
             self._api = None
 
-    async def _list_and_watch_pods(self, api: CoreV1Api) -> None:
-        items, version = await list_all(api.list_namespaced_pod, self.namespace, label_selector=SELECTOR)
-        self._pods = {}
-        for pod in items:
-            self._see("ADDED", pod)
-        self._listed.set()
-        for name in [name for name in self.views if name not in self._pods]:
-            await self._ask(name)
-        async for kind, pod in changes(api.list_namespaced_pod, self.namespace, version, label_selector=SELECTOR):
-            self._see(kind, pod)
-
     async def _watch_events(self, api: CoreV1Api) -> None:
-        selector = {"field_selector": "involvedObject.kind=Pod"}
-        _, version = await list_all(api.list_namespaced_event, self.namespace, **selector, limit=1)
-        async for _, event in changes(api.list_namespaced_event, self.namespace, version, **selector):
-            view = self.views.get((event.get("involvedObject") or {}).get("name", ""))
-            if view is not None:
+        call, selector = api.list_namespaced_event, "involvedObject.kind=Pod"
+        _, version = await list_all(call, self.namespace, field_selector=selector, limit=1)
+        async for _, event in changes(call, self.namespace, version, field_selector=selector):
+            if view := self.views.get((event.get("involvedObject") or {}).get("name", "")):
                 view.tell(event)
 
     def _see(self, kind: str, pod: dict[str, Any]) -> None:
         name = pod["metadata"]["name"]
-        known = _essence(pod)
-        if _is_older(known, self._pods.get(name)):
+        state, gone = _essence(pod), kind == "DELETED"
+        if _is_older(state, self._pods.get(name)):
             return
-        if kind == "DELETED":
+        if gone:
             self._pods.pop(name, None)
         else:
-            self._pods[name] = known
+            self._pods[name] = state
         if name in self.views:
-            self.views[name].show(known, gone=kind == "DELETED")
+            self.views[name].show(state, gone=gone)
 
     async def _ask(self, name: str) -> None:
         """Look whether a pod that the watch knows nothing of is there."""
-        try:
+        pod: dict[str, Any] = {}
+        with _suppress_not_found():
             async with self._connected() as api:
                 pod = await ask(api.read_namespaced_pod, name=name, namespace=self.namespace)
-        except ApiException as error:
-            if error.status != _NOT_FOUND:
-                raise
-            pod = {}
         if name in self.views and name not in self._pods:  # else the watch has told of it meanwhile, and knows more
             self.views[name].show(_essence(pod) if pod else {}, gone=not pod)
 
@@ -211,12 +204,9 @@ class PodWatch:
 
     async def delete(self, name: str) -> None:
         """Delete a pod; one that is gone already is as well."""
-        async with self._connected() as api:
-            try:
+        with _suppress_not_found():
+            async with self._connected() as api:
                 await ask(api.delete_namespaced_pod, name=name, namespace=self.namespace)
-            except ApiException as error:
-                if error.status != _NOT_FOUND:
-                    raise
 
     async def read_log(self, name: str, container: str, since_seconds: int | None, *, at_once: bool) -> list[str]:
         """Return the last lines of a container's log, each with its time: at once, or in turn with everyone else.
@@ -224,8 +214,8 @@ class PodWatch:
         The turns come ten a second, so that a thousand running pods cost the cluster no more than fifty. A pod that
         has ended is not kept waiting for one.
         """
-        loop = asyncio.get_running_loop()
         if not at_once:
+            loop = asyncio.get_running_loop()
             turn = self._next_log_read = max(loop.time(), self._next_log_read + 1 / _LOG_READS_A_SECOND)
             await asyncio.sleep(turn - loop.time())
         async with self._connected() as api:
@@ -243,14 +233,23 @@ class PodWatch:
             return (await checked(answer)).decode("utf-8", errors="backslashreplace").splitlines()
 
 
+@contextmanager
+def _suppress_not_found() -> Iterator[None]:
+    try:
+        yield
+    except ApiException as error:
+        if error.status != _NOT_FOUND:
+            raise
+
+
 _watches: dict[tuple[Any, ...], PodWatch] = {}
 
 
 @asynccontextmanager
 async def watching(hook: AsyncKubernetesHook, namespace: str, name: str) -> AsyncIterator[tuple[PodWatch, PodView]]:
     """Watch a pod together with everyone who watches one in the same namespace of the same cluster."""
-    where = (await hook.get_conn_extras(), hook.config_dict, hook.in_cluster, hook.cluster_context)
-    key = (asyncio.get_running_loop(), namespace, json.dumps(where, sort_keys=True, default=str))
+    cluster = (await hook.get_conn_extras(), hook.config_dict, hook.in_cluster, hook.cluster_context)
+    key = (asyncio.get_running_loop(), namespace, json.dumps(cluster, sort_keys=True, default=str))
     watch = _watches.get(key)
     if watch is None:
         watch = _watches[key] = PodWatch(hook, namespace)
@@ -275,7 +274,7 @@ def _is_older(pod: dict[str, Any], known: dict[str, Any] | None) -> bool:
     """Tell whether what is said of a pod was true before what is known of it."""
     if known is None or _uid(pod) != _uid(known):
         return False
-    versions = [str(one["metadata"].get("resourceVersion")) for one in (pod, known)]
+    versions = [str(state["metadata"].get("resourceVersion")) for state in (pod, known)]
     return all(map(str.isdecimal, versions)) and int(versions[0]) < int(versions[1])
 
 

@@ -70,18 +70,21 @@ def end(api: Any, pod: k8s.V1Pod, log: Any, *, delete: Callable[[k8s.V1Pod], obj
     deadline = time.monotonic() + _PATIENCE
     while seen is None:
         time.sleep(_LOOK_SECONDS)
-        found = _read(api, pod)
-        if found is None:
+        now = _read(api, pod)
+        if now is None:
             break
         if time.monotonic() > deadline:
             log.warning("Pod %s does not end: its node does not answer. Going on without it.", pod.metadata.name)
             break
-        last, seen, lines = found, ending(found), last_lines(api, pod) or lines
+        last, seen, lines = now, ending(now), last_lines(api, pod) or lines
     write(log, last, f"An earlier try has left a pod, which {seen or 'is gone'}.", lines)
-    if seen is not None:
-        (delete or (lambda ended: delete_pod(api, ended)))(last)
-        if delete is None:
-            _until_gone(api, pod, deadline)
+    if seen is not None and delete is not None:
+        delete(last)
+    elif seen is not None:
+        delete_pod(api, last)
+        # its name must be free: a try that is started twice launches its pod under the same one
+        while _read(api, pod) is not None and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
 
 
 def ending(pod: k8s.V1Pod) -> Ending | None:
@@ -89,20 +92,14 @@ def ending(pod: k8s.V1Pod) -> Ending | None:
     return ending_of(ApiClient().sanitize_for_serialization(pod))
 
 
-def _until_gone(api: Any, pod: k8s.V1Pod, deadline: float) -> None:
-    """Wait for the name of a pod to be free: a try that is started twice launches its pod under the same name."""
-    while _read(api, pod) is not None and time.monotonic() < deadline:
-        time.sleep(_LOOK_SECONDS)
-
-
 def _read(api: Any, pod: k8s.V1Pod) -> k8s.V1Pod | None:
     try:
-        found = api.read_namespaced_pod(pod.metadata.name, pod.metadata.namespace)
+        current = api.read_namespaced_pod(pod.metadata.name, pod.metadata.namespace)
     except ApiException as error:
         if error.status != _NOT_FOUND:
             raise
         return None
-    return found if found.metadata.uid == pod.metadata.uid else None
+    return current if current.metadata.uid == pod.metadata.uid else None
 
 
 def delete_pod(api: Any, pod: k8s.V1Pod) -> None:
@@ -127,10 +124,9 @@ def last_lines(api: Any, pod: k8s.V1Pod, limit: int = LOG_LINES) -> list[str]:
             _preload_content=False,  # bytes: the client takes a text for JSON, and makes something else of it
             _request_timeout=(10, 60),
         )
-        content: bytes = answer.data
     except (ApiException, HTTPError):
         return []
-    return content.decode("utf-8", errors="backslashreplace").splitlines()
+    return bytes(answer.data).decode("utf-8", errors="backslashreplace").splitlines()
 
 
 def write(log: Any, pod: k8s.V1Pod, heading: str, lines: list[str]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
@@ -62,16 +63,18 @@ class PodReaper(BaseOperator):
         pods = list(_step_pods(api, settings.namespace))
         states = _states({task_of(pod) for pod in pods} - {None}, context)
         now = datetime.now(UTC)
-        doomed = {pod.metadata.name: (pod, why) for pod in pods if (why := orphaned(pod, states, now))}
-        until = time.monotonic() + _LOG_SECONDS
-        for pod, why in doomed.values():
-            self.log.info("%s %s: %s", "Would delete" if context["params"]["dry_run"] else "Deleting", *_said(pod, why))
-            if not context["params"]["dry_run"]:
-                if time.monotonic() < until:
-                    # of a task that has ended badly it may be the only one: its worker died before it read it
-                    predecessor.write(self.log, pod, "Left behind.", predecessor.last_lines(api, pod, _LINES))
-                predecessor.delete_pod(api, pod)
-        return {"pods": len(pods), "deleted": {name: why for name, (_, why) in doomed.items()}}
+        orphans = [(pod, why) for pod in pods if (why := orphaned(pod, states, now))]
+        until, dry_run = time.monotonic() + _LOG_SECONDS, context["params"]["dry_run"]
+        for pod, why in orphans:
+            owner = " / ".join(task_of(pod) or ())
+            self.log.info("%s %s of %s: %s", "Would delete" if dry_run else "Deleting", pod.metadata.name, owner, why)
+            if dry_run:
+                continue
+            if time.monotonic() < until:
+                # of a task that has ended badly it may be the only one: its worker died before it read it
+                predecessor.write(self.log, pod, "Left behind.", predecessor.last_lines(api, pod, _LINES))
+            predecessor.delete_pod(api, pod)
+        return {"pods": len(pods), "deleted": {pod.metadata.name: why for pod, why in orphans}}
 
 
 def orphaned(pod: k8s.V1Pod, states: States, now: datetime) -> str:
@@ -100,10 +103,10 @@ def orphaned(pod: k8s.V1Pod, states: States, now: datetime) -> str:
 def _time(text: str) -> datetime | None:
     """Return a point in time; what somebody has written instead is none, and must not keep other pods."""
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return found if found.tzinfo else None
+    return moment if moment.tzinfo else None
 
 
 def task_of(pod: k8s.V1Pod) -> Task | None:
@@ -117,29 +120,19 @@ def task_of(pod: k8s.V1Pod) -> Task | None:
 
 def _step_pods(api: Any, namespace: str) -> Iterator[k8s.V1Pod]:
     token = None
-    while True:
-        more: dict[str, str] = {"_continue": token} if token else {}
-        page = api.list_namespaced_pod(namespace, label_selector=SELECTOR, limit=_PAGE, **more)
+    while token != "":
+        page = api.list_namespaced_pod(namespace, label_selector=SELECTOR, limit=_PAGE, _continue=token)
         yield from page.items
-        token = page.metadata._continue
-        if not token:
-            return
+        token = page.metadata._continue or ""
 
 
 def _states(tasks: set[Any], context: Context) -> dict[Task, str | None]:
     """Ask Airflow for the states of tasks, a DAG and some runs at a time; those that do not exist are left out."""
     ti: Any = context["ti"]
-    runs_by_dag: dict[str, set[str]] = defaultdict(set)
-    for dag, run, _ in tasks:
-        runs_by_dag[dag].add(run)
-    found: dict[Task, str | None] = {}
-    for dag, all_runs in runs_by_dag.items():
-        runs = sorted(all_runs)
+    states: dict[Task, str | None] = {}
+    for dag, group in groupby(sorted({(dag, run) for dag, run, _ in tasks}), key=itemgetter(0)):
+        runs = [run for _, run in group]
         for first in range(0, len(runs), _RUNS):  # they go into an address, which has a length
-            for run, states in ti.get_task_states(dag_id=dag, run_ids=runs[first : first + _RUNS]).items():
-                found |= {(dag, run, task): state for task, state in states.items()}
-    return found
-
-
-def _said(pod: k8s.V1Pod, why: str) -> tuple[str, str]:
-    return f"{pod.metadata.name} of {' / '.join(task_of(pod) or ())}", why
+            for run, by_task in ti.get_task_states(dag_id=dag, run_ids=runs[first : first + _RUNS]).items():
+                states |= {(dag, run, task): state for task, state in by_task.items()}
+    return states

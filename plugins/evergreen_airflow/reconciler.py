@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, BaseOperator
@@ -45,7 +46,8 @@ class PartitionReconciler(BaseOperator):
         """Ask for the events of every asset; one that cannot be asked does not keep the others."""
         lost: dict[str, list[str]] = {}
         troubles: list[str] = []
-        for asset, follower in _arrows():
+        for spec, (asset_of, pipeline) in product(survey().models, FOLLOWERS):
+            asset, follower = asset_of(spec), dag_id(spec.name, pipeline)
             try:
                 events = self._lost(asset, follower, context)
             except AirflowRuntimeError as error:
@@ -76,12 +78,6 @@ class PartitionReconciler(BaseOperator):
         accessor = context["outlet_events"][asset]
         accessor.add_partitions(sorted(events))
         accessor.extra = {"repeats": {partition: event.extra or {} for partition, event in events.items()}}
-
-
-def _arrows() -> Iterator[tuple[Asset, str]]:
-    for spec in survey().models:
-        for asset, pipeline in FOLLOWERS:
-            yield asset(spec), dag_id(spec.name, pipeline)
 
 
 def unfollowed(events: Iterable[Any], follower: str, repeater: str, settled: datetime) -> dict[str, Any]:

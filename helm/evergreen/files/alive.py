@@ -1,6 +1,6 @@
 """Has this container's Airflow component turned its main loop lately? A probe that costs some 10 ms.
 
-Arguments: the file that it touches (evergreen_airflow.heartbeat), and for how many seconds it may not have.
+Arguments: the file that it touches (config/airflow_local_settings.py), and for how many seconds it may not have.
 """
 
 import os

@@ -184,7 +184,7 @@ AIRFLOW__METRICS__STATSD_PORT: {{ .Values.metrics.port | quote }}
     {{- end }}
 {{- end }}
 
-{{/* Does the component's main loop turn? It touches a file (plugins/evergreen_airflow/heartbeat.py); database and API may be away. */}}
+{{/* Does the component's main loop turn? It touches a file (config/airflow_local_settings.py); database and API may be away. */}}
 {{- define "evergreen.airflow.jobProbes" -}}
 {{- $command := list "python" "-I" "-S" "-c" (.Files.Get "files/alive.py") (include "evergreen.airflow.heartbeatFile" .) "300" -}}
 {{- include "evergreen.probes" (dict "check" (dict "exec" (dict "command" $command))) }}

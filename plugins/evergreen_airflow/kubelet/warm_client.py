@@ -58,8 +58,8 @@ class ForkRequest:
         """
         with suppress(AttributeError, TypeError, ValueError):
             request = cls(**json.loads(message))
-            texts: list[object] = [*request.arguments, *request.environment.values(), request.code, request.python]
-            if all(isinstance(text, str) for text in texts):
+            values: list[object] = [*request.arguments, *request.environment.values(), request.code, request.python]
+            if all(isinstance(value, str) for value in values):
                 return request
         raise NotWarmError("the warm service does not understand the request")
 
@@ -100,7 +100,9 @@ class WarmStep:
             If the service was killed, and the step with it.
         """
         if self._code is None:
-            answer = _receive(self._connection)  # may be interrupted by Airflow's time limit, and asked again
+            answer = b""
+            with suppress(OSError):
+                answer = self._connection.recv(_LARGEST_ANSWER)  # Airflow's time limit may interrupt it: asked again
             self._connection.close()
             if not answer:
                 raise NotWarmError("the warm service was killed, and this step with it")
@@ -202,9 +204,3 @@ def start(path: Path, options: Sequence[str], command: Sequence[str], environmen
     finally:
         os.close(lifeline)
         os.close(output)
-
-
-def _receive(connection: socket.socket) -> bytes:
-    with suppress(OSError):
-        return connection.recv(_LARGEST_ANSWER)
-    return b""
