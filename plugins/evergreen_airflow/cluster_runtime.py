@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
@@ -17,6 +18,7 @@ from evergreen.contract import ConfigurationError
 from evergreen.settings import get_settings
 from evergreen_airflow import predecessor
 from evergreen_airflow.ending import Ending
+from evergreen_airflow.pod_api import CONFLICT
 from evergreen_airflow.pod_ending import BASE, refusal
 from evergreen_airflow.pod_trigger import StepPodTrigger
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 ATTEMPT = "EVERGREEN_ATTEMPT"
 """Names the execution of a task; a pod, and the manifest it writes, carry that of the try that launched it."""
 _EVENT_ATTEMPT = "evergreen_attempt"
-_CONFLICT = 409
 
 
 class ClusterPodOperator(KubernetesPodOperator):
@@ -67,7 +68,7 @@ class ClusterPodOperator(KubernetesPodOperator):
                 self.pod_manager.create_pod(pod=pod_request_obj)
                 pod = pod_request_obj
         except ApiException as error:
-            if error.status != _CONFLICT:
+            if error.status != CONFLICT:
                 raise refusal(error.status, error.body or error.reason or "") from error
             self.log.info("Pod %s is there already: watching it.", pod_request_obj.metadata.name)
             pod = self.hook.get_pod(pod_request_obj.metadata.name, pod_request_obj.metadata.namespace)
@@ -103,18 +104,15 @@ class ClusterPodOperator(KubernetesPodOperator):
 
     def on_kill(self) -> None:
         """Delete the pod, unless a later try waits for it: this one was given up long ago, and did not know."""
-        if self.pod is None or not self._is_another_ones(self.pod):
-            super().on_kill()
-
-    def _is_another_ones(self, pod: k8s.V1Pod) -> bool:
-        try:
-            current = self.hook.get_pod(pod.metadata.name, pod.metadata.namespace)
-        except (ApiException, HTTPError):
-            return False
-        adopter = (current.metadata.annotations or {}).get(predecessor.ADOPTED, self._attempt)
-        if adopter != self._attempt:
-            self.log.info("Pod %s is left to attempt %s, which has taken it over.", pod.metadata.name, adopter)
-        return bool(adopter != self._attempt)
+        if self.pod is not None:
+            with suppress(ApiException, HTTPError):
+                current = self.hook.get_pod(self.pod.metadata.name, self.pod.metadata.namespace)
+                adopter = (current.metadata.annotations or {}).get(predecessor.ADOPTED, self._attempt)
+                if adopter != self._attempt:
+                    name = self.pod.metadata.name
+                    self.log.info("Pod %s is left to attempt %s, which has taken it over.", name, adopter)
+                    return
+        super().on_kill()
 
     def defer(self, *, trigger: BaseTrigger, **arguments: Any) -> NoReturn:
         """Wait with `StepPodTrigger` in the place of the provider's trigger, which polls."""

@@ -60,9 +60,9 @@ class Ending:
         return {**asdict(self), "failure_class": self.failure_class and self.failure_class.value}
 
     @classmethod
-    def from_dict(cls, taken_apart: Mapping[str, Any]) -> Ending:
-        """Return what `as_dict` has taken apart, in a triggerer that may be of another version."""
-        known = {item.name: taken_apart[item.name] for item in fields(cls) if item.name in taken_apart}
+    def from_dict(cls, document: Mapping[str, Any]) -> Ending:
+        """Return the ending that `as_dict` wrote, in a triggerer that may be of another version."""
+        known = {field.name: document[field.name] for field in fields(cls) if field.name in document}
         failure_class = known.get("failure_class")
         return cls(**{**known, "failure_class": FailureClass(failure_class) if failure_class else None})
 

@@ -48,8 +48,8 @@ class Resources(Frozen):
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
-        for kind, have in (("requests", self.requests), ("limits", self.limits)):
-            if missing := {"cpu", "memory"} - set(have):
+        for kind, quantities in (("requests", self.requests), ("limits", self.limits)):
+            if missing := {"cpu", "memory"} - set(quantities):
                 raise ValueError(f"{kind}: it lacks {', '.join(sorted(missing))}")
         return self
 

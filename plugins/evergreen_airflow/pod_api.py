@@ -1,25 +1,39 @@
-"""Lists and watches of the Kubernetes API as plain JSON: models of a thousand pods would cost seconds to make."""
+"""What is asked of the Kubernetes API: as plain JSON, because models of a thousand pods would cost seconds to make."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from aiohttp import ClientTimeout
-from kubernetes_asyncio.client import ApiException
+from kubernetes.client.exceptions import ApiException as SyncApiException
+from kubernetes_asyncio.client import ApiException, CoreV1Api
 
-PAGE = 250
-WATCH_SECONDS = 240
-REQUEST = ClientTimeout(total=60, sock_connect=10)
-_SILENCE = ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + 30)
+_PAGE = 250
+LOG_LINES, LOG_BYTES = 5_000, 4 << 20
+NOT_FOUND, CONFLICT = 404, 409
+_WATCH_SECONDS = 240
+_REQUEST = ClientTimeout(total=60, sock_connect=10)
+_SILENCE = ClientTimeout(total=None, sock_connect=10, sock_read=_WATCH_SECONDS + 30)
 Change = tuple[str, dict[str, Any]]
 _CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
 """The rest is not about an object: a BOOKMARK, which a server may send unasked, has nothing but a version."""
 
 
+@contextmanager
+def suppress_status(*statuses: int) -> Iterator[None]:
+    """Pass over a refusal of the API, by either client, with one of these statuses."""
+    try:
+        yield
+    except (ApiException, SyncApiException) as error:
+        if error.status not in statuses:
+            raise
+
+
 async def list_all(
-    call: Callable[..., Awaitable[Any]], namespace: str, *, limit: int = PAGE, **selectors: str
+    call: Callable[..., Awaitable[Any]], namespace: str, *, limit: int = _PAGE, **selectors: str
 ) -> tuple[list[dict[str, Any]], str]:
     """Return all objects, read in pages, and the version to watch from."""
     items: list[dict[str, Any]] = []
@@ -40,17 +54,17 @@ async def changes(
         namespace=namespace,
         watch=True,
         resource_version=version,
-        timeout_seconds=WATCH_SECONDS,
+        timeout_seconds=_WATCH_SECONDS,
         _preload_content=False,
         _request_timeout=_SILENCE,
         **selectors,
     )
     if answer.status >= 400:
-        await checked(answer)
+        await _checked(answer)
     async with answer:
-        rest = b""
+        incomplete = b""
         async for chunk in answer.content.iter_any():
-            *lines, rest = (rest + chunk).split(b"\n")
+            *lines, incomplete = (incomplete + chunk).split(b"\n")
             for line in filter(None, lines):
                 change = json.loads(line)
                 if change["type"] == "ERROR":
@@ -62,12 +76,33 @@ async def changes(
 async def ask(call: Callable[..., Awaitable[Any]], **arguments: Any) -> dict[str, Any]:
     """Call the API and parse the answer only, without making objects of a model class from it."""
     arguments = {name: value for name, value in arguments.items() if value is not None}
-    answer = await call(**arguments, _preload_content=False, _request_timeout=REQUEST)
-    parsed: dict[str, Any] = json.loads(await checked(answer))
+    answer = await call(**arguments, _preload_content=False, _request_timeout=_REQUEST)
+    parsed: dict[str, Any] = json.loads(await _checked(answer))
     return parsed
 
 
-async def checked(answer: Any) -> bytes:
+async def read_log(api: CoreV1Api, name: str, namespace: str, container: str, since_seconds: int | None) -> list[str]:
+    """Return the last lines of a container's log, each with its time."""
+    answer = await api.read_namespaced_pod_log(
+        name=name,
+        namespace=namespace,
+        container=container,
+        since_seconds=since_seconds,  # type: ignore[arg-type]  # None is none
+        timestamps=True,
+        tail_lines=LOG_LINES,
+        limit_bytes=LOG_BYTES,
+        _preload_content=False,
+        _request_timeout=_REQUEST,
+    )
+    return text_lines(await _checked(answer))
+
+
+def text_lines(content: bytes) -> list[str]:
+    """Return the lines of a log, of which a step may have written any bytes."""
+    return content.decode("utf-8", errors="backslashreplace").splitlines()
+
+
+async def _checked(answer: Any) -> bytes:
     """Return the content of an answer, or raise what the API has refused."""
     async with answer:
         content: bytes = await answer.read()

@@ -155,8 +155,8 @@ def _surroundings(pod: Pod, code: int | None) -> Ending | None:
     target = _condition(pod, "DisruptionTarget")
     if target.get("status") == "True":
         text = _DISRUPTIONS.get(target.get("reason", ""), "it was stopped")
-        said = ": ".join(filter(None, (target.get("reason"), (target.get("message") or "").strip())))
-        return Ending(code, f"{text} ({said})", FailureClass.TEMPORARY)
+        reported = ": ".join(filter(None, (target.get("reason"), (target.get("message") or "").strip())))
+        return Ending(code, f"{text} ({reported})", FailureClass.TEMPORARY)
     return None
 
 
@@ -182,7 +182,7 @@ def is_scheduled(pod: Pod) -> bool:
 
 def is_running(pod: Pod) -> bool:
     """Tell whether the step's container runs."""
-    return bool(_state(pod).get("running") is not None)
+    return (_status(pod).get("state") or {}).get("running") is not None
 
 
 def slow_start(pod: Pod, seconds: float) -> Ending:
@@ -211,19 +211,18 @@ def refusal(status: int | None, body: str) -> StepFailed:
 
 
 def _image_obstacle(reason: str, message: str, image: str) -> Obstacle:
-    said = message.lower()
-    refused = reason in {"InvalidImageName", "ErrImageNeverPull"} or any(word in said for word in _REFUSED)
-    busy = any(word in said for word in _BUSY)
+    text, final = message.lower(), reason in {"InvalidImageName", "ErrImageNeverPull"}
+    refused = final or any(word in text for word in _REFUSED)
+    busy = any(word in text for word in _BUSY)
     failure_class = FailureClass.CONFIGURATION if refused and not busy else FailureClass.TEMPORARY
     ending = _never(_IMAGE[reason], reason, message, failure_class, _IMAGE_HINT.format(image=image))
-    final = reason in {"InvalidImageName", "ErrImageNeverPull"}
-    return Obstacle(ending, scheduled=True, final=final, causeless=bool(_CAUSELESS.match(said)) or not said)
+    return Obstacle(ending, scheduled=True, final=final, causeless=bool(_CAUSELESS.match(text)) or not text)
 
 
 def _unscheduled(condition: Mapping[str, Any]) -> Obstacle:
     reason, message = condition.get("reason") or "Unschedulable", (condition.get("message") or "").strip()
-    said = message.partition("preemption:")[0].lower()  # what comes after says why eviction of others would not help
-    nowhere = any(word in said for word in _PLACE) and not any(word in said for word in _MOMENTARY)
+    why = message.partition("preemption:")[0].lower()  # what comes after says why eviction of others would not help
+    nowhere = any(word in why for word in _PLACE) and not any(word in why for word in _MOMENTARY)
     failure_class = FailureClass.CONFIGURATION if nowhere else FailureClass.TEMPORARY
     text = "no node may take it" if nowhere else "no node has room for it"
     hint = _PLACE_HINT if nowhere else "It is tried again; add nodes, or lower the step's profile, if this lasts."
@@ -231,8 +230,8 @@ def _unscheduled(condition: Mapping[str, Any]) -> Obstacle:
 
 
 def _never(text: str, reason: str, message: str, failure_class: FailureClass, hint: str) -> Ending:
-    said = f"{reason}: {message}" if message else reason
-    return Ending(None, f"{text} ({said})", failure_class, ran=False, hint=hint)
+    reported = f"{reason}: {message}" if message else reason
+    return Ending(None, f"{text} ({reported})", failure_class, ran=False, hint=hint)
 
 
 def _status(pod: Pod) -> Mapping[str, Any]:
@@ -240,12 +239,8 @@ def _status(pod: Pod) -> Mapping[str, Any]:
     return next((status for status in statuses if status.get("name") == BASE), {})
 
 
-def _state(pod: Pod) -> Mapping[str, Any]:
-    return _status(pod).get("state") or {}
-
-
 def _container(pod: Pod, state: str) -> Mapping[str, Any]:
-    return _state(pod).get(state) or {}
+    return (_status(pod).get("state") or {}).get(state) or {}
 
 
 def _condition(pod: Pod, kind: str) -> Mapping[str, Any]:

@@ -12,15 +12,15 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientError
 from kubernetes_asyncio.client import ApiException, CoreV1Api
 
 from evergreen_airflow.pod import SELECTOR
-from evergreen_airflow.pod_api import REQUEST, ask, changes, checked, list_all
+from evergreen_airflow.pod_api import NOT_FOUND, ask, changes, list_all, read_log, suppress_status
 
 if TYPE_CHECKING:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
@@ -32,8 +32,7 @@ _BACK_OFF = (0.5, 10.0)
 _TROUBLE = (ClientError, OSError, TimeoutError, ValueError)
 """What comes of an API server that does not answer, or not in JSON."""
 _LOG_READS_A_SECOND = 10
-LOG_LINES, LOG_BYTES = 5_000, 4 << 20
-_FORBIDDEN, _NOT_FOUND = 403, 404
+_FORBIDDEN = 403
 
 
 class PodView:
@@ -188,7 +187,7 @@ class PodWatch:
     async def _ask(self, name: str) -> None:
         """Look whether a pod that the watch knows nothing of is there."""
         pod: dict[str, Any] = {}
-        with _suppress_not_found():
+        with suppress_status(NOT_FOUND):
             async with self._connected() as api:
                 pod = await ask(api.read_namespaced_pod, name=name, namespace=self.namespace)
         if name in self.views and name not in self._pods:  # else the watch has told of it meanwhile, and knows more
@@ -204,7 +203,7 @@ class PodWatch:
 
     async def delete(self, name: str) -> None:
         """Delete a pod; one that is gone already is as well."""
-        with _suppress_not_found():
+        with suppress_status(NOT_FOUND):
             async with self._connected() as api:
                 await ask(api.delete_namespaced_pod, name=name, namespace=self.namespace)
 
@@ -219,27 +218,7 @@ class PodWatch:
             turn = self._next_log_read = max(loop.time(), self._next_log_read + 1 / _LOG_READS_A_SECOND)
             await asyncio.sleep(turn - loop.time())
         async with self._connected() as api:
-            answer = await api.read_namespaced_pod_log(
-                name=name,
-                namespace=self.namespace,
-                container=container,
-                since_seconds=since_seconds,  # type: ignore[arg-type]  # None is none
-                timestamps=True,
-                tail_lines=LOG_LINES,
-                limit_bytes=LOG_BYTES,
-                _preload_content=False,
-                _request_timeout=REQUEST,
-            )
-            return (await checked(answer)).decode("utf-8", errors="backslashreplace").splitlines()
-
-
-@contextmanager
-def _suppress_not_found() -> Iterator[None]:
-    try:
-        yield
-    except ApiException as error:
-        if error.status != _NOT_FOUND:
-            raise
+            return await read_log(api, name, self.namespace, container, since_seconds)
 
 
 _watches: dict[tuple[Any, ...], PodWatch] = {}

@@ -18,15 +18,14 @@ from urllib3.exceptions import HTTPError
 
 from evergreen_airflow.ending import Ending
 from evergreen_airflow.pod import GRACE_SECONDS
+from evergreen_airflow.pod_api import CONFLICT, LOG_BYTES, LOG_LINES, NOT_FOUND, suppress_status, text_lines
 from evergreen_airflow.pod_ending import BASE, ending_of
-from evergreen_airflow.pod_watch import LOG_BYTES, LOG_LINES
 
 ADOPTED = "evergreen/adopted-by"
 """Annotation: the attempt that waits for a pod which another one has launched."""
 _LOOK_SECONDS = 1.0
 _PATIENCE = GRACE_SECONDS + 15
 """How long a pod may take to end that was told to: its grace period, and what its node needs beside it."""
-_NOT_FOUND, _CONFLICT = 404, 409
 
 
 def adopt(pods: Sequence[k8s.V1Pod]) -> k8s.V1Pod | None:
@@ -41,13 +40,10 @@ def mark(api: Any, pod: k8s.V1Pod, attempt: str) -> bool:
     Return whether it is still there.
     """
     body = {"metadata": {"annotations": {ADOPTED: attempt}}}
-    try:
+    with suppress_status(NOT_FOUND):
         api.patch_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body)
-    except ApiException as error:
-        if error.status != _NOT_FOUND:
-            raise
-        return False
-    return True
+        return True
+    return False
 
 
 def end(api: Any, pod: k8s.V1Pod, log: Any, *, delete: Callable[[k8s.V1Pod], object] | None = None) -> None:
@@ -64,23 +60,23 @@ def end(api: Any, pod: k8s.V1Pod, log: Any, *, delete: Callable[[k8s.V1Pod], obj
     delete
         What to do with one that has ended, instead of deleting it.
     """
-    seen, last, lines = ending(pod), pod, last_lines(api, pod)
-    if seen is None and not pod.metadata.deletion_timestamp:
+    ended, last, lines = ending(pod), pod, last_lines(api, pod)
+    if ended is None and not pod.metadata.deletion_timestamp:
         delete_pod(api, pod)
     deadline = time.monotonic() + _PATIENCE
-    while seen is None:
+    while ended is None:
         time.sleep(_LOOK_SECONDS)
-        now = _read(api, pod)
-        if now is None:
+        current = _read(api, pod)
+        if current is None:
             break
         if time.monotonic() > deadline:
             log.warning("Pod %s does not end: its node does not answer. Going on without it.", pod.metadata.name)
             break
-        last, seen, lines = now, ending(now), last_lines(api, pod) or lines
-    write(log, last, f"An earlier try has left a pod, which {seen or 'is gone'}.", lines)
-    if seen is not None and delete is not None:
+        last, ended, lines = current, ending(current), last_lines(api, pod) or lines
+    write(log, last, f"An earlier try has left a pod, which {ended or 'is gone'}.", lines)
+    if ended is not None and delete is not None:
         delete(last)
-    elif seen is not None:
+    elif ended is not None:
         delete_pod(api, last)
         # its name must be free: a try that is started twice launches its pod under the same one
         while _read(api, pod) is not None and time.monotonic() < deadline:
@@ -93,23 +89,17 @@ def ending(pod: k8s.V1Pod) -> Ending | None:
 
 
 def _read(api: Any, pod: k8s.V1Pod) -> k8s.V1Pod | None:
-    try:
+    with suppress_status(NOT_FOUND):
         current = api.read_namespaced_pod(pod.metadata.name, pod.metadata.namespace)
-    except ApiException as error:
-        if error.status != _NOT_FOUND:
-            raise
-        return None
-    return current if current.metadata.uid == pod.metadata.uid else None
+        return current if current.metadata.uid == pod.metadata.uid else None
+    return None
 
 
 def delete_pod(api: Any, pod: k8s.V1Pod) -> None:
     """Delete a pod, which may have gone by itself; a new one of the same name is another one's, and stays."""
     options = k8s.V1DeleteOptions(preconditions=k8s.V1Preconditions(uid=pod.metadata.uid))
-    try:
+    with suppress_status(NOT_FOUND, CONFLICT):
         api.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)
-    except ApiException as error:
-        if error.status not in {_NOT_FOUND, _CONFLICT}:
-            raise
 
 
 def last_lines(api: Any, pod: k8s.V1Pod, limit: int = LOG_LINES) -> list[str]:
@@ -126,7 +116,7 @@ def last_lines(api: Any, pod: k8s.V1Pod, limit: int = LOG_LINES) -> list[str]:
         )
     except (ApiException, HTTPError):
         return []
-    return bytes(answer.data).decode("utf-8", errors="backslashreplace").splitlines()
+    return text_lines(answer.data)
 
 
 def write(log: Any, pod: k8s.V1Pod, heading: str, lines: list[str]) -> None:

@@ -269,7 +269,7 @@ def _check_values(spec: dict[str, Any]) -> None:
     container = spec["containers"][0]
     gpus = int(_limits(container).get("nvidia.com/gpu", 0))
     present = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    wrong = {
+    unsupported = {
         "spec.containers[1] (a sidecar)": len(spec["containers"]) > 1,
         "spec.containers[0].command (none: the image's entry point)": not container.get("command"),
         f"spec.restartPolicy={spec.get('restartPolicy')}": spec.get("restartPolicy") != "Never",
@@ -284,8 +284,8 @@ def _check_values(spec: dict[str, Any]) -> None:
         },
         f"nvidia.com/gpu: {gpus} (this machine has {present})": gpus > present,
     }
-    for field, is_wrong in wrong.items():
-        if is_wrong:
+    for field, is_unsupported in unsupported.items():
+        if is_unsupported:
             raise _unsupported(field, "Change it")
 
 

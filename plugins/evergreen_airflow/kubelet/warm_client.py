@@ -184,7 +184,7 @@ def start(path: Path, options: Sequence[str], command: Sequence[str], environmen
     """
     connection = connect(path)
     request = ForkRequest([*options, "--", *command], dict(environment), guardian.__file__, sys.executable)
-    (lifeline, held), (seen, output) = os.pipe(), os.pipe()
+    (lifeline, hold), (printed, output) = os.pipe(), os.pipe()
     try:
         socket.send_fds(connection, [json.dumps(asdict(request)).encode()], [lifeline, output])
         connection.settimeout(_STARTED_SECONDS)
@@ -192,9 +192,9 @@ def start(path: Path, options: Sequence[str], command: Sequence[str], environmen
         if answer != STARTED:
             raise NotWarmError(answer.decode() or "the warm service has ended")
         connection.settimeout(None)
-        return WarmStep(connection, held, seen)
+        return WarmStep(connection, hold, printed)
     except BaseException as error:
-        for opened in (connection.detach(), held, seen):
+        for opened in (connection.detach(), hold, printed):
             os.close(opened)  # the lifeline among them: whatever was started ends
         if isinstance(error, TimeoutError):
             raise TemporaryError("The warm service took the step but does not answer.", "See warm-steps.log.") from None
