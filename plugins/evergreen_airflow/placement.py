@@ -97,14 +97,9 @@ class Placement(Frozen):
         if self.caConfigMap is None:
             return {}
         fixed = hardened()
-        source = k8s.V1ConfigMapVolumeSource(name=self.caConfigMap)
-        return {
-            "volumes": [*fixed["volumes"], k8s.V1Volume(name="ca", config_map=source)],
-            "volume_mounts": [
-                *fixed["volume_mounts"],
-                k8s.V1VolumeMount(name="ca", mount_path=AUTHORITIES, read_only=True),
-            ],
-        }
+        volume = k8s.V1Volume(name="ca", config_map=k8s.V1ConfigMapVolumeSource(name=self.caConfigMap))
+        mount = k8s.V1VolumeMount(name="ca", mount_path=AUTHORITIES, read_only=True)
+        return {"volumes": [*fixed["volumes"], volume], "volume_mounts": [*fixed["volume_mounts"], mount]}
 
 
 def _toleration(toleration: Toleration) -> k8s.V1Toleration:

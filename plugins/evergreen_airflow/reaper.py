@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
@@ -96,17 +97,11 @@ def orphaned(pod: k8s.V1Pod, states: States, now: datetime) -> str:
         return "its task does not exist any more"
     if states[task] in _ENDED:
         return f"its task has ended: {states[task]}"
-    deadline = _time(annotations[DEADLINE])
-    return f"its deadline was {annotations[DEADLINE]}" if deadline and now > deadline + _OVERDUE else ""
-
-
-def _time(text: str) -> datetime | None:
-    """Return a point in time; what somebody has written instead is none, and must not keep other pods."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else None
+    with suppress(ValueError):  # what somebody has written in its place must not keep other pods
+        deadline = datetime.fromisoformat(annotations[DEADLINE])
+        if deadline.tzinfo and now > deadline + _OVERDUE:
+            return f"its deadline was {annotations[DEADLINE]}"
+    return ""
 
 
 def task_of(pod: k8s.V1Pod) -> Task | None:

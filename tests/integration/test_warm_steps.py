@@ -57,7 +57,7 @@ from sys import argv
 
 from evergreen_airflow.kubelet import warm_server
 
-warm_server.warm_up, warm_server.CODE = int, Path(argv[1]).parent
+warm_server.warm_up, warm_server.CODE = int, (Path(argv[1]).parent,)
 warm_server.main()
 """
 

@@ -37,45 +37,41 @@ from evergreen_airflow.pod import COMMAND, GRACE_SECONDS, expand
 HONOURED = "honoured"
 CLUSTER = "left to the cluster: it decides where the pod runs or what it may do, not what it does"
 
-_RESOURCES = {"memory": HONOURED, "cpu": CLUSTER, "ephemeral-storage": CLUSTER, "nvidia.com/gpu": HONOURED}
-_NAME = {"name": HONOURED, "optional": HONOURED}
-_CONFINEMENT = dict.fromkeys(
-    ("allowPrivilegeEscalation", "fsGroup", "readOnlyRootFilesystem", "runAsGroup", "runAsNonRoot", "runAsUser"),
-    CLUSTER,
-) | {"capabilities": {"drop": CLUSTER}, "seccompProfile": CLUSTER}
-_PLACEMENT = (
-    "affinity",
-    "automountServiceAccountToken",
-    "enableServiceLinks",
-    "imagePullSecrets",
-    "nodeSelector",
-    "priorityClassName",
-    "runtimeClassName",
-    "schedulerName",
-    "serviceAccount",
-    "serviceAccountName",
-    "tolerations",
-    "topologySpreadConstraints",
-)
+
+def _cluster(*fields: str) -> dict[str, Any]:
+    return dict.fromkeys(fields, CLUSTER)
+
+
+def _honoured(*fields: str) -> dict[str, Any]:
+    return dict.fromkeys(fields, HONOURED)
+
+
+_RESOURCES = _honoured("memory", "nvidia.com/gpu") | _cluster("cpu", "ephemeral-storage")
+_CONFINEMENT = {
+    **_cluster("allowPrivilegeEscalation", "readOnlyRootFilesystem", "seccompProfile"),
+    **_cluster("fsGroup", "runAsGroup", "runAsNonRoot", "runAsUser"),
+    "capabilities": _cluster("drop"),
+}
+_PLACEMENT = {
+    **_cluster("affinity", "nodeSelector", "priorityClassName", "schedulerName", "tolerations"),
+    **_cluster("automountServiceAccountToken", "serviceAccount", "serviceAccountName"),
+    **_cluster("enableServiceLinks", "imagePullSecrets", "runtimeClassName", "topologySpreadConstraints"),
+}
 POD: dict[str, Any] = {
-    **dict.fromkeys(("apiVersion", "kind", "metadata"), CLUSTER),
+    **_cluster("apiVersion", "kind", "metadata"),
     "spec": {
-        **dict.fromkeys(_PLACEMENT, CLUSTER),
-        "activeDeadlineSeconds": HONOURED,
-        "terminationGracePeriodSeconds": HONOURED,
-        "restartPolicy": HONOURED,
+        **_PLACEMENT,
+        **_honoured("activeDeadlineSeconds", "terminationGracePeriodSeconds", "restartPolicy"),
         "securityContext": _CONFINEMENT,
-        "volumes": {"name": HONOURED, "emptyDir": {"medium": CLUSTER, "sizeLimit": CLUSTER}},
+        "volumes": {"name": HONOURED, "emptyDir": _cluster("medium", "sizeLimit")},
         "containers": {
-            **dict.fromkeys(
-                ("image", "imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy"), CLUSTER
-            ),
-            **dict.fromkeys(("name", "command", "args"), HONOURED),
-            "env": {"name": HONOURED, "value": HONOURED, "valueFrom": {"resourceFieldRef": {"resource": HONOURED}}},
-            "envFrom": {"configMapRef": _NAME, "secretRef": _NAME},
+            **_cluster("image", "imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy"),
+            **_honoured("name", "command", "args"),
+            "env": {**_honoured("name", "value"), "valueFrom": {"resourceFieldRef": _honoured("resource")}},
+            "envFrom": dict.fromkeys(("configMapRef", "secretRef"), _honoured("name", "optional")),
             "resources": {"limits": _RESOURCES, "requests": _RESOURCES},
             "securityContext": _CONFINEMENT,
-            "volumeMounts": {"name": HONOURED, "mountPath": HONOURED},
+            "volumeMounts": _honoured("name", "mountPath"),
         },
     },
 }

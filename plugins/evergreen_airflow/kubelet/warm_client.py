@@ -58,8 +58,8 @@ class ForkRequest:
         """
         with suppress(AttributeError, TypeError, ValueError):
             request = cls(**json.loads(message))
-            values: list[object] = [*request.arguments, *request.environment.values(), request.code, request.python]
-            if all(isinstance(value, str) for value in values):
+            texts: list[object] = [*request.arguments, *request.environment.values(), request.code, request.python]
+            if all(isinstance(text, str) for text in texts):
                 return request
         raise NotWarmError("the warm service does not understand the request")
 
@@ -100,9 +100,7 @@ class WarmStep:
             If the service was killed, and the step with it.
         """
         if self._code is None:
-            answer = b""
-            with suppress(OSError):
-                answer = self._connection.recv(_LARGEST_ANSWER)  # Airflow's time limit may interrupt it: asked again
+            answer = _receive(self._connection)  # may be interrupted by Airflow's time limit, and asked again
             self._connection.close()
             if not answer:
                 raise NotWarmError("the warm service was killed, and this step with it")
@@ -184,7 +182,7 @@ def start(path: Path, options: Sequence[str], command: Sequence[str], environmen
     """
     connection = connect(path)
     request = ForkRequest([*options, "--", *command], dict(environment), guardian.__file__, sys.executable)
-    (lifeline, hold), (printed, output) = os.pipe(), os.pipe()
+    (lifeline, held), (seen, output) = os.pipe(), os.pipe()
     try:
         socket.send_fds(connection, [json.dumps(asdict(request)).encode()], [lifeline, output])
         connection.settimeout(_STARTED_SECONDS)
@@ -192,9 +190,9 @@ def start(path: Path, options: Sequence[str], command: Sequence[str], environmen
         if answer != STARTED:
             raise NotWarmError(answer.decode() or "the warm service has ended")
         connection.settimeout(None)
-        return WarmStep(connection, hold, printed)
+        return WarmStep(connection, held, seen)
     except BaseException as error:
-        for opened in (connection.detach(), hold, printed):
+        for opened in (connection.detach(), held, seen):
             os.close(opened)  # the lifeline among them: whatever was started ends
         if isinstance(error, TimeoutError):
             raise TemporaryError("The warm service took the step but does not answer.", "See warm-steps.log.") from None
@@ -204,3 +202,9 @@ def start(path: Path, options: Sequence[str], command: Sequence[str], environmen
     finally:
         os.close(lifeline)
         os.close(output)
+
+
+def _receive(connection: socket.socket) -> bytes:
+    with suppress(OSError):
+        return connection.recv(_LARGEST_ANSWER)
+    return b""

@@ -128,10 +128,12 @@ class Server:
         try:
             connection.settimeout(_REQUEST_SECONDS)
             if not is_own(connection):
+                connection.close()
                 return
             connection.send(READY)
             message, descriptors, _, _ = socket.recv_fds(connection, _REQUEST_BYTES, 2)
             if not message:  # somebody only looked whether it is well
+                connection.close()
                 return
             request = self._accepted(message, descriptors)
             connection.settimeout(None)
@@ -140,11 +142,11 @@ class Server:
         except NotWarmError as refusal:
             with suppress(OSError):
                 connection.send(str(refusal).encode())
+            connection.close()
         except OSError as error:
             log.warning("a request was dropped: %s", error)
+            connection.close()
         finally:
-            if connection not in self._steps.values():
-                connection.close()
             for descriptor in descriptors:
                 os.close(descriptor)
 
@@ -158,8 +160,8 @@ class Server:
         self._stale = self._stale or self.code != code_stamp()  # asked by a step only: an editor saves often
         if self._stale:
             raise NotWarmError("the code has changed since the warm service started")
-        ours, theirs = self.started_with, request.environment
-        differ = {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
+        ours, asked = self.started_with, request.environment
+        differ = {name for name in ours.keys() | asked.keys() if ours.get(name) != asked.get(name)}
         if wrong := sorted(name for name in differ if not name.startswith(MAY_DIFFER)):
             raise NotWarmError(f"the warm service has other values of {', '.join(wrong)}")
         return request
@@ -210,15 +212,16 @@ class Server:
 
 def environment_at_start() -> dict[str, str]:
     """Return the environment this process was given: the interpreter adds to it (LC_CTYPE) before any code runs."""
-    variables = os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
-    return dict(variable.split("=", 1) for variable in variables if "=" in variable)
+    entries = Path("/proc/self/environ").read_bytes().split(b"\0")
+    pairs = [os.fsdecode(entry).partition("=") for entry in entries if b"=" in entry]
+    return {name: value for name, _, value in pairs}
 
 
 def code_stamp() -> tuple[tuple[str, int, int], ...]:
     """Return what changes with the lifecycle's code or with what is installed."""
     files = sorted(path for folder in CODE for path in folder.rglob("*.py"))
-    stats = [(path, path.stat()) for path in (*files, Path(sysconfig.get_path("purelib")))]
-    return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats)
+    found = [(path, path.stat()) for path in (*files, Path(sysconfig.get_path("purelib")))]
+    return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
 
 def warm_up() -> None:
