@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -135,16 +135,16 @@ class LakeOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
     """Feast's DuckDB offline store, reading from the lake only the rows whose time can matter."""
 
     @staticmethod
-    def pull_latest_from_table_or_query(*, config: RepoConfig, **given: Any) -> RetrievalJob:
+    def pull_latest_from_table_or_query(*, config: RepoConfig, **arguments: Any) -> RetrievalJob:
         """Return the latest row of each entity between two times."""
-        reader = _reader(lambda _: (given["start_date"], given["end_date"]))
-        return pull_latest_from_table_or_query_ibis(config=config, **given, **_io(config, reader))
+        times = arguments["start_date"], arguments["end_date"]
+        return pull_latest_from_table_or_query_ibis(config=config, **arguments, **_io(config, lambda _: times))
 
     @staticmethod
-    def pull_all_from_table_or_query(*, config: RepoConfig, **given: Any) -> RetrievalJob:
+    def pull_all_from_table_or_query(*, config: RepoConfig, **arguments: Any) -> RetrievalJob:
         """Return all rows between two times."""
-        reader = _reader(lambda _: (given.get("start_date"), given.get("end_date")))
-        return pull_all_from_table_or_query_ibis(config=config, **given, **_io(config, reader))
+        times = arguments.get("start_date"), arguments.get("end_date")
+        return pull_all_from_table_or_query_ibis(config=config, **arguments, **_io(config, lambda _: times))
 
     @staticmethod
     def get_historical_features(
@@ -152,8 +152,8 @@ class LakeOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         feature_views: list[FeatureView],
         feature_refs: list[str],
         entity_df: pd.DataFrame,
-        *rest: Any,
-        **others: Any,
+        *arguments: Any,
+        **options: Any,
     ) -> RetrievalJob:
         """Join the features known at each row's time: nothing after the last row, nothing older than the ttl."""
         times = entity_df["event_timestamp"]
@@ -166,7 +166,7 @@ class LakeOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
 
         views = [_with_plain_ttl(view) for view in feature_views]
         return get_historical_features_ibis(
-            config, views, feature_refs, entity_df, *rest, **others, **_io(config, _reader(needed))
+            config, views, feature_refs, entity_df, *arguments, **options, **_io(config, needed)
         )
 
 
@@ -179,19 +179,9 @@ def _with_plain_ttl(view: FeatureView) -> FeatureView:
     return view
 
 
-def _io(config: RepoConfig, reader: Callable[..., Any]) -> dict[str, Any]:
-    return {
-        "data_source_reader": reader,
-        "data_source_writer": _write_data_source,
-        "staging_location": config.offline_store.staging_location,
-        "staging_location_endpoint_override": config.offline_store.staging_location_endpoint_override,
-    }
+def _io(config: RepoConfig, needed: Callable[[str], tuple[datetime | None, datetime | None]]) -> dict[str, Any]:
+    """Return how Feast reads a source: the rows between the two times that are ``needed`` of the one of that name."""
 
-
-_TimeRange = tuple[datetime | None, datetime | None]
-
-
-def _reader(needed: Callable[[str], _TimeRange]) -> Callable[[LakeSource, str], Any]:
     def read(source: LakeSource, _repo_path: str) -> Any:
         import ibis
 
@@ -199,23 +189,19 @@ def _reader(needed: Callable[[str], _TimeRange]) -> Callable[[LakeSource, str], 
         snapshot = _pinned.get().get((source.namespace, source.iceberg_table))
         return ibis.memtable(scan(table, between(source.timestamp_field, *needed(source.name)), snapshot))
 
-    return read
+    return {
+        "data_source_reader": read,
+        "data_source_writer": _write_data_source,
+        "staging_location": config.offline_store.staging_location,
+        "staging_location_endpoint_override": config.offline_store.staging_location_endpoint_override,
+    }
 
 
 def between(column: str, start: datetime | None, end: datetime | None) -> Any:
     """Return the filter that keeps the rows between two times, both included; None leaves an end open."""
     from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThanOrEqual
 
-    limits: Iterable[Any] = [
-        *([GreaterThanOrEqual(column, _utc(start))] if start else []),
-        *([LessThanOrEqual(column, _utc(end))] if end else []),
-    ]
-    kept: Any = AlwaysTrue()
-    for limit in limits:
-        kept = And(kept, limit)
-    return kept
-
-
-def _utc(moment: datetime) -> str:
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return aware.astimezone(UTC).isoformat(timespec="microseconds")
+    return And(
+        GreaterThanOrEqual(column, start) if start else AlwaysTrue(),
+        LessThanOrEqual(column, end) if end else AlwaysTrue(),
+    )

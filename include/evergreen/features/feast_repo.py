@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
+import runpy
 import sys
 import warnings
 from collections.abc import Iterator
@@ -96,16 +96,12 @@ def definitions(spec: ModelSpec) -> list[Any]:
         raise ConfigurationError(
             f"{path}: there is no such file.", "It holds the Feast definitions of the model; copy another model's."
         )
-    loader = importlib.util.spec_from_file_location(f"evergreen_features.{spec.name}", path)
-    assert loader is not None  # noqa: S101  # a .py path always has a loader
-    assert loader.loader is not None  # noqa: S101
-    module = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(module)
-    found = [value for value in vars(module).values() if isinstance(value, (Entity, FeatureService, FeastView))]
-    views = {value.name: value for value in found if isinstance(value, FeastView)}
+    names = runpy.run_path(str(path), run_name=f"evergreen_features.{spec.name}")
+    objects = [value for value in names.values() if isinstance(value, (Entity, FeatureService, FeastView))]
+    views = {value.name: value for value in objects if isinstance(value, FeastView)}
     for view in spec.features.views:
         _check_definition(str(path), views.get(spec.feast_name(view)), view, spec)
-    return found
+    return objects
 
 
 def _check_definition(path: str, feast_view: Any, view: FeatureView, spec: ModelSpec) -> None:
@@ -153,16 +149,13 @@ def _is_registered(store: FeatureStore, wanted: Any) -> bool:
     from feast import Entity, FeatureService
     from feast.errors import FeastObjectNotFoundException
 
+    getters = {Entity: store.get_entity, FeatureService: store.get_feature_service}
     try:
-        if isinstance(wanted, Entity):
-            return bool(store.get_entity(wanted.name) == wanted)
-        if isinstance(wanted, FeatureService):
-            return bool(store.get_feature_service(wanted.name) == wanted)
-        registered = store.get_feature_view(wanted.name)
+        registered = getters.get(type(wanted), store.get_feature_view)(wanted.name)
     except FeastObjectNotFoundException:
         return False
-    # what was materialized is no part of the definition, but Feast compares it
-    wanted.materialization_intervals = registered.materialization_intervals
+    if type(wanted) not in getters:  # what was materialized is no part of a view's definition, but Feast compares it
+        wanted.materialization_intervals = registered.materialization_intervals
     return bool(registered == wanted)
 
 

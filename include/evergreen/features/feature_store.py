@@ -19,11 +19,12 @@ from evergreen.spec import FeatureView, ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
     from feast import FeatureStore
 
 _SPOT_CHECKS = 50
-"""Rows of a training set that are compared with a plain pandas merge."""
+"""Rows of a training set that are compared with a plain pandas merge, and keys of the online store with the lake."""
+_ROW = "_row"
+"""The column by which the rows that Feast returns are put back in order."""
 
 
 def feature_tables(spec: ModelSpec) -> list[str]:
@@ -107,17 +108,17 @@ def _check_online(store: FeatureStore, spec: ModelSpec, view: FeatureView, lates
         return
     sample = latest.iloc[:: max(1, len(latest) // _SPOT_CHECKS)]
     name = spec.feast_name(view)
-    found = store.get_online_features(
+    online = store.get_online_features(
         features=[f"{name}:{feature}" for feature in view.features],
         entity_rows=sample[list(view.entities)].to_dict("records"),
     ).to_df()
     for feature in view.features:
-        wrong = ~_same(found[feature], sample[feature])
+        wrong = ~_same(online[feature], sample[feature])
         if wrong.any():
             at = int(wrong.argmax())
             raise TemporaryError(
                 f"online store: {name}:{feature} of {sample[list(view.entities)].iloc[at].to_dict()} is "
-                f"{found[feature].iloc[at]!r}, the lake has {sample[feature].iloc[at]!r}.",
+                f"{online[feature].iloc[at]!r}, the lake has {sample[feature].iloc[at]!r}.",
                 "Run materialize for this window again.",
             )
 
@@ -125,9 +126,8 @@ def _check_online(store: FeatureStore, spec: ModelSpec, view: FeatureView, lates
 def training_set(
     spec: ModelSpec,
     window: Window,
-    examples_snapshot: str | None = None,
-    snapshots: Mapping[str, str] | None = None,
     *,
+    snapshots: Mapping[str, str] | None = None,
     labelled: bool = True,
 ) -> pd.DataFrame:
     """Return the examples of a window with every input as it was known at their time.
@@ -136,10 +136,9 @@ def training_set(
     ----------
     spec, window
         The model and the partitions of its examples.
-    examples_snapshot
-        The version of the examples to read; default: the current one.
     snapshots
-        Versions of any of the model's tables, by name: with those of an earlier run, that run is replayed.
+        Versions of any of the model's tables, by name: with those of an earlier run, that run is replayed. Of the
+        others, the current one is read.
     labelled
         Whether to leave out the examples that have no label.
 
@@ -154,9 +153,7 @@ def training_set(
     DataError
         If rows were lost or repeated, or the join disagrees with a plain merge.
     """
-    pins = dict(snapshots or {})
-    if examples_snapshot is not None:
-        pins["examples"] = examples_snapshot
+    pins = snapshots or {}
     examples = _examples(spec, window, pins.get("examples"), labelled=labelled)
     features = [feature for view in spec.features.views for feature in view.features]
     if examples.empty or not features:
@@ -164,12 +161,12 @@ def training_set(
     apply(spec)
     from evergreen.features.feast_lake import pinned_snapshots
 
-    entities = examples[[*spec.features.keys, EVENT_TIMESTAMP]].assign(_row=range(len(examples)))
+    entities = examples[[*spec.features.keys, EVENT_TIMESTAMP]].assign(**{_ROW: range(len(examples))})
     references = [f"{spec.feast_name(view)}:{feature}" for view in spec.features.views for feature in view.features]
     with pinned_snapshots(spec.name, pins), quiet():
         joined = get_feature_store().get_historical_features(entities, references).to_df()
-    joined = joined.sort_values("_row", kind="stable")
-    if joined["_row"].tolist() != list(range(len(examples))):
+    joined = joined.sort_values(_ROW, kind="stable")
+    if joined[_ROW].tolist() != list(range(len(examples))):
         raise DataError(
             f"{spec.name}: Feast returned {len(joined)} rows for {len(examples)} examples of {window}.",
             "A feature view has several rows for one key and time, or Feast lost rows: this is a defect.",
@@ -180,16 +177,17 @@ def training_set(
 
 
 def _examples(spec: ModelSpec, window: Window, snapshot: str | None, *, labelled: bool) -> pd.DataFrame:
+    from pyarrow import types
+
     columns = dict.fromkeys(
         [PARTITION, *spec.features.keys, EVENT_TIMESTAMP, spec.features.examples.label, *spec.features.request_inputs]
     )
     table = get_lake().read(spec.name, "examples", window, snapshot, columns)
     # before pandas makes floats of them, which have no room for all of a long number
-    numbers = [
-        name for name in spec.features.request_inputs if name in spec.features.categorical and _is_whole(table, name)
-    ]
-    for name in set(numbers).difference(spec.features.keys):  # a join needs its own as they are
-        table = table.set_column(table.column_names.index(name), name, table[name].cast("string"))
+    categories = set(spec.features.categorical).intersection(spec.features.request_inputs)
+    for name in categories.difference(spec.features.keys):  # a join needs its own as they are
+        if types.is_integer(table.schema.field(name).type):
+            table = table.set_column(table.column_names.index(name), name, table[name].cast("string"))
     frame: pd.DataFrame = table.to_pandas()
     if labelled:
         frame = frame[frame[spec.features.examples.label].notna()]
@@ -199,30 +197,12 @@ def _examples(spec: ModelSpec, window: Window, snapshot: str | None, *, labelled
     ).reset_index(drop=True)
 
 
-def _is_whole(table: pa.Table, name: str) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_integer(table.schema.field(name).type))
-
-
 def _tidy(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
     features = spec.features
-    order = dict.fromkeys(
-        [
-            PARTITION,
-            *spec.features.keys,
-            EVENT_TIMESTAMP,
-            features.examples.label,
-            *features.numeric,
-            *features.categorical,
-        ]
-    )
-    tidy = frame[list(order)].copy()
-    for name in features.numeric:
-        tidy[name] = tidy[name].astype("float64")
-    for name in features.categorical:
-        tidy[name] = _categories(tidy[name])
-    return tidy
+    keys = [PARTITION, *spec.features.keys, EVENT_TIMESTAMP, features.examples.label]
+    tidy = frame[list(dict.fromkeys([*keys, *features.numeric, *features.categorical]))]
+    numbers = {name: tidy[name].astype("float64") for name in features.numeric}
+    return tidy.assign(**numbers, **{name: _categories(tidy[name]) for name in features.categorical})
 
 
 def _categories(column: pd.Series) -> pd.Series:
@@ -268,7 +248,7 @@ def _check_join(spec: ModelSpec, full: pd.DataFrame, pins: Mapping[str, str]) ->
                 )
 
 
-def _same(one: pd.Series, other: pd.Series) -> Any:
+def _same(left: pd.Series, right: pd.Series) -> Any:
     """Compare two columns row by row: null equals null, and 1.0 equals 1."""
-    left, right = one.reset_index(drop=True), other.reset_index(drop=True)
+    left, right = left.reset_index(drop=True), right.reset_index(drop=True)
     return (left == right) | (left.isna() & right.isna())

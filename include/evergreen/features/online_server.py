@@ -8,55 +8,47 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evergreen.contract import ConfigurationError
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
 READ = ("POST", "/get-online-features")
 HEALTH = ("GET", "/health")
 LEAST_CHARACTERS = 32
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Guarded:
     """Lets an ASGI application see reads with the token, and questions after its health; nothing else."""
 
-    def __init__(self, app: App, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str) -> None:
         self.app = app
         self._expected = f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-        elif scope["type"] == "websocket":
+        from starlette.responses import JSONResponse
+
+        if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
-        elif (refusal := self._refusal(scope)) is None:
+        elif scope["type"] == "lifespan" or (refusal := self._refusal(scope)) is None:
             await self.app(scope, receive, send)
         else:
-            await _answer(send, *refusal)
+            status, detail = refusal
+            await JSONResponse({"detail": detail}, status)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> tuple[int, bytes] | None:
-        wanted = (scope["method"], scope["path"])
-        if wanted == HEALTH:
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        request = (scope["method"], scope["path"])
+        if request == HEALTH:
             return None
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        if not secrets.compare_digest(given, self._expected):
-            return 401, b'{"detail": "send Authorization: Bearer <the token>"}'
-        return None if wanted == READ else (403, b'{"detail": "this server answers POST /get-online-features only"}')
-
-
-async def _answer(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        authorization = dict(scope["headers"]).get(b"authorization", b"")
+        if not secrets.compare_digest(authorization, self._expected):
+            return 401, "send Authorization: Bearer <the token>"
+        return None if request == READ else (403, "this server answers POST /get-online-features only")
 
 
 def read_token() -> str:
