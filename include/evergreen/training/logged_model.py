@@ -6,28 +6,14 @@ model. There is no pickle in it, and nothing of Evergreen is imported: it loads 
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
-import sys
+import runpy
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow  # noqa: TID253  # only MLflow loads this file
 import pandas as pd  # noqa: TID253
-
-
-def _load(path: Path) -> ModuleType:
-    """Import a file under a name of its content: two versions of it live side by side in one process."""
-    name = f"evergreen_encoder_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None  # noqa: S101  # a .py path always has a loader
-        assert spec.loader is not None  # noqa: S101
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)  # dataclasses look their module up
-        spec.loader.exec_module(module)
-    return sys.modules[name]
 
 
 class LoggedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow has no types here
@@ -38,7 +24,8 @@ class LoggedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow ha
         import torch
 
         folder = Path(context.artifacts["model"])
-        self.code = _load(folder / "encoder.py")
+        # run and not imported: every model keeps its own version, however many there are in one process
+        self.code = SimpleNamespace(**runpy.run_path(str(folder / "encoder.py"), run_name="evergreen_encoder"))
         described = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
         self.encoder = self.code.Encoder(**described["encoder"])
         self.network = self.code.load_network(folder / "network.py", described["function"], self.encoder.schema)

@@ -109,11 +109,11 @@ def retrying_what_may_pass() -> type[Retry]:
     from urllib3.util import Retry
 
     class RetryWhatMayPass(Retry):
-        def increment(self, *given: Any, **named: Any) -> Self:
-            error = named.get("error")
+        def increment(self, *arguments: Any, **options: Any) -> Self:
+            error = options.get("error")
             if isinstance(error, SSLError) and (UNTRUSTED.search(str(error)) or PLAIN.search(str(error))):
-                raise MaxRetryError(named["_pool"], given[1], error) from error
-            return super().increment(*given, **named)
+                raise MaxRetryError(options["_pool"], arguments[1], error) from error
+            return super().increment(*arguments, **options)
 
     return RetryWhatMayPass
 
@@ -179,8 +179,8 @@ def by_run(model: str, run_id: str) -> Version | None:
     """Return the version registered from a run, the oldest if there are several, or None."""
     client = connect()
     with mlflow_errors():
-        found = client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
-    return _version(min(found, key=lambda version: int(version.version))) if found else None
+        versions = client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+    return _version(min(versions, key=lambda version: int(version.version))) if versions else None
 
 
 def by_number(model: str, number: str) -> Version:
@@ -202,8 +202,8 @@ def existing(model: str, number: str) -> Version:
     with mlflow_errors():
         numbers = [int(version.version) for version in client.search_model_versions(f"name = '{model}'")]
     if number not in map(str, numbers):
-        have = ", ".join(map(str, sorted(numbers))) or "none"
-        raise ConfigurationError(f"{model} has no version {number!r}.", f"Name one of those registered: {have}.")
+        registered = ", ".join(map(str, sorted(numbers))) or "none"
+        raise ConfigurationError(f"{model} has no version {number!r}.", f"Name one of those registered: {registered}.")
     return by_number(model, number)
 
 
@@ -298,6 +298,10 @@ def load(version_uri: str) -> Scorer:
     return Scorer(version_uri, loaded)
 
 
-def _version(found: Any) -> Version:
-    tags = {name.removeprefix(TAG): value for name, value in found.tags.items() if name.startswith(TAG)}
-    return Version(found.name, str(found.version), found.run_id, tags)
+def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags that this project has set, without their prefix."""
+    return {name.removeprefix(TAG): value for name, value in tags.items() if name.startswith(TAG)}
+
+
+def _version(registered: Any) -> Version:
+    return Version(registered.name, str(registered.version), registered.run_id, own_tags(registered.tags))

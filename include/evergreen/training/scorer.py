@@ -49,16 +49,16 @@ class Scorer:
         DataError
             If a column is missing, unknown or there twice, or a number's column holds something else.
         """
-        wanted, given = self.inputs, list(frame.columns)
-        named = {
-            "missing": [name for name in wanted if name not in given],
-            "unknown": [str(name) for name in given if name not in wanted],
-            "there twice": [name for name in wanted if given.count(name) > 1],
+        inputs, columns = self.inputs, list(frame.columns)
+        problems = {
+            "missing": [name for name in inputs if name not in columns],
+            "unknown": [str(name) for name in columns if name not in inputs],
+            "there twice": [name for name in inputs if columns.count(name) > 1],
         }
-        if wrong := "; ".join(f"{what} {', '.join(names)}" for what, names in named.items() if names):
-            raise DataError(f"{self.name}: the inputs are not the model's: {wrong}.", f"Give {', '.join(wanted)}.")
-        plain = {name: self._plain(frame[name], number) for name, number in wanted.items()}
-        predicted: pd.DataFrame = self.loaded.predict(frame.assign(**plain)[list(wanted)])
+        if wrong := "; ".join(f"{problem} {', '.join(names)}" for problem, names in problems.items() if names):
+            raise DataError(f"{self.name}: the inputs are not the model's: {wrong}.", f"Give {', '.join(inputs)}.")
+        plain = {name: self._plain(frame[name], number) for name, number in inputs.items()}
+        predicted: pd.DataFrame = self.loaded.predict(frame.assign(**plain)[list(inputs)])
         return predicted
 
     def _plain(self, column: pd.Series, number: bool) -> Any:

@@ -16,7 +16,7 @@ from evergreen.spec import ModelSpec, Task
 from evergreen.training import encoder as encoder_module
 from evergreen.training.encoder import Encoder
 from evergreen.training.ray_training import Trained
-from evergreen.training.registry import TAG, connect, mlflow_errors
+from evergreen.training.registry import TAG, connect, mlflow_errors, own_tags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,13 +35,10 @@ def find_run(model: str, run_key: str) -> tuple[str, dict[str, str]] | None:
         experiment = client.get_experiment_by_name(model)
         if experiment is None:
             return None
-        found = client.search_runs(
+        runs = client.search_runs(
             [experiment.experiment_id], f"tags.`{TAG}run_key` = '{run_key}'", order_by=["attributes.start_time ASC"]
         )
-    if not found:
-        return None
-    tags = {name.removeprefix(TAG): value for name, value in found[0].data.tags.items() if name.startswith(TAG)}
-    return found[0].info.run_id, tags
+    return (runs[0].info.run_id, own_tags(runs[0].data.tags)) if runs else None
 
 
 def logged_model(trained: Manifest) -> Output:
@@ -54,19 +51,18 @@ def logged_model(trained: Manifest) -> Output:
     """
     from mlflow.exceptions import MlflowException
 
-    said, run_id, client = trained.output(MODEL), str(trained.facts.get("run_id")), connect()
+    output, run_id, client = trained.output(MODEL), str(trained.facts.get("run_id")), connect()
     with mlflow_errors():
         try:
-            found = client.get_run(run_id).data.tags
+            tags = own_tags(client.get_run(run_id).data.tags)
         except MlflowException as error:
             if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                 raise
-            raise disagreement(trained, said, "uri", f"MLflow has no run {run_id!r}") from error
-    tags = {name.removeprefix(TAG): value for name, value in found.items() if name.startswith(TAG)}
+            raise disagreement(trained, output, "uri", f"MLflow has no run {run_id!r}") from error
     for name, value in (("model", trained.model), ("dag_id", trained.run.dag_id), ("run_id", trained.run.run_id)):
         if tags.get(name) != value:
             why = f"MLflow's run {run_id} has {TAG}{name} = {tags.get(name)!r}, and not {value!r}"
-            raise disagreement(trained, said, "uri", why)
+            raise disagreement(trained, output, "uri", why)
     digest = tags.get(DIGEST, "")
     return checked(trained, Output(name=MODEL, uri=f"runs:/{run_id}/{MODEL}", version=digest, digest=digest), "MLflow")
 
@@ -109,8 +105,8 @@ def log_training(run_id: str, spec: ModelSpec, trained: Trained, example: pd.Dat
     with mlflow_errors(), TemporaryDirectory() as folder:
         stamp = client.get_run(run_id).info.start_time  # not the clock: the same training logs the same
         metrics = [
-            Metric(name, entry[name], stamp, int(entry["epoch"]))
-            for entry in trained.history
+            Metric(name, epoch[name], stamp, int(epoch["epoch"]))
+            for epoch in trained.history
             for name in ("train_loss", "seconds")
         ]
         client.log_batch(run_id, metrics=metrics)
