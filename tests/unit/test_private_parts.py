@@ -287,7 +287,7 @@ PRIVATE = (
         "3.3.2",
         "airflow/jobs/job.py",
         "Job.latest_heartbeat",
-        (f"{AIRFLOW}/heartbeat.py",),
+        ("config/airflow_local_settings.py",),
         "Job.heartbeat sets it whether the database answers or not; there is no listener for it.",
     ),
     Private(
@@ -322,14 +322,14 @@ PRIVATE = (
         *ASYNC_CLIENT,
         "kubernetes_asyncio/client/api/core_v1_api.py",
         ":_preload_content",
-        (f"{AIRFLOW}/pod_api.py", f"{AIRFLOW}/pod_watch.py"),
+        (f"{AIRFLOW}/pod_api.py",),
         "answers are parsed, or streamed, as they are: objects of the client's classes cost more than the rest.",
     ),
     Private(
         *ASYNC_CLIENT,
         "kubernetes_asyncio/client/api/core_v1_api.py",
         ":_request_timeout",
-        (f"{AIRFLOW}/pod_api.py", f"{AIRFLOW}/pod_watch.py"),
+        (f"{AIRFLOW}/pod_api.py",),
         "no request lasts for ever.",
     ),
     Private(
