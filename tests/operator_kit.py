@@ -194,6 +194,7 @@ def task_context(
         start_date=now,
         pushed=pushed,
         xcom_push=pushed.__setitem__,
+        xcom_pull=lambda task_ids, **_: None,
     )
     ti.xcom_push = lambda key, value: pushed.__setitem__(key, value)
     dag_run = {"data_interval_start": None, "data_interval_end": None, "run_after": now, **run}

@@ -109,7 +109,9 @@ def run_step(
     dag_id: Annotated[str | None, typer.Option(help="The Airflow DAG; default: none, noted as MODEL.shell.")] = None,
     run_id: Annotated[str | None, typer.Option(help="The run; default: the partition.")] = None,
     task_id: Annotated[str | None, typer.Option(help="The task; default: the step's name.")] = None,
-    upstream: Annotated[list[str] | None, typer.Option(help="STEP=TASK_ID of the same run; repeatable.")] = None,
+    upstream: Annotated[
+        list[str] | None, typer.Option(help="STEP=TASK_ID of the same run, or STEP=DAG_ID/RUN_ID/TASK_ID; repeatable.")
+    ] = None,
     param: Annotated[list[str] | None, typer.Option(help="NAME=JSON; repeatable.")] = None,
 ) -> None:
     """Run one step here and store its manifest; the manifest is printed as one line of JSON, the log is stderr."""

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -146,18 +146,42 @@ class RunIdentity(Part):
         """The artifact key of this task's folder: ``runs/<dag_id>/<run_id>/<task_id>``, each part quoted."""
         return "/".join(["runs", *(folder_name(part) for part in (self.dag_id, self.run_id, self.task_id))])
 
+    @property
+    def address(self) -> str:
+        """One word that leads back to this task: ``<dag_id>/<run_id>/<task_id>``, each part quoted."""
+        return "/".join(quote(part, safe=_PLAIN) for part in (self.dag_id, self.run_id, self.task_id))
+
     def sibling(self, task_id: str) -> RunIdentity:
         """Return the identity of another task of the same run."""
         return self.model_copy(update={"task_id": task_id})
 
+    def resolve(self, reference: str) -> RunIdentity:
+        """Return the task that a reference names: a task id of the same run, or the address of a task of any run.
 
+        Raises
+        ------
+        ConfigurationError
+            If it is neither.
+        """
+        if "/" not in reference:
+            return self.sibling(reference)
+        parts = [unquote(part) for part in reference.split("/")]
+        if len(parts) != 3 or not all(parts):
+            raise ConfigurationError(
+                f"{reference!r} names no task.", "Write a task id of the same run, or <dag id>/<run id>/<task id>."
+            )
+        return RunIdentity(dag_id=parts[0], run_id=parts[1], task_id=parts[2])
+
+
+_PLAIN = "+=@,:-"
+"""What stands for itself in a quoted part of an identity, beside letters, digits and ``._~``."""
 _LONGEST_FOLDER_NAME = 200
 """Bytes; file systems allow 255, and an S3 key 1,024 in all."""
 
 
 def folder_name(part: str) -> str:
     """Quote a part of a run's identity: different parts stay different, and none is hidden or climbs out (``..``)."""
-    quoted = quote(part, safe="+=@,:-").replace("~", "%7E")
+    quoted = quote(part, safe=_PLAIN).replace("~", "%7E")
     if quoted.startswith("."):
         quoted = "%2E" + quoted[1:]
     if len(quoted) <= _LONGEST_FOLDER_NAME:

@@ -112,12 +112,15 @@ def build_request(
     upstream: Mapping[str, str],
     params: Mapping[str, JsonValue],
 ) -> Request:
-    """Build the request of a step; ``upstream`` maps step names to task ids of the same run.
+    """Build the request of a step.
+
+    ``upstream`` maps step names to where their manifests are: task ids of the same run, or addresses of tasks.
 
     Raises
     ------
     ConfigurationError
-        If there is no such step or model, its model.yaml is wrong, or the window is longer than it allows.
+        If there is no such step or model, its model.yaml is wrong, the window is longer than it allows, or a
+        reference names no task.
     DataError
         If the window lies outside the model's data, or an upstream task left no manifest, a failed one, or that of
         another model, step or partition, or one that was changed.
@@ -129,7 +132,7 @@ def build_request(
         model=model,
         window=window,
         run=run,
-        upstream={name: _upstream(store, run.sibling(task), name, model, window) for name, task in upstream.items()},
+        upstream={name: _upstream(store, run.resolve(task), name, model, window) for name, task in upstream.items()},
         params=dict(params),
         attempt=os.environ.get("EVERGREEN_ATTEMPT", "1"),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.providers.cncf.kubernetes.utils.pod_manager import OnFinishAction
-from airflow.sdk import Asset
+from airflow.sdk import Asset, XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.listener import get_listener_manager
 from airflow.sdk.log import mask_secret
@@ -55,7 +55,8 @@ class StepOperator(ClusterPodOperator):
     spec
         The model.
     upstream
-        Manifests the step reads: step name to task id of the same run.
+        Manifests the step reads: step name to task id of the same run, or to the address of a task of another run;
+        templated, or the output of a task that returns it.
     params_json
         Parameters of the step; templated, passed as JSON.
     profile
@@ -75,7 +76,12 @@ class StepOperator(ClusterPodOperator):
         XCom: the manifest's facts and metrics, ``status`` and ``reason``.
     """
 
-    template_fields: Sequence[str] = ("params_json", "rendered_pod", *ClusterPodOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "params_json",
+        "upstream_steps",
+        "rendered_pod",
+        *ClusterPodOperator.template_fields,
+    )
     template_fields_renderers = {"params_json": "json", "rendered_pod": "yaml", "env_vars": "py"}  # noqa: RUF012
     ui_color = "#e3f4e1"
 
@@ -84,7 +90,7 @@ class StepOperator(ClusterPodOperator):
         *,
         step: str,
         spec: ModelSpec,
-        upstream: Mapping[str, str] | None = None,
+        upstream: Mapping[str, str] | XComArg | None = None,
         params_json: Mapping[str, Any] | None = None,
         profile: Profile | None = None,
         cmds: Sequence[str] = pods.COMMAND,
@@ -121,7 +127,7 @@ class StepOperator(ClusterPodOperator):
         )
         self.step = step
         self.model = spec.name
-        self.upstream_steps = dict(upstream or {})
+        self.upstream_steps: Any = upstream if isinstance(upstream, XComArg) else dict(upstream or {})
         self.params_json = dict(params_json or {})
         self.profile: Profile = profile or getattr(spec.resources, STEPS[step].resources)
         self.rendered_pod = ""
@@ -132,6 +138,7 @@ class StepOperator(ClusterPodOperator):
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
         """Render the templates, then show the pod that follows from them."""
         super().render_template_fields(context, jinja_env)
+        self.upstream_steps = self.upstream_steps or {}  # a task that was marked as successful by hand has no output
         try:
             document = PodGenerator.serialize_pod(self.build_pod_request_obj(context, dry_run=True))
         except StepError as error:  # execute meets it again, and ends the task as its class demands
@@ -216,7 +223,7 @@ class StepOperator(ClusterPodOperator):
 
     def _skip_after_refusal(self, run: RunIdentity) -> None:
         for task_id in self.upstream_steps.values():
-            manifest = read_manifest(get_store(), run.sibling(task_id))
+            manifest = read_manifest(get_store(), run.resolve(task_id))
             if manifest is not None and manifest.status is Status.REFUSED:
                 raise AirflowSkipException(f"{task_id}: {manifest.reason}")
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jinja2
 import pytest
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.utils.helpers import prune_dict
@@ -39,6 +40,7 @@ def test_every_pod_is_hardened_and_bounded(dags: dict[str, DAG]) -> None:
         for task in dag.tasks:
             if task.task_type == "StepOperator":
                 context: Any = task_context(task_id=task.task_id)
+                task.render_template_fields(context, jinja2.Environment())
                 pod = PodGenerator.serialize_pod(task.build_pod_request_obj(context, dry_run=True))
                 pod = prune_dict(pod)
                 assert [*schema_errors(pod), *restricted_violations(pod), *unbounded(pod)] == [], task

@@ -84,6 +84,23 @@ def test_an_ordinary_run_keeps_its_readable_key() -> None:
     assert run.sibling("publish").key == "runs/demo.ingest/scheduled__2013-03-01T06:00:00+00:00/publish"
 
 
+@given(PARTS, PARTS, PARTS)
+@example("a/b", "..", "%2F")
+@example("x" * 300, "scheduled__2013-03-01T06:00:00+00:00", "=")
+def test_an_address_leads_back_to_its_task(dag: str, run: str, task: str) -> None:
+    there, here = RunIdentity(dag_id=dag, run_id=run, task_id=task), RunIdentity(dag_id="d", run_id="r", task_id="t")
+    assert here.resolve(there.address) == there
+    assert there.address.isascii()
+
+
+def test_a_reference_without_a_slash_is_a_task_of_the_same_run() -> None:
+    here = RunIdentity(dag_id="m.train", run_id="r", task_id="gate")
+    assert here.resolve("%2F") == here.sibling("%2F")
+    for wrong in ("a/b", "a/b/c/d", "a//c", "/"):
+        with pytest.raises(ConfigurationError, match=r"names no task\. .*<dag id>/<run id>/<task id>"):
+            here.resolve(wrong)
+
+
 def test_an_identity_has_no_empty_part() -> None:
     with pytest.raises(ValidationError):
         RunIdentity(dag_id="demo", run_id="", task_id="ingest")

@@ -249,6 +249,17 @@ def test_upstream_manifests_reach_the_step(settings: Settings, use_step: Callabl
     assert seen == [ingested]
 
 
+def test_a_manifest_of_another_run_reaches_the_step_by_its_address(
+    settings: Settings, use_step: Callable[[str, Step], None]
+) -> None:
+    other = RunIdentity(dag_id="flight_delay.backfill", run_id="a/b", task_id="ingest")
+    ingested = upstream_manifest(settings, run=other)
+    seen: list[Manifest] = []
+    use_step("validate", lambda request, _: seen.append(request.upstream["ingest"]) or Result())
+    assert execute("validate", upstream={"ingest": other.address}).status is Status.OK
+    assert seen == [ingested]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -11,6 +11,8 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG
 
 from documented import blocks
 from evergreen.contract import ConfigurationError, RunIdentity
@@ -133,6 +135,25 @@ def test_pod_says_what_to_run_and_where_its_settings_are(kit: Kit) -> None:
     labels = {"evergreen/model": "tiny", "evergreen/step": "evaluate", "dag_id": "tiny.ingest", "task_id": "judge"}
     assert labels.items() <= pod["metadata"]["labels"].items()
     assert "python" in kit.operator(cmds=pods.COMMAND).cmds
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"train": "tiny.other/a%2Fb/train_it"}, ["--upstream=train=tiny.other/a%2Fb/train_it"]),
+        (None, []),  # the task was marked as successful by hand: the step says what it lacks
+    ],
+)
+def test_a_task_may_say_which_manifests_are_read(kit: Kit, answer: Any, expected: list[str]) -> None:
+    with DAG("tiny.ingest", schedule=None):
+        source = EmptyOperator(task_id="source")
+        operator = kit.operator(step="evaluate", task_id="judge", upstream=source.output)
+    assert operator.upstream_task_ids == {"source"}
+    context = task_context(task_id="judge")
+    context["ti"].xcom_pull = lambda task_ids, **_: {"source": answer}[task_ids]
+    operator.render_template_fields(context, jinja2.Environment())  # type: ignore[arg-type]
+    args = yaml.safe_load(operator.rendered_pod)["spec"]["containers"][0]["args"]
+    assert [argument for argument in args if argument.startswith("--upstream")] == expected
 
 
 def test_rendered_field_fits_airflows_limit(kit: Kit) -> None:
