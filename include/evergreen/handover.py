@@ -53,10 +53,10 @@ def checked(manifest: Manifest, known: Output, recorded_by: str) -> Output:
     DataError
         If address, version, digest or rows differ.
     """
-    said = manifest.output(known.name)
+    output = manifest.output(known.name)
     for field in ("uri", "version", "digest", "rows"):
-        if getattr(said, field) != getattr(known, field):
-            raise disagreement(manifest, said, field, f"{recorded_by} says {getattr(known, field)!r}")
+        if getattr(output, field) != getattr(known, field):
+            raise disagreement(manifest, output, field, f"{recorded_by} says {getattr(known, field)!r}")
     return known
 
 
@@ -88,12 +88,12 @@ def read_bytes(manifest: Manifest, name: str) -> bytes:
         )
     content = get_store().read(key)
     if content is None:
-        raise DataError(
-            f"{output.uri}: the output {output.name!r} is gone.", f"Run the task {manifest.run.task_id!r} again."
-        )
+        raise disagreement(manifest, output, "uri", "the file is gone")
     digest = file_digest(content)
-    # a data set is one of several files that share a version, which names their folder
-    version = key.split("/")[-2].rpartition("-")[2] if key.startswith(DATASETS) else digest
+    if key.startswith(DATASETS):  # one of several files that share a version, which names their folder
+        version = key.split("/")[-2].rpartition("-")[2]
+    else:  # a report of monitoring is named by the rows that it is about
+        version = output.version if key.startswith(REPORTS) else digest
     if output.digest != digest:
         raise disagreement(manifest, output, "digest", f"the file {output.uri} has {digest!r}")
     if output.version != version:
@@ -103,6 +103,8 @@ def read_bytes(manifest: Manifest, name: str) -> bytes:
 
 DATASETS = "datasets/"
 """Where data sets lie in the artifact store: ``datasets/<model>/<partition>-<version>/<name>.parquet``."""
+REPORTS = "reports/"
+"""Where the reports of monitoring lie: ``reports/<model>/<partition>/<file>``."""
 
 
 def file_digest(content: bytes) -> str:

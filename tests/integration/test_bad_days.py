@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from bad_days import PUBLISHED, REFUSED, SOURCE, UNREAD
-from data_steps import day
+from data_steps import UPSTREAM, day
 from evergreen.contract import Manifest, RunIdentity, Status, Window
 from evergreen.data.lake import get_lake
 from evergreen.runner import build_request, execute, exit_code
@@ -50,7 +50,7 @@ def _reads(folder: Path, cases: list[str]) -> None:
 
 def _run(step: str, window: Window = DAY) -> Manifest:
     identity = RunIdentity(dag_id="test", run_id=str(window), task_id=step)
-    manifest = execute(build_request(step, "small", window, identity, {}, {}))
+    manifest = execute(build_request(step, "small", window, identity, UPSTREAM.get(step, {}), {}))
     assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
     return manifest
 

@@ -10,10 +10,11 @@ import pytest
 
 from data_steps import MODEL, day, run, run_all
 from evergreen.catalog import load_model
-from evergreen.contract import Status, Window
+from evergreen.contract import RunIdentity, Status, Window
 from evergreen.data.lake import get_lake
 from evergreen.features.feast_repo import apply, get_feature_store, import_feast
 from evergreen.features.feature_store import training_set
+from evergreen.runner import build_request, execute
 from evergreen.settings import Settings
 from evergreen.spec import Features
 
@@ -74,17 +75,27 @@ def test_a_window_with_missing_days_succeeds_and_names_them(lake_settings: Setti
         "arrivals": ["2014-01-02"],  # the last flights of the year land in the night
         "weather": ["2013-12-31", "2014-01-01", "2014-01-02"],
     }
-    published = [
-        run(step, Window(start=date(2013, 12, 30), end=date(2013, 12, 31))) for step in ("validate", "publish")
-    ]
-    assert [manifest.status for manifest in published] == [Status.OK, Status.OK]
+    with_rows = Window(start=date(2013, 12, 30), end=date(2013, 12, 31))
+    assert [run(step, with_rows).status for step in ("ingest", "validate", "publish")] == [Status.OK] * 3
+
+
+def test_nothing_is_published_that_was_not_ingested_and_validated(lake_settings: Settings) -> None:
+    window = day("2013-03-01")
+    identity = RunIdentity(dag_id="test", run_id="unvalidated", task_id="publish")
+    for upstream, missing in (({}, "ingest"), ({"ingest": "ingest"}, "validate")):
+        if upstream:
+            execute(build_request("ingest", MODEL, window, identity.sibling("ingest"), {}, {}))
+        manifest = execute(build_request("publish", MODEL, window, identity, upstream, {}))
+        assert manifest.failure is not None
+        assert manifest.failure.failure_class == "data"
+        assert f"publish of flight_delay needs the manifest of {missing}" in manifest.failure.message
+        assert f"--upstream {missing}=" in manifest.failure.hint
 
 
 @pytest.mark.parametrize(
     ("step", "message"),
     [
         ("validate", "no table flight_delay.raw_flights"),
-        ("publish", "2013-03-01..2013-03-01 was not validated"),
         ("build_features", "no table flight_delay.flights"),
         ("materialize", "no table flight_delay.airport_weather"),
     ],

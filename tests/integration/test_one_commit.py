@@ -14,10 +14,11 @@ import pytest
 
 from data_steps import MODEL, day, run, run_all
 from evergreen.catalog import load_model
-from evergreen.contract import Status, Window
+from evergreen.contract import RunIdentity, Status, Window
 from evergreen.data.lake import Lake, get_lake
 from evergreen.data.partitions import published
 from evergreen.settings import PROJECT_ROOT, Settings
+from evergreen.store import get_store, read_manifest, write_manifest
 
 pytestmark = pytest.mark.integration
 FIRST, SECOND = day("2013-02-11"), day("2013-02-12")
@@ -27,7 +28,7 @@ import os, signal, sys
 from contextlib import contextmanager
 from pyiceberg.catalog.sql import SqlCatalog
 import evergreen.data.commit
-from data_steps import MODEL, day
+from data_steps import MODEL, UPSTREAM, day
 from evergreen.contract import RunIdentity
 from evergreen.runner import build_request, execute
 
@@ -49,7 +50,9 @@ if sys.argv[4] == "apart":
     evergreen.data.commit.one_transaction = no_transaction
 step, window = sys.argv[1], day(sys.argv[2])
 identity = RunIdentity(dag_id="test", run_id=f"killed after {sys.argv[3]} {sys.argv[4]}", task_id=step)
-execute(build_request(step, MODEL, window, identity, {}, {}))
+there = RunIdentity(dag_id="test", run_id=str(window), task_id=step)
+upstream = {name: there.sibling(name).address for name in UPSTREAM.get(step, {})}
+execute(build_request(step, MODEL, window, identity, upstream, {}))
 """
 
 
@@ -64,8 +67,15 @@ def _killed_after(commits: int, step: str, window: Window, how: str = "together"
 def _twelfth_changes(change: Callable[[pa.Table], pa.Table]) -> None:
     """Another ingestion of the second day brought other rows."""
     lake = get_lake()
-    for table in ("raw_flights", "raw_weather"):
-        lake.write(MODEL, table, change(lake.read(MODEL, table, SECOND)), SECOND)
+    written = {
+        table: lake.write(MODEL, table, change(lake.read(MODEL, table, SECOND)), SECOND)
+        for table in ("raw_flights", "raw_weather")
+    }
+    run = RunIdentity(dag_id="test", run_id=str(SECOND), task_id="ingest")
+    ingested = read_manifest(get_store(), run)
+    assert ingested is not None
+    outputs = tuple(written.get(output.name, output) for output in ingested.outputs)
+    write_manifest(get_store(), ingested.model_copy(update={"outputs": outputs}))
 
 
 def test_publish_is_whole_or_not_at_all(lake_settings: Settings) -> None:

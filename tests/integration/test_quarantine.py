@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import evergreen.catalog
-from data_steps import day
-from evergreen.contract import Manifest, RunIdentity, Status, Window
+from data_steps import UPSTREAM, day
+from evergreen.contract import DataError, Manifest, RunIdentity, Status, Window
 from evergreen.data.lake import get_lake
 from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT, Settings, get_settings
@@ -58,15 +58,15 @@ def model(lake_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return folder
 
 
-def _run(step: str, window: Window = DAY) -> Manifest:
-    identity = RunIdentity(dag_id="test", run_id="1", task_id=step)
-    return execute(build_request(step, "small", window, identity, {}, {}))
+def _run(step: str, window: Window = DAY, run_id: str = "1") -> Manifest:
+    identity = RunIdentity(dag_id="test", run_id=run_id, task_id=step)
+    return execute(build_request(step, "small", window, identity, UPSTREAM.get(step, {}), {}))
 
 
-def _ingest(folder: Path, rows: list[tuple[object, object]]) -> None:
+def _ingest(folder: Path, rows: list[tuple[object, object]], run_id: str = "1") -> None:
     frame = pd.DataFrame(rows, columns=["name", "size"], dtype=object).assign(at=NOON)
     frame.to_pickle(folder / "rows.pickle")
-    manifest = _run("ingest")
+    manifest = _run("ingest", run_id=run_id)
     assert manifest.status is Status.OK, manifest.failure
 
 
@@ -119,18 +119,21 @@ def test_a_critical_failure_publishes_nothing_and_says_what_was_found(model: Pat
         in refused.failure.message
     )
     assert "nothing is published" in refused.failure.message
-    publish = _run("publish")
-    assert publish.failure is not None
-    assert "the validation of 2013-03-01..2013-03-01 failed" in publish.failure.message
+    with pytest.raises(DataError, match=r"validate/result\.json: the upstream task failed: .*nothing is published"):
+        _run("publish")
     assert not get_lake().has("small", "things")
 
 
 def test_publishing_follows_the_judged_snapshot_not_a_later_ingest(model: Path) -> None:
     _ingest(model, [("good", 1.0), ("negative", -1.0)])
     assert _run("validate").status is Status.OK
-    _ingest(model, [("later", 5.0)])
+    _ingest(model, [("later", 5.0)], run_id="2")
     assert _run("publish").status is Status.OK
     assert get_lake().read("small", "things")["name"].to_pylist() == ["good"]
+    _ingest(model, [("later", 5.0)])
+    refused = _run("publish")  # the ingestion of its own run is another one than was judged
+    assert refused.failure is not None
+    assert "was judged: run validate again too" in refused.failure.message
 
 
 def test_a_day_that_is_all_quarantined_publishes_nothing_of_it_and_loses_nothing(model: Path) -> None:
@@ -200,7 +203,8 @@ def test_a_source_that_is_silent_where_another_is_not_is_judged_all_the_same(mod
     assert refused.failure is not None
     assert "others: expect_table_row_count_to_be_between() failed on 2013-03-01: found 0." in refused.failure.message
     assert "things" not in refused.failure.message
-    assert _run("publish", window).failure is not None
+    with pytest.raises(DataError, match="the upstream task failed"):
+        _run("publish", window)
 
 
 def test_a_source_that_may_be_silent_is_published_empty_and_the_manifest_says_so(model: Path) -> None:

@@ -42,11 +42,11 @@ def recorded(lake: Lake, manifest: Manifest, table: str) -> Output:
     DataError
         If the manifest says something else.
     """
-    said = manifest.output(table)
-    known = lake.written(manifest.model, table, manifest.window, said.version)
-    if known is None or (said.rows and not known.rows):
-        inside = [snapshot for day, _, snapshot in lake.details(manifest.model, table) if day in manifest.window]
-        last = ", ".join(sorted(set(inside))) or "none"
-        why = f"no such snapshot of {table} wrote {manifest.window}; what is there is of {last}"
-        raise disagreement(manifest, said, "version", why)
+    output = manifest.output(table)
+    known = lake.written(manifest.model, table, manifest.window, output.version)
+    if known is None or (output.rows and not known.rows):
+        snapshots = {snapshot for day, _, snapshot in lake.details(manifest.model, table) if day in manifest.window}
+        current = ", ".join(sorted(snapshots)) or "none"
+        why = f"no such snapshot of {table} wrote {manifest.window}; what is there is of {current}"
+        raise disagreement(manifest, output, "version", why)
     return checked(manifest, known, "the lake")
