@@ -1,7 +1,7 @@
 """Decides whether a monitored partition leads to a training, and starts it at most once.
 
-The sensor reads the partition's reports, the guard checks the cool-down and the new labels, the trigger starts
-`<model>.train`.
+The sensor finds the run of `<model>.monitor` and skips unless its checks propose a retraining, the guard decides (it
+checks the reports, the cool-down and the new labels), the trigger starts `<model>.train`.
 
 **Fires** for every monitored partition; by hand, with a partition in the form.
 
@@ -11,7 +11,7 @@ not wait for it.
 #### Triage notes
 
 - *proposal skipped*: the inputs are stable, or there are too few rows to say; the reason is in the log.
-- *proposal deferred for long*: there is no report of that partition. See `<model>.monitor` for it.
+- *proposal up for reschedule for long*: that partition was not monitored. Run `<model>.monitor` for it.
 - *trigger_training skipped*: the guard refused (cool-down, too few new labels), or that report has already led to a
   training. To train anyway, run `<model>.train` by hand.
 """
@@ -31,10 +31,8 @@ for spec in models():
         schedule=each_partition_of(monitored(spec)),
         **dag_options(spec, Tag.RETRAINING, __doc__),
     ) as dag:
-        proposal = ProposalSensor(task_id="proposal", model=spec.name)
-        guard = step_tasks(spec, "retrain")["guard"]
-        trigger_training = TrainingTrigger(
-            task_id="trigger_training", model=spec.name, proposal_task="proposal", guard_task="guard"
-        )
+        proposal = ProposalSensor(task_id="proposal", model=spec.name, monitored=monitored(spec))
+        guard = step_tasks(spec, "retrain", guard={"upstream": proposal.output})["guard"]
+        trigger_training = TrainingTrigger(task_id="trigger_training", model=spec.name, guard_task="guard")
         chain(proposal, guard, trigger_training)
         form(dag, partition=partition_param())

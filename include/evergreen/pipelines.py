@@ -23,7 +23,7 @@ class Step:
     name
         The module in ``evergreen.steps``.
     reads
-        The steps whose manifests it is given.
+        The steps whose manifests it is given; those of another pipeline by their addresses.
     outputs
         What it may leave; ``{source}`` and ``{view}`` stand for each source and feature view of the model.
     resources
@@ -66,7 +66,7 @@ PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
             Step("check_drift", outputs=("drift_report",), resources="features"),
             Step("check_performance", outputs=("performance_report",), resources="features"),
         ),
-        "retrain": (Step("guard"),),
+        "retrain": (Step("guard", reads=("check_drift", "check_performance")),),
         "train": (
             Step("assemble", outputs=("training", "evaluation"), resources="features"),
             Step(

@@ -1,91 +1,128 @@
-"""From a drift report to at most one training run."""
+"""From a monitored partition to at most one training run."""
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from collections.abc import Iterable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import BaseSensorOperator
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk import Asset, BaseSensorOperator, PokeReturnValue
+from airflow.sdk.exceptions import AirflowRuntimeError, AirflowSkipException
 
-from evergreen.contract import Status
-from evergreen.monitoring.proposal import read_proposal
-from evergreen.store import get_store
+from evergreen.contract import DataError, Manifest, RunIdentity, Status, StepError
+from evergreen.monitoring.proposal import proposal_of
+from evergreen.pipelines import dag_id
+from evergreen.store import get_store, manifest_uri, read_manifest
+from evergreen_airflow.outcome import airflow_error
 from evergreen_airflow.partition import resolve_window
-from evergreen_airflow.triggers import DriftReportTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
 class ProposalSensor(BaseSensorOperator):
-    """Waits, deferred, for the drift report of the run's partition; skips unless it proposes a retraining.
+    """Waits until the run's partition is monitored; skips unless the checks propose a retraining.
+
+    A run that an event started asks about the very run of ``<model>.monitor`` that published it; one by hand, or after
+    an event that ``maintenance.reconcile`` repeated, about the newest that published the partition.
 
     Parameters
     ----------
     model
-        Whose reports to read.
+        Whose checks to ask.
+    monitored
+        The asset whose event says that a partition is monitored.
     poll_interval
-        Seconds between two looks of the triggerer.
+        Seconds between two looks.
     timeout
-        How long to wait for the report; then the task fails.
+        How long to wait for the event; then the task fails.
 
     Returns
     -------
     dict
-        The proposal: report_id, partition, retrain, why.
+        The addresses of the manifests of the checks, by step: what the guard reads.
     """
 
     def __init__(
-        self, *, model: str, poll_interval: float = 30, timeout: timedelta = timedelta(hours=6), **kwargs: Any
+        self,
+        *,
+        model: str,
+        monitored: Asset,
+        poll_interval: float = 30,
+        timeout: timedelta = timedelta(hours=6),
+        **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=poll_interval, timeout=timeout, **kwargs)
-        self.model = model
+        super().__init__(mode="reschedule", poke_interval=poll_interval, timeout=timeout, inlets=[monitored], **kwargs)
+        self.source = dag_id(model, "monitor")
+        self.monitored = monitored
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Answer at once when the report is there, which saves the way through the triggerer; else defer."""
-        partition = resolve_window(context).end
-        if read_proposal(get_store(), self.model, partition) is None:
-            self.log.info("No drift report of %s for %s yet: waiting for it.", self.model, partition)
-            self.defer(
-                trigger=DriftReportTrigger(self.model, partition.isoformat(), self.poke_interval),
-                method_name="execute_complete",
-                timeout=timedelta(seconds=self.timeout),
-            )
-        return self._answer(partition)
-
-    def execute_complete(self, context: Context, event: dict[str, str]) -> dict[str, Any]:
-        """Read the report the trigger has seen."""
-        return self._answer(date.fromisoformat(event["partition"]))
-
-    def _answer(self, partition: date) -> dict[str, Any]:
-        proposal = read_proposal(get_store(), self.model, partition)
-        if proposal is None or not proposal.retrain:
-            raise AirflowSkipException(proposal.why if proposal else f"the report of {partition} was removed")
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """Look for the run that has monitored the partition, and what its checks propose."""
+        partition = resolve_window(context).end.isoformat()
+        run_id = self._monitoring_run(context, partition)
+        if run_id is None:
+            self.log.info("No run of %s has published %s yet.", self.source, partition)
+            return False
+        try:
+            drift, performance = self._manifest(run_id, "check_drift"), self._manifest(run_id, "check_performance")
+            proposal = proposal_of(drift, performance)
+        except StepError as error:
+            raise airflow_error(error) from None
+        if not proposal.retrain:
+            raise AirflowSkipException(proposal.why)
         self.log.info("Retraining is proposed: %s.", proposal.why)
-        return proposal.model_dump(mode="json")
+        checks = [manifest for manifest in (drift, performance) if manifest.status is Status.OK]
+        return PokeReturnValue(True, {manifest.step: manifest.run.address for manifest in checks})
+
+    def _monitoring_run(self, context: Context, partition: str) -> str | None:
+        """Return the run that published a partition last: of those whose events started this run, else of all."""
+        triggering = context["triggering_asset_events"].get(self.monitored, ())
+        try:
+            return self._newest(triggering, partition) or self._newest(
+                context["inlet_events"][self.monitored], partition
+            )
+        except AirflowRuntimeError as error:  # it cannot tell while a run that follows is queued (apache/airflow#71360)
+            self.log.warning("Airflow does not say which runs have published %s: %s", partition, error)
+            return None
+
+    def _newest(self, events: Iterable[Any], partition: str) -> str | None:
+        runs = [
+            (event.timestamp, event.source_run_id)
+            for event in events
+            if event.partition_key == partition and event.source_dag_id == self.source
+        ]
+        return max(runs)[1] if runs else None
+
+    def _manifest(self, run_id: str, check: str) -> Manifest:
+        store, run = get_store(), RunIdentity(dag_id=self.source, run_id=run_id, task_id=check)
+        manifest = read_manifest(store, run)
+        if manifest is None:
+            raise DataError(
+                f"{manifest_uri(store, run)}: the manifest is gone.", f"Run {self.source} for the day again."
+            )
+        return manifest
 
 
 class TrainingTrigger(TriggerDagRunOperator):
     """Starts ``<model>.train`` once per report that the guard has let pass.
 
-    The run has the name of the guard's report, which is the one that was judged and claimed: the sensor may have seen
-    an earlier one, when the partition was checked anew in between.
+    The run has the name of the guard's report, which is the one that was judged and claimed.
 
     Parameters
     ----------
     model
         Whose training to start.
-    proposal_task, guard_task
-        Where the proposal's partition and the guard's answer come from (XCom).
+    guard_task
+        Where the guard's answer comes from (XCom).
     """
 
-    def __init__(self, *, model: str, proposal_task: str, guard_task: str, **kwargs: Any) -> None:
+    def __init__(self, *, model: str, guard_task: str, **kwargs: Any) -> None:
+        answer = f"ti.xcom_pull(task_ids='{guard_task}')"
         super().__init__(
             trigger_dag_id=f"{model}.train",
-            trigger_run_id=f"drift__{{{{ ti.xcom_pull(task_ids='{guard_task}')['report_id'] }}}}",
-            conf={"partition": f"{{{{ ti.xcom_pull(task_ids='{proposal_task}')['partition'] }}}}"},
+            trigger_run_id=f"drift__{{{{ {answer}['report_id'] }}}}",
+            conf={"partition": f"{{{{ {answer}['partition'] }}}}"},
             logical_date=None,
             skip_when_already_exists=True,
             **kwargs,

@@ -20,12 +20,13 @@ from evergreen.judgement.decisions import write_decision
 from evergreen.judgement.events import Judgement
 from evergreen.judgement.evidence import Candidate, Decision, Evaluation
 from evergreen.monitoring.drift import compare
-from evergreen.monitoring.proposal import read_proposal
+from evergreen.monitoring.proposal import proposal_of, report_key
 from evergreen.runner import build_request, execute
 from evergreen.settings import get_settings
 from evergreen.steps import check_drift, guard
-from evergreen.store import get_store
+from evergreen.store import get_store, read_manifest
 from lifecycle_kit import METRICS, PARTITION, Run, evaluation_rows, rows, training_rows, write_model
+from monitoring_kit import leave_drift
 
 pytestmark = pytest.mark.integration
 
@@ -172,11 +173,25 @@ def champion(model):
     connect().delete_registered_model(model)
 
 
+def identity(partition, step):
+    return RunIdentity(dag_id="m", run_id=str(partition), task_id=step)
+
+
 def monitor(model, step, partition=PARTITION):
-    window, run = Window(start=partition, end=partition), RunIdentity(dag_id="m", run_id=str(partition), task_id=step)
-    manifest = execute(build_request(step, model, window, run, {}, {}))
+    """Run a step; the guard is given the checks that have ended well, as the sensor hands them on."""
+    window, run, upstream = Window(start=partition, end=partition), identity(partition, step), {}
+    if step == "guard":
+        checks = (read_manifest(get_store(), run.sibling(check)) for check in ("check_drift", "check_performance"))
+        upstream = {check.step: check.run.address for check in checks if check and check.status is Status.OK}
+    manifest = execute(build_request(step, model, window, run, upstream, {}))
     assert manifest.failure is None, manifest.failure
     return manifest
+
+
+def proposed(partition=PARTITION):
+    """Return what the checks of a partition propose."""
+    checks = (read_manifest(get_store(), identity(partition, step)) for step in ("check_drift", "check_performance"))
+    return proposal_of(*checks)
 
 
 def test_without_a_champion_there_is_no_verdict_and_no_proposal(model):
@@ -184,7 +199,7 @@ def test_without_a_champion_there_is_no_verdict_and_no_proposal(model):
     assert drift.facts["verdict"] == "insufficient"
     assert drift.facts["drifted_share"] is None
     assert monitor(model, "check_performance").status is Status.SKIPPED
-    assert not read_proposal(get_store(), model, PARTITION).retrain
+    assert not proposed().retrain
     refused = monitor(model, "guard")
     assert refused.status is Status.REFUSED
     assert refused.reason.startswith("no drift")
@@ -198,7 +213,7 @@ def test_a_stable_partition_proposes_nothing(champion):
     performance = monitor(champion, "check_performance")
     assert performance.metrics["auc"] > 0.8
     assert performance.facts["proposal"] is False
-    assert not read_proposal(get_store(), champion, PARTITION).retrain
+    assert not proposed().retrain
     assert monitor(champion, "guard").reason.startswith("no drift")
 
 
@@ -231,8 +246,12 @@ def test_a_champion_that_became_worse_proposes_too(champion):
     performance = monitor(champion, "check_performance", partition)
     assert performance.metrics["auc"] < 0.5
     assert performance.facts["proposal"] is True
-    assert "become worse" in read_proposal(get_store(), champion, partition).why
-    assert monitor(champion, "guard", partition).status is Status.OK
+    assert "become worse" in proposed(partition).why
+    passed = monitor(champion, "guard", partition)
+    assert passed.status is Status.OK
+    drift = read_manifest(get_store(), identity(partition, "check_drift")).facts["report_id"]
+    assert passed.facts["report_id"] == f"{drift}-{performance.output('performance_report').version[-12:]}"
+    assert passed.facts["partition"] == str(partition)
 
 
 def test_a_champion_is_not_scored_on_what_it_has_seen(champion):
@@ -321,8 +340,7 @@ def decision(model, partition, run_id, seen):
 
 
 def drifted(model, partition):
-    report = {"report_id": f"report-{partition}", "verdict": "drift", "drifted_share": 1.0}
-    get_store().write(f"reports/{model}/{partition}/drift.json", json.dumps(report).encode())
+    leave_drift(model, partition, report_id=f"report-{partition}", run=identity(partition, "check_drift"))
 
 
 def test_the_guard_counts_partitions_since_the_last_training(model):
@@ -357,7 +375,7 @@ def test_of_many_guards_at_once_one_a_cool_down_passes_and_answers_the_same_agai
         drifted(model, day)
     spec, window = load_model(model), [Window(start=day, end=day) for day in days]
     requests = [
-        build_request("guard", model, day, RunIdentity(dag_id="m", run_id=str(day), task_id="guard"), {}, {})
+        build_request("guard", model, day, identity(day.end, "guard"), {"check_drift": "check_drift"}, {})
         for day in window
     ]
     with ThreadPoolExecutor(8) as pool:
@@ -419,10 +437,21 @@ def test_the_guard_counts_no_label_that_is_not_a_number(model):
     assert monitor(model, "guard").facts["new_labels"] == 40
 
 
-def test_the_guard_needs_a_report(model):
-    window, run = Window(start=PARTITION, end=PARTITION), RunIdentity(dag_id="m", run_id="r", task_id="guard")
-    failed = execute(build_request("guard", model, window, run, {}, {}))
-    assert "has no drift report" in failed.failure.message
+def test_the_guard_needs_the_manifest_of_a_check(model):
+    drifted(model, PARTITION)  # a report that lies where the check puts it is not enough
+    failed = execute(build_request("guard", model, day(PARTITION), identity(PARTITION, "guard"), {}, {}))
+    assert f"guard of {model} needs the manifest of check_drift, and was given none" in failed.failure.message
+    assert "--upstream check_drift=" in failed.failure.hint
+
+
+def test_the_guard_refuses_a_report_that_was_changed_since(model):
+    drifted(model, PARTITION)
+    upstream = {"check_drift": identity(PARTITION, "check_drift").address}
+    asked = build_request("guard", model, day(PARTITION), identity(PARTITION, "guard"), upstream, {})
+    get_store().write(report_key(model, PARTITION, "drift.json"), b'{"verdict": "stable"}')
+    failed = execute(asked)
+    assert failed.failure.failure_class == "data"
+    assert "outputs: drift_report.digest is" in failed.failure.message
 
 
 def delay_labels(models, model, days):

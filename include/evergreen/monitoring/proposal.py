@@ -1,4 +1,4 @@
-"""Whether a monitored partition proposes a retraining: read from its reports in the artifact store."""
+"""What the checks of a monitored partition report, and whether they propose a retraining."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 from datetime import date
 from typing import TYPE_CHECKING
 
-from evergreen.contract import Frozen
-from evergreen.store import ArtifactStore, read_document
+from evergreen.contract import DataError, Frozen, Manifest
+from evergreen.handover import REPORTS, read_bytes
 from evergreen.stored import Stored
 
 if TYPE_CHECKING:
@@ -36,17 +36,16 @@ class PerformanceDocument(Stored):
 
 
 class Proposal(Frozen):
-    """What the reports of one partition say about retraining."""
+    """What the checks of one partition say about retraining."""
 
     report_id: str
-    partition: date
     retrain: bool
     why: str
 
 
 def report_key(model: str, partition: date, file: str) -> str:
-    """Return the artifact key of a partition's report."""
-    return f"reports/{model}/{partition}/{file}"
+    """Return the artifact key under which a check stores its report of a partition, for people to read."""
+    return f"{REPORTS}{model}/{partition}/{file}"
 
 
 def report_id(model: str, partition: date, config_digest: str, *frames: pd.DataFrame) -> str:
@@ -63,29 +62,40 @@ def report_id(model: str, partition: date, config_digest: str, *frames: pd.DataF
     return f"{model}-{partition}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
 
 
-def read_proposal(store: ArtifactStore, model: str, partition: date) -> Proposal | None:
-    """Return what the reports of a partition propose, or None when it has no drift report yet.
+def proposal_of(drift: Manifest, performance: Manifest | None) -> Proposal:
+    """Return what the checks of a partition propose: that of the inputs, and that of the champion if it was run.
 
     Drift proposes, and so does a champion that has become worse; stable inputs and samples too small for a
     verdict do not.
 
     Raises
     ------
-    ConfigurationError
-        If a report is there but cannot be read.
+    DataError
+        If a check has left no report.
     """
-    hint = "Clear the check that writes it."
-    drift = read_document(store, report_key(model, partition, DRIFT_REPORT), DriftDocument, "a drift report", hint)
-    if drift is None:
-        return None
-    key = report_key(model, partition, PERFORMANCE_REPORT)
-    performance = read_document(store, key, PerformanceDocument, "a performance report", hint)
-    reasons, proposed_by = [], [drift.report_id]
-    if drift.verdict == "drift":
-        reasons.append(f"drift in {drift.drifted_share or 0:.0%} of the monitored columns")
-    if performance is not None and performance.proposal:
-        reasons.append(f"the champion has become worse: {performance.why or 'see the performance report'}")
-        if performance.report_id:  # its rows may have changed when those of the other have not
-            proposed_by.append(performance.report_id.rpartition("-")[2])
-    why = "; ".join(reasons) or f"the inputs of {partition} are {drift.verdict}: nothing proposes a retraining"
-    return Proposal(report_id="-".join(proposed_by), partition=partition, retrain=bool(reasons), why=why)
+    reasons, reports = [], [drift.output("drift_report").version]
+    verdict = drift.facts["verdict"]
+    if verdict == "drift":
+        reasons.append(f"drift in {drift.facts['drifted_share'] or 0:.0%} of the monitored columns")
+    if performance is not None and performance.facts.get("proposal"):
+        reasons.append(f"the champion has become worse: {performance.facts['why']}")
+        # its rows may have changed when those of the other have not
+        reports.append(performance.output("performance_report").version.rpartition("-")[2])
+    why = "; ".join(reasons) or f"the inputs of {drift.window.end} are {verdict}: nothing proposes a retraining"
+    return Proposal(report_id="-".join(reports), retrain=bool(reasons), why=why)
+
+
+def check_report(manifest: Manifest, name: str) -> None:
+    """Refuse the manifest of a check whose report is not the file it wrote: people see there why a training started.
+
+    Raises
+    ------
+    DataError
+        If the report is gone or was changed, or an older version wrote the manifest, without the report's digest.
+    """
+    if not manifest.output(name).digest:
+        raise DataError(
+            f"{manifest.run.key}/result.json: outputs: {name} has no digest: an older version of Evergreen wrote it.",
+            f"Run {manifest.model}.monitor for {manifest.window.end} again.",
+        )
+    read_bytes(manifest, name)

@@ -141,7 +141,6 @@ def _store(request: Request, spec: ModelSpec, report: DriftReport, compared: _Co
         "inputs": {read.name: read.version for read in compared.inputs},
     }
     document = DriftDocument.model_validate(details).model_dump_json(indent=2)
-    # last: the sensor takes this file for the sign that the report is complete
     output = store_output("drift_report", key, document.encode(), version=name)
     metrics = {f"psi_{name}": value for name, value in report.psi.items()}
     return Result(outputs=(output,), inputs=compared.inputs, metrics=metrics, facts=facts)

@@ -8,12 +8,13 @@ from functools import partial
 
 from pydantic import JsonValue
 
-from evergreen.contract import DataError, Frozen, Request, Result, Status, Window, utc_now
+from evergreen.contract import Frozen, Request, Result, Status, Window, utc_now
 from evergreen.data.arrow import count_known
 from evergreen.data.lake import get_lake
+from evergreen.handover import upstream
 from evergreen.judgement.claims import Claim, take
 from evergreen.judgement.decisions import list_decisions
-from evergreen.monitoring.proposal import Proposal, read_proposal
+from evergreen.monitoring.proposal import Proposal, check_report, proposal_of
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 
@@ -33,17 +34,23 @@ def run(request: Request, spec: ModelSpec) -> Result:
     A proposal that passes is claimed, so that of many guards at once one a cool-down passes; asked again about the
     same report, the guard answers the same. A claim whose training never came to a decision speaks against the days
     of its own cool-down and no others.
+
+    Raises
+    ------
+    DataError
+        If the manifest of ``check_drift`` is missing, or a report is not the one that its manifest is about.
     """
-    proposal = read_proposal(get_store(), spec.name, request.partition)
-    if proposal is None:
-        raise DataError(
-            f"{spec.name} has no drift report of {request.partition}.", f"Run {spec.name}.monitor for it first."
-        )
+    drift, performance = upstream(request, "check_drift"), request.upstream.get("check_performance")
+    check_report(drift, "drift_report")
+    if performance is not None:
+        check_report(performance, "performance_report")
+    proposal = proposal_of(drift, performance)
+    facts = _facts(request, proposal)
     if not proposal.retrain:
-        return Result(status=Status.REFUSED, reason=f"no drift: {proposal.why}", facts=_facts(proposal))
+        return Result(status=Status.REFUSED, reason=f"no drift: {proposal.why}", facts=facts)
     judge = partial(_judge, request, spec, proposal, _judged(spec, proposal))
     answer = take(get_store(), spec.name, proposal.report_id, judge)
-    return answer if isinstance(answer, Result) else Result(facts=answer.facts)
+    return answer if isinstance(answer, Result) else Result(facts=facts | answer.facts)
 
 
 def _judge(
@@ -54,7 +61,7 @@ def _judge(
     earlier = [training for training in trainings if training.partition <= request.partition]
     last = max(earlier, key=lambda training: (training.partition, training.knows), default=None)
     labels = _new_labels(request, spec, last)
-    facts = {**_facts(proposal), "last_training": str(last.partition) if last else None, "new_labels": labels}
+    facts = {**_facts(request, proposal), "last_training": str(last.partition) if last else None, "new_labels": labels}
     if reason := _objection(request, spec, trainings, labels):
         return Result(status=Status.REFUSED, reason=reason, facts=facts)
     return Claim(
@@ -67,8 +74,8 @@ def _judge(
     )
 
 
-def _facts(proposal: Proposal) -> dict[str, JsonValue]:
-    return {"report_id": proposal.report_id, "proposal": proposal.why}
+def _facts(request: Request, proposal: Proposal) -> dict[str, JsonValue]:
+    return {"report_id": proposal.report_id, "proposal": proposal.why, "partition": str(request.partition)}
 
 
 def _training_run(report_id: str) -> str:

@@ -22,8 +22,8 @@ from evergreen.contract import (
     TemporaryError,
     Window,
 )
-from evergreen.monitoring.proposal import read_proposal
-from evergreen.pipelines import PIPELINES, PUBLISHERS, Step, dag_id, upstream_of
+from evergreen.monitoring.proposal import proposal_of
+from evergreen.pipelines import PIPELINES, PUBLISHERS, STEPS, Step, dag_id, upstream_of
 from evergreen.runner import build_request, execute
 from evergreen.store import get_store, read_manifest
 from evergreen_airflow.replay.summary import PeriodRuns
@@ -107,11 +107,13 @@ class AirflowDriver:
             if emitted is None:
                 return PeriodRuns(**runs)
             runs[pipeline] = self._cascaded(pipeline, partition, emitted)
-        proposal = read_proposal(get_store(), self.model, partition)
-        training = proposal and self.api.find_run(dag_id(self.model, "train"), f"drift__{proposal.report_id}")
-        if training:
-            self._finish(training)
-            runs["train"] = training.dag_run_id
+        run = RunIdentity(dag_id=dag_id(self.model, "retrain"), run_id=runs["retrain"], task_id="guard")
+        guard = read_manifest(get_store(), run)
+        if guard is not None and guard.status is Status.OK:
+            training = self.api.find_run(dag_id(self.model, "train"), _training_run(guard))
+            if training:
+                self._finish(training)
+                runs["train"] = training.dag_run_id
         return PeriodRuns(**runs)
 
     def _run(self, pipeline: str, run_id: str, conf: Mapping[str, JsonValue], partition_key: str | None = None) -> None:
@@ -218,25 +220,35 @@ class InProcessDriver:
             if not self._pipeline(pipeline, run_id, window):
                 return PeriodRuns(**runs)
         runs["monitor"] = runs["retrain"] = run_id
-        for check in PIPELINES["monitor"]:  # neither waits for the other's answer
-            self._step("monitor", check, run_id, window)
-        proposal = read_proposal(get_store(), self.model, partition)
-        if proposal and proposal.retrain and self._pipeline("retrain", run_id, window):
-            runs["train"] = f"drift__{proposal.report_id}"
-            self._pipeline("train", runs["train"], window)
+        # neither waits for the other's answer
+        drift, performance = (self._step("monitor", check, run_id, window) for check in PIPELINES["monitor"])
+        if proposal_of(drift, performance).retrain:
+            checks = {check.step: check.run.address for check in (drift, performance) if check.status is Status.OK}
+            guard = self._step("retrain", STEPS["guard"], run_id, window, checks)
+            if guard.status is Status.OK:
+                runs["train"] = _training_run(guard)
+                self._pipeline("train", runs["train"], window)
         return PeriodRuns(**runs)
 
     def _pipeline(self, pipeline: str, run_id: str, window: Window) -> bool:
         """Run a pipeline's steps in order, up to the first that does not say ok; returns whether all did."""
-        return all(self._step(pipeline, step, run_id, window) for step in PIPELINES[pipeline])
+        return all(self._step(pipeline, step, run_id, window).status is Status.OK for step in PIPELINES[pipeline])
 
-    def _step(self, pipeline: str, step: Step, run_id: str, window: Window) -> bool:
+    def _step(
+        self, pipeline: str, step: Step, run_id: str, window: Window, upstream: Mapping[str, str] | None = None
+    ) -> Manifest:
         run = RunIdentity(dag_id=dag_id(self.model, pipeline), run_id=run_id, task_id=step.name)
         self.report(f"{run.dag_id}: {step.name}")
-        manifest = execute(build_request(step.name, self.model, window, run, upstream_of(step, pipeline), {}))
+        upstream = upstream_of(step, pipeline) | dict(upstream or {})
+        manifest = execute(build_request(step.name, self.model, window, run, upstream, {}))
         if manifest.failure:
             raise failure_of(manifest, "")
-        return manifest.status is Status.OK
+        return manifest
+
+
+def _training_run(guard: Manifest) -> str:
+    """Return the run of ``<model>.train`` that follows from the report a guard has let pass."""
+    return f"drift__{guard.facts['report_id']}"
 
 
 _ERRORS: Mapping[FailureClass, type[StepError]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evergreen.contract import Manifest, RunIdentity, Status, Window
-from evergreen.monitoring.proposal import read_proposal
+from evergreen.monitoring.proposal import proposal_of
 from evergreen.pipelines import PIPELINES, dag_id
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, get_store, read_manifest
@@ -117,9 +117,11 @@ def _decision(reader: _Reader, period: Period) -> tuple[str, str]:
     guard = reader.manifest("retrain", "guard")
     if guard is not None and guard.status is Status.REFUSED:
         return "held_back", guard.reason
-    proposal = read_proposal(reader.store, reader.model, period.window.end)
-    if proposal is not None and not proposal.retrain:
-        return "no_proposal", proposal.why
+    drift = reader.manifest("monitor", "check_drift")
+    if drift is not None and drift.status is Status.OK:
+        proposal = proposal_of(drift, reader.manifest("monitor", "check_performance"))
+        if not proposal.retrain:
+            return "no_proposal", proposal.why
     for pipeline, step in (("ingest", "ingest"), ("monitor", "check_drift"), ("train", "assemble")):
         manifest = reader.manifest(pipeline, step)
         if manifest is not None and manifest.status is not Status.OK:

@@ -1,28 +1,20 @@
-"""What the reports of a partition propose."""
+"""What the checks of a partition propose."""
 
 from __future__ import annotations
 
-import json
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from evergreen.contract import ConfigurationError
-from evergreen.monitoring.proposal import read_proposal, report_id, report_key
-from evergreen.store import LocalStore
+from evergreen.contract import DataError
+from evergreen.monitoring.proposal import check_report, proposal_of, report_id, report_key
+from evergreen.settings import Settings
+from evergreen.store import get_store
+from monitoring_kit import leave_check, leave_drift, leave_performance
 
 DAY = date(2013, 4, 30)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path)
-
-
-def write(store: LocalStore, file: str, report: dict[str, object]) -> None:
-    store.write(report_key("toy", DAY, file), json.dumps(report).encode())
 
 
 @pytest.mark.parametrize(
@@ -37,30 +29,28 @@ def write(store: LocalStore, file: str, report: dict[str, object]) -> None:
         ("insufficient", True, True),
     ],
 )
-def test_drift_or_a_worse_champion_proposes(store: LocalStore, verdict: str, worse: bool | None, retrain: bool) -> None:
-    write(store, "drift.json", {"report_id": "r", "verdict": verdict, "drifted_share": 0.4})
-    if worse is not None:
-        write(store, "performance.json", {"proposal": worse, "why": "AUC 0.60 after 0.70"})
-    proposal = read_proposal(store, "toy", DAY)
-    assert proposal is not None
+def test_drift_or_a_worse_champion_proposes(
+    settings: Settings, verdict: str, worse: bool | None, retrain: bool
+) -> None:
+    drift, performance = leave_drift("toy", DAY, verdict), leave_performance("toy", DAY, worse)
+    proposal = proposal_of(drift, performance)
     assert proposal.retrain is retrain
     assert ("AUC 0.60 after 0.70" in proposal.why) is bool(worse)
+    assert ("drift in 50% of the monitored columns" in proposal.why) is (verdict == "drift")
+    assert (f"the inputs of 2013-04-30 are {verdict}" in proposal.why) is not retrain
 
 
-def test_a_proposal_is_named_by_every_report_that_makes_it(store: LocalStore) -> None:
+def test_a_proposal_is_named_by_every_report_that_makes_it(settings: Settings) -> None:
     """Labels that came late change the one report and not the other: that is another proposal."""
+    drift = leave_drift("toy", DAY, "stable", "toy-2013-04-30-a")
 
     def named(worse: bool, report_id: str) -> str:
-        write(store, "performance.json", {"proposal": worse, "why": "w", "report_id": report_id})
-        proposal = read_proposal(store, "toy", DAY)
-        assert proposal is not None
-        return proposal.report_id
+        return proposal_of(drift, leave_performance("toy", DAY, worse, report_id)).report_id
 
-    write(store, "drift.json", {"report_id": "toy-2013-04-30-a", "verdict": "stable"})
     assert named(True, "toy-2013-04-30-b") == "toy-2013-04-30-a-b"
     assert named(True, "toy-2013-04-30-c") == "toy-2013-04-30-a-c"
     assert named(False, "toy-2013-04-30-c") == "toy-2013-04-30-a"
-    assert named(True, "") == "toy-2013-04-30-a"  # a report of before it had a name
+    assert proposal_of(drift, None).report_id == "toy-2013-04-30-a"
 
 
 def test_a_report_is_named_by_the_rows_it_is_about() -> None:
@@ -76,15 +66,27 @@ def test_a_report_is_named_by_the_rows_it_is_about() -> None:
     assert len({first, *others}) == 5
 
 
-def test_no_report_is_no_answer(store: LocalStore) -> None:
-    assert read_proposal(store, "toy", DAY) is None
-    write(store, "performance.json", {"proposal": True})
-    assert read_proposal(store, "toy", DAY) is None
+def test_a_check_that_left_no_report_proposes_nothing(settings: Settings) -> None:
+    with pytest.raises(DataError, match=r"check_drift/result\.json: no output 'drift_report'"):
+        proposal_of(leave_check("toy", DAY, "check_drift"), None)
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"{", "not a drift report"), (b'{"verdict": "drift"}', "report_id")])
-def test_a_broken_report_is_named(store: LocalStore, content: bytes, said: str) -> None:
-    store.write(report_key("toy", DAY, "drift.json"), content)
-    with pytest.raises(ConfigurationError, match=said) as error:
-        read_proposal(store, "toy", DAY)
-    assert "drift.json" in error.value.message
+def test_a_report_that_was_changed_since_is_refused(settings: Settings) -> None:
+    drift, performance = leave_drift("toy", DAY), leave_performance("toy", DAY, worse=True)
+    check_report(drift, "drift_report")
+    check_report(performance, "performance_report")
+    get_store().write(report_key("toy", DAY, "drift.json"), b'{"verdict": "stable"}')
+    with pytest.raises(DataError, match=r"drift_report\.digest is '.*', but the file .*drift\.json has '") as changed:
+        check_report(drift, "drift_report")
+    assert "run the task 'check_drift' of toy.monitor (monitored) again" in changed.value.hint
+    Path(performance.output("performance_report").uri).unlink()
+    with pytest.raises(DataError, match="but the file is gone"):
+        check_report(performance, "performance_report")
+
+
+def test_the_manifest_of_an_older_version_says_what_to_do(settings: Settings) -> None:
+    drift = leave_drift("toy", DAY)
+    output = drift.output("drift_report").model_copy(update={"digest": ""})
+    with pytest.raises(DataError, match="drift_report has no digest: an older version") as refused:
+        check_report(drift.model_copy(update={"outputs": (output,)}), "drift_report")
+    assert refused.value.hint == "Run toy.monitor for 2013-04-30 again."

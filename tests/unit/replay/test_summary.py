@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import date
 from typing import Any
 
@@ -14,6 +13,7 @@ from evergreen.contract import (
     Failure,
     FailureClass,
     Manifest,
+    Output,
     RunIdentity,
     Status,
     StepError,
@@ -21,7 +21,6 @@ from evergreen.contract import (
     Window,
     utc_now,
 )
-from evergreen.monitoring.proposal import report_key
 from evergreen.pipelines import dag_id
 from evergreen.settings import Settings
 from evergreen.store import get_store, write_manifest
@@ -56,8 +55,8 @@ def leave(pipeline: str, step: str, run_id: str, **fields: Any) -> None:
 
 def report(verdict: str) -> None:
     drift = {"report_id": "r", "verdict": verdict, "drifted_share": 0.4}
-    get_store().write(report_key(MODEL, LAST, "drift.json"), json.dumps(drift).encode())
-    leave("monitor", "check_drift", "m", facts=drift)
+    output = Output(name="drift_report", uri="reports/drift.json", version="r")
+    leave("monitor", "check_drift", "m", facts=drift, outputs=(output,))
 
 
 def row(**runs: str) -> Row:
