@@ -198,14 +198,14 @@ def _load_module(path: Path, digest: str, model: str) -> ModuleType:
     except BaseException as error:  # a script ends with sys.exit
         if is_stop(error):
             raise
-        line = error.lineno if isinstance(error, SyntaxError) else _line_in(path, error)
+        line = error.lineno if isinstance(error, SyntaxError) else line_in(path, error)
         raise ConfigurationError(
             f"{path}: line {line}: {described(error)}.", "The file must import without an error."
         ) from error
     return module
 
 
-def _line_in(path: Path, error: BaseException) -> int | None:
+def line_in(path: Path, error: BaseException) -> int | None:
     """Return the last line of ``path`` that an error passed through."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return lines[-1] if lines else None

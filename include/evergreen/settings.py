@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from dotenv import dotenv_values
@@ -51,13 +51,6 @@ _SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP
 """What Kubernetes tells a pod of a Service ``evergreen-…`` in its namespace, unless ``enableServiceLinks`` is false."""
 
 
-def _in_state_dir(name: str) -> Any:
-    def location(data: Mapping[str, Any]) -> str:
-        return str(Path(data["state_dir"]) / name)
-
-    return location
-
-
 def _location(uri: str) -> str:
     if uri.startswith("s3://"):
         return uri.rstrip("/")
@@ -85,9 +78,9 @@ class Settings(BaseSettings):
     """Everything the laptop writes: services' data, logs, artifacts, the lake."""
     models_dir: AbsolutePath = PROJECT_ROOT / "include" / "models"
     feature_repo: AbsolutePath = PROJECT_ROOT / "feature_repo"
-    artifact_root: Location = Field(default_factory=_in_state_dir("artifacts"))
+    artifact_root: Location = Field(default_factory=lambda data: str(data["state_dir"] / "artifacts"))
     """Manifests, reports, decisions, datasets, checkpoints."""
-    lake_root: Location = Field(default_factory=_in_state_dir("lake"))
+    lake_root: Location = Field(default_factory=lambda data: str(data["state_dir"] / "lake"))
     """The Iceberg warehouse."""
     database_url: SecretStr | None = None
     """A PostgreSQL server (``postgresql://user:password@host:port``); unset: the embedded one."""
@@ -159,7 +152,10 @@ class Settings(BaseSettings):
         """
         if name not in DATABASES:
             raise ConfigurationError(f"There is no database {name!r}.", f"Databases: {', '.join(DATABASES)}.")
-        variable, address = self._server(name)
+        owner = next(owner for owner, databases in OWNERS.items() if name in databases)
+        own_server: SecretStr | None = getattr(self, f"{owner}_database_url", None)
+        variable = f"{PREFIX}{owner.upper()}_DATABASE_URL" if own_server is not None else "EVERGREEN_DATABASE_URL"
+        address = self.database_url if own_server is None else own_server
         if address is None:
             raise ConfigurationError(
                 "EVERGREEN_DATABASE_URL is not set and no services are running.",
@@ -179,14 +175,6 @@ class Settings(BaseSettings):
             )
         return urlunsplit(("postgresql+psycopg", parts.netloc, f"/{name}", parts.query, ""))
 
-    def _server(self, name: str) -> tuple[str, SecretStr | None]:
-        """Return the variable that names the server of a database, and its value."""
-        own = {"airflow": self.airflow_database_url, "mlflow": self.mlflow_database_url}
-        for owner, address in own.items():
-            if name in OWNERS[owner] and address is not None:
-                return f"EVERGREEN_{owner.upper()}_DATABASE_URL", address
-        return "EVERGREEN_DATABASE_URL", self.database_url
-
 
 def user_settings() -> Settings:
     """Return what a person has set, without what running services have added."""
@@ -205,8 +193,8 @@ def get_settings() -> Settings:
     ConfigurationError
         If a variable has a wrong value; the message names variable and value.
     """
-    own = user_settings()
-    return _load(own.config_file, own.secrets_file, ENV_FILE)
+    user = user_settings()
+    return _load(user.config_file, user.secrets_file, ENV_FILE)
 
 
 def export_service_environment() -> None:
@@ -214,8 +202,8 @@ def export_service_environment() -> None:
 
     A step in a pod or under the StepOperator has them already; a step run from a shell has not. What is set stays.
     """
-    own = user_settings()
-    for file in (own.config_file, own.secrets_file):
+    user = user_settings()
+    for file in (user.config_file, user.secrets_file):
         for name, value in dotenv_values(file, interpolate=False).items():
             if value is not None and not name.startswith(PREFIX):
                 os.environ.setdefault(name, value)
@@ -227,36 +215,37 @@ def misspelt() -> Iterator[str]:
     It is a warning and no error: another program may call its variables so, and while a cluster is upgraded steps of
     an older version are told the settings of a newer one.
     """
-    given = [("in the environment", dict(os.environ))]
-    with suppress(OSError, ValueError):  # whoever reads a setting says what is wrong with the file
-        given.append((f"in {ENV_FILE}", {name: value or "" for name, value in dotenv_values(ENV_FILE).items()}))
     settings = [field.upper() for field in Settings.model_fields]
-    for where, variables in given:
+    for place, variables in (("the environment", os.environ), (str(ENV_FILE), _dotenv())):
         for variable, value in sorted(variables.items()):
+            if not variable.upper().startswith(PREFIX):
+                continue
             name = variable.upper().removeprefix(PREFIX)
-            if variable[: len(PREFIX)].upper() != PREFIX or name in settings or _is_of_others(name, value):
+            is_link = _SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and "://" in value)
+            if is_link or name in NO_SETTINGS or name in settings:
                 continue
             close = difflib.get_close_matches(name, settings, n=1)
             hint = f"Did you mean {PREFIX}{close[0]}?" if close else "docs/settings.md lists them all."
-            yield f"{variable}, {where}, is no setting and is ignored. {hint}"
+            yield f"{variable}, in {place}, is no setting and is ignored. {hint}"
 
 
 def exposed() -> Iterator[str]:
     """Yield a sentence if ``.env`` holds secrets that other users of the machine can read."""
-    secret = {name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None}
-    with suppress(OSError, ValueError):  # whoever reads a setting says what is wrong with the file
-        given = {name.upper() for name, value in dotenv_values(ENV_FILE).items() if value}
-        held = [name for name in sorted(f"{PREFIX}{field.upper()}" for field in secret) if name in given]
-        if held and ENV_FILE.stat().st_mode & 0o077:
-            yield (
-                f"{ENV_FILE} holds {', '.join(held)}, and other users of this machine can read it. "
-                f"Close it: chmod 600 {ENV_FILE}"
-            )
+    secrets = {name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None}
+    present = {name.upper() for name, value in _dotenv().items() if value}
+    held = sorted(present.intersection(f"{PREFIX}{name.upper()}" for name in secrets))
+    if held and ENV_FILE.stat().st_mode & 0o077:
+        yield (
+            f"{ENV_FILE} holds {', '.join(held)}, and other users of this machine can read it. "
+            f"Close it: chmod 600 {ENV_FILE}"
+        )
 
 
-def _is_of_others(name: str, value: str) -> bool:
-    is_link = _SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and "://" in value)
-    return name in NO_SETTINGS or bool(is_link)
+def _dotenv() -> dict[str, str]:
+    """Return the variables in ``.env``; none if it cannot be read: whoever reads a setting says what is wrong."""
+    with suppress(OSError, ValueError):
+        return {name: value or "" for name, value in dotenv_values(ENV_FILE).items()}
+    return {}
 
 
 def _load(*files: Path) -> Settings:

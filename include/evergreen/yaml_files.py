@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -46,12 +46,12 @@ class _Loader(_BASE):  # type: ignore[misc]
         return mapping
 
 
-class Mistake(NamedTuple):
-    """One thing that is wrong in a file."""
+class Mistake(ConfigurationError):
+    """One thing that is wrong in a file; ``times`` says how often, where equal problems are said in one line."""
 
-    line: str
-    times: int = 1
-    """How often, where equal problems are said in one line."""
+    def __init__(self, line: str, times: int = 1) -> None:
+        super().__init__(line)
+        self.times = times
 
 
 class Mistakes(ConfigurationError):
@@ -61,7 +61,7 @@ class Mistakes(ConfigurationError):
         self.mistakes = list(mistakes[:_MOST_LINES])
         if rest := sum(mistake.times for mistake in mistakes[_MOST_LINES:]):
             self.mistakes.append(Mistake(f"… and {rest:,} more.", rest))
-        super().__init__("\n".join(mistake.line for mistake in self.mistakes), hint)
+        super().__init__("\n".join(mistake.message for mistake in self.mistakes), hint)
 
 
 def read_yaml(path: Path) -> Any:
@@ -138,7 +138,7 @@ def checked(path: Path, text: str, kind: type[_Kind], hint: str, secret: Collect
 
 def mistakes_in(path: Path, found: list[ErrorDetails], secret: Collection[str] = ()) -> list[Mistake]:
     """Return what Pydantic found in a file, in words."""
-    return [Mistake(f"{path}: {line}.", times) for line, times in _described(found, secret)]
+    return [Mistake(f"{path}: {line}.", times) for line, times in _problems(found, secret)]
 
 
 def _empty(path: Path, hint: str) -> ConfigurationError:
@@ -162,7 +162,7 @@ def _refuse_excess(text: str) -> None:
     open_collections: list[tuple[str | None, int]] = []
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.NodeEvent):
-            values += _weight(event, sizes)
+            values += sizes.get(event.anchor, 1) if isinstance(event, yaml.AliasEvent) else 1
         if isinstance(event, yaml.ScalarEvent):
             sizes[event.anchor] = 1
             if len(event.value) > _LONGEST_TEXT:
@@ -179,10 +179,6 @@ def _refuse_excess(text: str) -> None:
             raise _excess(event, f"more than {_DEEPEST} brackets or indents deep")
         if values > _MOST_VALUES:
             raise _excess(event, f"more than {_MOST_VALUES:,} keys and values, those behind an alias counted each time")
-
-
-def _weight(event: yaml.NodeEvent, sizes: Mapping[str | None, int]) -> int:
-    return sizes.get(event.anchor, 1) if isinstance(event, yaml.AliasEvent) else 1
 
 
 def _excess(event: Any, problem: str) -> yaml.YAMLError:
@@ -206,20 +202,22 @@ def _follows(item: ErrorDetails, found: list[ErrorDetails]) -> bool:
     )
 
 
-def _described(found: list[ErrorDetails], secret: Collection[str]) -> Iterator[Mistake]:
-    """Yield what is wrong in words; equal problems of one section are one line."""
+def _problems(found: list[ErrorDetails], secret: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Yield what is wrong in words, and how often; equal problems of one section are one line."""
     alike: dict[tuple[object, ...], list[ErrorDetails]] = {}
     for item in found:
         if not _follows(item, found):
             alike.setdefault(_likeness(item), []).append(item)
     for items in alike.values():
         if len(items) < _EQUAL or secret:
-            yield from (Mistake(line) for item in items for line in _problem_lines(item, secret))
+            yield from ((line, 1) for item in items for line in _problem_lines(item, secret))
             continue
         section, _ = _place(items[0])
-        names = ", ".join(_name(item) for item in items[:_EQUAL]) + (", …" if len(items) > _EQUAL else "")
+        last = [(_place(item)[1], item["input"]) for item in items[:_EQUAL]]
+        names = ", ".join(_shown(value if isinstance(part, int) else part) for part, value in last)
+        more = ", …" if len(items) > _EQUAL else ""
         where = f"{section}: " if section else ""
-        yield Mistake(f"{where}{_problem(items[0])} ({len(items):,} times: {names})", len(items))
+        yield f"{where}{_problem(items[0])} ({len(items):,} times: {names}{more})", len(items)
 
 
 def _likeness(item: ErrorDetails) -> tuple[object, ...]:
@@ -233,11 +231,6 @@ def _place(item: ErrorDetails) -> tuple[str, str | int]:
     """Return the section that a problem is in, and the field, key or position in it."""
     place = [part for part in item["loc"] if part != "[key]"] or [""]
     return ".".join(map(str, place[:-1])), place[-1]
-
-
-def _name(item: ErrorDetails) -> str:
-    last = _place(item)[1]
-    return _shown(item["input"] if isinstance(last, int) else last)
 
 
 def _problem(item: ErrorDetails) -> str:

@@ -67,12 +67,12 @@ def test_a_window_write_empties_the_days_it_has_no_rows_for(lake: Lake) -> None:
 def test_single_days_are_replaced_with_a_window_and_those_between_are_not(lake: Lake) -> None:
     lake.write("m", "t", _rows({day: [day] for day in range(6)}), _window(0, 5))
     rows = _rows({1: [10], 3: [30], 5: [50]})
-    first = lake.write("m", "t", rows, _window(1, 2), also=["2013-03-04", "2013-03-06"])
+    first = lake.write("m", "t", rows, _window(1, 2), extra_days=["2013-03-04", "2013-03-06"])
     assert _values(lake) == [0, 4, 10, 30, 50]
-    assert lake.write("m", "t", rows, _window(1, 2), also=["2013-03-06", "2013-03-04"]) == first
+    assert lake.write("m", "t", rows, _window(1, 2), extra_days=["2013-03-06", "2013-03-04"]) == first
     assert lake.write("m", "t", rows.slice(0, 1), _window(1, 2)).version != first.version
     with pytest.raises(DataError, match="rows outside the window"):
-        lake.write("m", "t", rows, _window(1, 2), also=["2013-03-04"])
+        lake.write("m", "t", rows, _window(1, 2), extra_days=["2013-03-04"])
 
 
 def test_the_days_of_a_window_are_those_that_have_rows(lake: Lake) -> None:
@@ -110,7 +110,7 @@ def test_what_was_written_of_a_window_and_is_not_there_any_more_is_found(lake: L
     lake.write("m", "t", _rows({day: [day] for day in range(5)}), _window(0, 4))
     assert lake.replaced("m", "t", _window(0, 4)) == []
     first = lake.snapshot("m", "t")
-    lake.write("m", "t", _rows({1: [10], 3: [30]}), _window(1), also=["2013-03-04"])
+    lake.write("m", "t", _rows({1: [10], 3: [30]}), _window(1), extra_days=["2013-03-04"])
     second = lake.snapshot("m", "t")
     assert lake.replaced("m", "t", _window(0, 4)) == [(first, _window(1, 3))]
     assert lake.replaced("m", "t", _window(2)) == []

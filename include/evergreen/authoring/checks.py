@@ -11,21 +11,26 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime, time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from evergreen.authoring.partial import without_mistakes
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
 from evergreen.authoring.scaffold import check_name
 from evergreen.catalog import SPEC_FILE, load_model, model_folders, survey
 from evergreen.contract import ConfigurationError, StepError, Window, is_stop
 from evergreen.settings import get_settings
 from evergreen.spec import FeatureView, ModelSpec, Source, Task
-from evergreen.yaml_files import Mistakes
+from evergreen.yaml_files import Mistake, Mistakes, mistakes_in, read_yaml
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Check = Callable[[], None]
+
+_ROUNDS = 5
+_TEXTS = ("owner", "team", "description")
 
 
 def check_models(names: list[str] | None = None) -> Iterator[tuple[str, list[StepError]]]:
@@ -42,9 +47,8 @@ def check_model(name: str) -> list[StepError]:
         spec = load_model(name)
     except ConfigurationError as error:
         problems += _each(error)
-        path = get_settings().models_dir / name / SPEC_FILE
         if isinstance(error, Mistakes):
-            spec, more = without_mistakes(path)
+            spec, more = _without_mistakes(get_settings().models_dir / name / SPEC_FILE)
             problems += _each(Mistakes(more, error.hint))
     if spec:
         problems += [problem for check in _checks(spec) for problem in _failures(check)]
@@ -62,13 +66,70 @@ def _failures(check: Check) -> list[StepError]:
 def _each(error: StepError) -> list[StepError]:
     """Return the problems of a file one by one, each with what to do."""
     hint = error.hint or "Correct it there; docs/models.md says what belongs there."
-    if not isinstance(error, Mistakes):
-        error.hint = hint
-        return [error]
-    problems: list[StepError] = [ConfigurationError(mistake.line, hint) for mistake in error.mistakes]
-    for problem, mistake in zip(problems, error.mistakes, strict=True):
-        problem.times = mistake.times
+    problems: list[StepError] = [*error.mistakes] if isinstance(error, Mistakes) else [error]
+    for problem in problems:
+        problem.hint = hint
     return problems
+
+
+def _without_mistakes(path: Path) -> tuple[ModelSpec | None, list[Mistake]]:
+    """Return a model as far as it can be judged, and the mistakes that came to light when others were taken out.
+
+    A wrong value with a default is replaced by it, and a field that does not exist is left out; where neither is
+    possible, e.g. for a list of columns, nothing more can be said.
+    """
+    try:
+        content = read_yaml(path)
+    except ConfigurationError:
+        return None, []
+    mistakes: list[Mistake] = []
+    taken: set[tuple[int | str, ...]] = set()
+    for _ in range(_ROUNDS):
+        try:
+            spec = ModelSpec.model_validate(content)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)
+            mistakes += mistakes_in(path, [item for item in wrong if item["loc"] not in taken])
+            if [item["loc"] for item in wrong] == [()] and isinstance(content, dict):
+                spec = _without_comparing(content)
+            elif all(_repair(content, item, path.parent.name, taken) for item in wrong):
+                continue
+            else:
+                return None, mistakes
+        spec._folder = path.parent
+        return spec, mistakes
+    return None, mistakes
+
+
+def _without_comparing(content: dict[str, Any]) -> ModelSpec:
+    """Return a model whose sections are right, but do not fit together."""
+    fields = {name: field for name, field in ModelSpec.model_fields.items() if name in content}
+    sections: dict[str, Any] = {
+        name: TypeAdapter(field.rebuild_annotation()).validate_python(content[name]) for name, field in fields.items()
+    }
+    return ModelSpec.model_construct(**sections)
+
+
+def _repair(content: Any, item: ErrorDetails, folder: str, taken: set[tuple[int | str, ...]]) -> bool:
+    place = item["loc"]
+    if not place or place in taken or "[key]" in place:
+        return False
+    *parents, last = place
+    section = content
+    for part in parents:
+        section = section[part]
+    if not isinstance(section, dict) or not isinstance(last, str):
+        return False
+    taken.add(place)
+    if place == ("name",):
+        section[last] = folder
+    elif len(place) == 1 and last in _TEXTS:
+        section[last] = "unknown"
+    elif item["type"] == "missing":
+        return False
+    else:
+        del section[last]
+    return True
 
 
 def _checks(spec: ModelSpec) -> Iterator[Check]:
@@ -91,27 +152,24 @@ def _beside_the_others(spec: ModelSpec) -> None:
         raise problem
 
 
-def _field(spec: ModelSpec, field: str, problem: str, hint: str) -> ConfigurationError:
-    return ConfigurationError(f"{spec.folder / SPEC_FILE}: {field}: {problem}.", hint)
-
-
 def _function(spec: ModelSpec, field: str, reference: str) -> None:
     """Find a function of one argument without running the file it is in."""
     file, _, name = reference.partition(":")
     path = spec.folder / file
+    where = f"{spec.folder / SPEC_FILE}: {field}: {reference!r}"
     if not path.is_file():  # a pipe would be waited for
-        raise _field(spec, field, f"{reference!r}: there is no file {path}", "Create it, or correct the name.")
+        raise ConfigurationError(f"{where}: there is no file {path}.", "Create it, or correct the name.")
     try:
         tree = ast.parse(path.read_bytes(), filename=str(path))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: 10,000 brackets
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
         raise ConfigurationError(f"{path}: {line}not valid Python: {error}.", "Correct that line.") from error
-    found = [node for node in tree.body if name in _names(node)]
-    if not found:
-        raise _field(spec, field, f"{reference!r}: {path} defines no {name!r}", "Write it, or correct the name.")
-    if isinstance(found[-1], ast.FunctionDef) and not _takes_one_argument(found[-1].args):
+    definitions = [node for node in tree.body if name in _names(node)]
+    if not definitions:
+        raise ConfigurationError(f"{where}: {path} defines no {name!r}.", "Write it, or correct the name.")
+    if isinstance(last := definitions[-1], ast.FunctionDef) and not _takes_one_argument(last.args):
         hint = f"It is called with one: def {name}({'day' if field.startswith('sources') else 'schema'}): …"
-        raise ConfigurationError(f"{path}: line {found[-1].lineno}: {name} does not take one argument.", hint)
+        raise ConfigurationError(f"{path}: line {last.lineno}: {name} does not take one argument.", hint)
 
 
 def _source_type(spec: ModelSpec, source: Source) -> None:

@@ -41,27 +41,16 @@ def plain(schema: pa.Schema) -> pa.Schema:
     return pa.schema([(field.name, pa.string() if field.type == pa.large_string() else field.type) for field in schema])
 
 
-def with_field_ids(schema: pa.Schema) -> pa.Schema:
-    """Return the plain schema with its columns numbered from 1: Iceberg tells them apart by number."""
-    import pyarrow as pa
-
-    fields = [
-        pa.field(field.name, field.type, metadata={"PARQUET:field_id": str(number)})
-        for number, field in enumerate(plain(schema), start=1)
-    ]
-    return pa.schema(fields)
-
-
-def difference(have: pa.Schema, given: pa.Schema) -> str:
+def difference(before: pa.Schema, after: pa.Schema) -> str:
     """Say how the columns of two schemas differ."""
-    old, new = dict(zip(have.names, have.types, strict=True)), dict(zip(given.names, given.types, strict=True))
+    old, new = dict(zip(before.names, before.types, strict=True)), dict(zip(after.names, after.types, strict=True))
     parts = [f"missing {name}" for name in old if name not in new]
     parts += [f"new {name}" for name in new if name not in old]
     parts += [f"{name} is {new[name]}, was {old[name]}" for name in old if name in new and new[name] != old[name]]
     return "; ".join(parts) or "another order of columns"
 
 
-def check_days(name: str, rows: pa.Table, window: Window, also: Collection[str] = ()) -> None:
+def check_days(name: str, rows: pa.Table, window: Window, extra_days: Collection[str]) -> None:
     """Refuse rows that lie neither in the window nor in one of the other partitions.
 
     Raises
@@ -75,6 +64,6 @@ def check_days(name: str, rows: pa.Table, window: Window, also: Collection[str] 
     if PARTITION not in rows.column_names or plain(rows.schema).field(PARTITION).type != pa.string():
         raise DataError(f"{name}: the rows need a string column {PARTITION}.")
     days = pc.unique(rows[PARTITION]).to_pylist()
-    outside = [str(day) for day in days if day is None or not (day in window or day in also)]
+    outside = [str(day) for day in days if day is None or not (day in window or day in extra_days)]
     if outside:
         raise DataError(f"{name}: rows outside the window {window}: {PARTITION} = {', '.join(sorted(outside)[:5])}.")

@@ -13,10 +13,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from evergreen.contract import DataError, Output, Window
-from evergreen.data.arrow import PARTITION, check_days, content_digest, difference, plain, with_field_ids
-from evergreen.data.commit import Change, commit_together, one_transaction, replacing
+from evergreen.data.arrow import PARTITION, check_days, content_digest, difference, plain
+from evergreen.data.commit import Change, commit_together, days_written, one_transaction, written
 from evergreen.data.lake_errors import lake_errors, retrying
-from evergreen.data.records import already_there, days_written, written
 from evergreen.data.scan import NO_SNAPSHOT, current_snapshot_of, days_of, in_window, partitions_of, scan
 from evergreen.settings import get_settings
 from evergreen.store import iceberg_properties
@@ -69,7 +68,7 @@ class Lake:
         rows: pa.Table,
         window: Window,
         properties: Mapping[str, str] | None = None,
-        also: Collection[str] = (),
+        extra_days: Collection[str] = (),
     ) -> Output:
         """Replace the partitions of ``window`` by ``rows``, all at once; returns the snapshot as an output.
 
@@ -86,7 +85,7 @@ class Lake:
             The partitions to replace.
         properties
             Recorded in the snapshot under ``evergreen.<name>``: who wrote it, with which code.
-        also
+        extra_days
             Single days outside the window that are replaced with it.
 
         Raises
@@ -96,8 +95,8 @@ class Lake:
         TemporaryError
             If other writers kept winning, or the catalog does not answer.
         """
-        (written,) = self.write_all(model, {table: rows}, window, properties, {table: also})
-        return written
+        (output,) = self.write_all(model, {table: rows}, window, properties, {table: extra_days})
+        return output
 
     def write_all(
         self,
@@ -105,42 +104,36 @@ class Lake:
         tables: Mapping[str, pa.Table],
         window: Window,
         properties: Mapping[str, str] | None = None,
-        also: Mapping[str, Collection[str]] | None = None,
+        extra_days: Mapping[str, Collection[str]] | None = None,
     ) -> tuple[Output, ...]:
         """Write several tables of a model as `write` does, in one commit: nobody sees some of them without the rest.
 
-        Parameters
-        ----------
-        model, tables
-            What to write where: the rows, by table.
-        window, properties
-            As for `write`.
-        also
-            As for `write`, by table.
+        ``tables`` are the rows by table, and ``extra_days`` are by table too; the rest is as for `write`.
         """
+        extra_days = extra_days or {}
         changes = [
-            Change(name, rows, window, tuple((also or {}).get(name, ())), content_digest(rows), properties or {})
+            Change(name, rows, window, tuple(extra_days.get(name, ())), content_digest(rows), properties or {})
             for name, rows in sorted(tables.items())  # of two writers one waits for the other, and never both
         ]
         for change in changes:
-            check_days(f"{model}.{change.table}", change.rows, window, change.also)
+            check_days(f"{model}.{change.table}", change.rows, window, change.extra_days)
         with lake_errors(f"the tables {', '.join(f'{model}.{name}' for name in tables)}"):
-            written = retrying(_COMMIT_SECONDS)(self._commit, model, changes)
-        return tuple(written[name] for name in tables)
+            outputs = retrying(_COMMIT_SECONDS)(self._commit, model, changes)
+        return tuple(outputs[name] for name in tables)
 
     def _commit(self, model: str, changes: Iterable[Change]) -> dict[str, Output]:
-        targets, staged, found = {}, [], {}
+        targets, staged, present = {}, [], {}
         for change in changes:
             target = targets[change] = self._table_for(model, change.table, change.rows.schema)
-            found[change] = already_there(target, change.window, change.also, change.digest, change.rows.num_rows)
-            if found[change] is None:
-                staged.append((target, replacing(target, change)))
+            present[change] = change.already_in(target)
+            if present[change] is None:
+                staged.append((target, change.staged(target)))
         commit_together(self.catalog, staged)
         return {
             change.table: Output(
                 name=change.table,
                 uri=target.location(),
-                version=found[change] or current_snapshot_of(target),  # as of this commit, whatever others do since
+                version=present[change] or current_snapshot_of(target),  # as of this commit, whatever others do since
                 digest=change.digest,
                 rows=change.rows.num_rows,
             )
@@ -197,13 +190,11 @@ class Lake:
         """Return the snapshots that wrote days of a window which have been written anew since, and where these lie."""
         target = self.load(model, table)
         current = {day: snapshot for day, _, snapshot in partitions_of(target)}
-        found = []
-        for snapshot in target.snapshots():
-            version = str(snapshot.snapshot_id)
-            days = [day for day in days_written(snapshot, window) if current.get(str(day)) != version]
-            if days:
-                found.append((version, Window(start=days[0], end=days[-1])))
-        return found
+        snapshots = {str(snapshot.snapshot_id): days_written(snapshot, window) for snapshot in target.snapshots()}
+        replaced = {
+            version: [day for day in days if current.get(str(day)) != version] for version, days in snapshots.items()
+        }
+        return [(version, Window(start=days[0], end=days[-1])) for version, days in replaced.items() if days]
 
     def written(self, model: str, table: str, window: Window, snapshot: str) -> Output | None:
         """Return what a snapshot recorded when it wrote a window; None if there is no such snapshot, or it did not."""
@@ -220,10 +211,10 @@ class Lake:
             target = self.catalog.load_table((model, table))
         except NoSuchTableError:
             target = self._create(model, table, schema)
-        have = plain(target.schema().as_arrow())
-        if have != plain(schema):
+        current = plain(target.schema().as_arrow())
+        if current != plain(schema):
             raise DataError(
-                f"{model}.{table}: the columns differ from the table's: {difference(have, plain(schema))}.",
+                f"{model}.{table}: the columns differ from the table's: {difference(current, plain(schema))}.",
                 "A table keeps its schema, so that old and new partitions can be read together: give the new "
                 "columns a new table name, or drop the table and backfill it.",
             )
@@ -233,10 +224,12 @@ class Lake:
         from pyiceberg.exceptions import TableAlreadyExistsError
         from pyiceberg.io.pyarrow import pyarrow_to_schema
         from pyiceberg.partitioning import PartitionField, PartitionSpec
+        from pyiceberg.table.name_mapping import MappedField, NameMapping
         from pyiceberg.transforms import IdentityTransform
         from sqlalchemy.exc import IntegrityError
 
-        columns = pyarrow_to_schema(with_field_ids(schema))
+        numbers = [MappedField(field_id=number, names=[name]) for number, name in enumerate(schema.names, start=1)]
+        columns = pyarrow_to_schema(plain(schema), NameMapping(numbers))
         days = PartitionField(columns.find_field(PARTITION).field_id, 1000, IdentityTransform(), PARTITION)
         with suppress(IntegrityError):  # another process creates the namespace at this moment
             self.catalog.create_namespace_if_not_exists(model)

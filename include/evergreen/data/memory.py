@@ -17,26 +17,22 @@ def query_memory() -> int:
 
     A step without one gets a quarter of the machine, which it shares.
     """
-    limits = [limit for limit in (_told(), *_of_cgroups()) if 0 < limit < _UNLIMITED]
+    by_operator = os.environ.get(MEMORY, "")
+    limits = [int(by_operator)] if by_operator.isdecimal() else []
+    limits = [limit for limit in (*limits, *_of_cgroups()) if 0 < limit < _UNLIMITED]
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine // 4, *(limit // 2 for limit in limits)])
 
 
-def _told() -> int:
-    told = os.environ.get(MEMORY, "")
-    return int(told) if told.isdecimal() else 0
-
-
-def _of_cgroups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+def _of_cgroups(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> list[int]:
     """Return the limits of this process's cgroup and of those above it, of both versions of cgroups."""
     limits = []
     with suppress(OSError):
-        for line in own.read_text().splitlines():
+        for line in process.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers not in {"", "memory"}:
                 continue
-            top = root / "memory" if controllers else root
-            name = "memory.limit_in_bytes" if controllers else "memory.max"
+            top, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
             folder = top / path.lstrip("/")
             for place in (folder, *folder.parents):
                 if place.is_relative_to(top):

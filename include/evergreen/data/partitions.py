@@ -31,17 +31,14 @@ def published(spec: ModelSpec) -> list[Partition]:
             for source in spec.sources
         }
         quarantines = [dict(lake.partitions(spec.name, f"{source.name}_quarantine")) for source in spec.sources]
-    days = sorted(
-        {day for found in details.values() for day in found} | {day for table in quarantines for day in table}
-    )
     return [
         Partition(
             day=day,
-            rows={name: found[day][0] if day in found else 0 for name, found in details.items()},
+            rows={name: table[day][0] if day in table else 0 for name, table in details.items()},
             quarantined=sum(table.get(day, 0) for table in quarantines),
-            snapshot=next((found[day][1] for found in details.values() if day in found), ""),
+            snapshot=next((table[day][1] for table in details.values() if day in table), ""),
         )
-        for day in days
+        for day in sorted(set().union(*details.values(), *quarantines))
     ]
 
 

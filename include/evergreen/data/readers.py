@@ -25,6 +25,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from xml.etree.ElementTree import ParseError
 
+from evergreen.catalog import line_in
 from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError, described
 from evergreen.store.base import FULL, UNTRUSTED
 
@@ -54,9 +55,8 @@ _NO_FILE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, er
 
 def reader_error(error: BaseException, doing: str, path: Path) -> StepError:
     """Return the error with which a step ends whose reader, in the file ``path``, has raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    where = f"{path}: line {lines[-1]}" if lines else str(path)
+    line = line_in(path, error)
+    where = str(path) if line is None else f"{path}: line {line}"
     message = f"{where}: {doing}: {described(error)}."
     status = _http_status(error)
     if isinstance(error, PermissionError) or status in {401, 403, 407}:
@@ -65,9 +65,10 @@ def reader_error(error: BaseException, doing: str, path: Path) -> StepError:
         return ConfigurationError(message, "Name the authority of the server's certificate in SSL_CERT_FILE.")
     if isinstance(error, OSError) and error.errno in FULL:
         return ConfigurationError(message, "Free space on that disk.")
-    if isinstance(error, KeyError) and frames and frames[-1].filename in _OS:  # os.environ["TOKEN"]
-        return ConfigurationError(message, "Set that variable where the steps run.")
     if isinstance(error, KeyError):
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames and frames[-1].filename in _OS:  # os.environ["TOKEN"]
+            return ConfigurationError(message, "Set that variable where the steps run.")
         return DataError(message, "Did the source rename or drop that column? Correct the source, or the reader.")
     if _is_broken(error) or (status is not None and 400 <= status < 500 and status not in {408, 425, 429}):
         return DataError(

@@ -39,11 +39,11 @@ class Problem(NamedTuple):
 
 def nothing_left(days: list[str], problems: Iterable[Problem]) -> tuple[str, str]:
     """Say that days have no row that may be published, and what to do; ``problems`` are those of the first day."""
-    found = list(problems)
-    kinds = {problem.kind for problem in found}
-    named = ", ".join(days[:3]) + (", …" if len(days) > 3 else "")
-    said, hint = kinds.pop().value if len(kinds) == 1 else ("has something wrong", "Correct the source")
-    return f"every row of {named} {said}, e.g. {found[0].reason}.", f"{hint}; nothing was published."
+    first, *others = problems
+    alike = all(problem.kind is first.kind for problem in others)
+    what, hint = first.kind.value if alike else ("has something wrong", "Correct the source")
+    names = ", ".join(days[:3]) + (", …" if len(days) > 3 else "")
+    return f"every row of {names} {what}, e.g. {first.reason}.", f"{hint}; nothing was published."
 
 
 def row_problems(frame: pd.DataFrame, source: Source, timezone: str) -> dict[int, Problem]:
@@ -65,19 +65,10 @@ def completeness(frame: pd.DataFrame, source: Source) -> list[ExpectationResult]
     counts = frame[PARTITION].value_counts()
     verdicts = []
     for column in wanted:
-        days = sorted(str(day) for day in present.index[~present[column]])
-        if days:
+        if days := sorted(str(day) for day in present.index[~present[column]]):
+            what = {"expectation": "completeness", "target": column, "severity": "critical"}
             rows = int(counts[days].sum())
-            verdicts.append(
-                ExpectationResult(
-                    expectation="completeness",
-                    target=column,
-                    severity="critical",
-                    failed_days=tuple(days),
-                    unexpected=rows,
-                    rows=rows,
-                )
-            )
+            verdicts.append(ExpectationResult(**what, failed_days=tuple(days), unexpected=rows, rows=rows))
     return verdicts
 
 
@@ -103,15 +94,15 @@ def _unclear_keys(frame: pd.DataFrame, source: Source) -> dict[int, str]:
 def _key_problems(frame: pd.DataFrame, source: Source) -> dict[int, str]:
     """Return what is wrong with the keys: null, repeated by an exact copy, or claimed by different rows."""
     key = [PARTITION, *source.key]
-    named = ", ".join(source.key)
-    problems = {int(row): f"a key column is null ({named})" for row in frame.index[frame[key].isna().any(axis=1)]}
+    names = ", ".join(source.key)
+    problems = {int(row): f"a key column is null ({names})" for row in frame.index[frame[key].isna().any(axis=1)]}
     keyed = frame.drop(index=list(problems))
     copies = keyed.duplicated([PARTITION, *source.columns])
-    problems |= {int(row): f"an exact copy of another row ({named})" for row in keyed.index[copies]}
+    problems |= {int(row): f"an exact copy of another row ({names})" for row in keyed.index[copies]}
     distinct = keyed[~copies]
     # rows that disagree all go: nobody knows which one is right
     disagree = distinct.index[distinct.duplicated(key, keep=False)]
-    problems |= {int(row): f"different rows claim the same key ({named})" for row in disagree}
+    problems |= {int(row): f"different rows claim the same key ({names})" for row in disagree}
     return problems
 
 

@@ -130,18 +130,22 @@ def _ingested_at(schedule: Schedule) -> str:
 def _checked(
     path: Path, table: pa.Table, needed: Iterable[str], keys: list[str], window: Window, *, others: bool = False
 ) -> pa.Table:
+    import pyarrow as pa
+
     needed = list(needed)
     missing = [name for name in needed if name not in table.column_names]
     extra = [name for name in table.column_names if name not in needed]
     if missing or (extra and not others):
-        wrong = [f"missing {', '.join(missing)}"] * bool(missing) + [f"not declared {', '.join(extra)}"] * bool(extra)
+        problems = {"missing": missing, "not declared": extra}
+        wrong = [f"{problem} {', '.join(names)}" for problem, names in problems.items() if names]
         raise DataError(
             f"{path}: the columns are not the declared ones: {'; '.join(wrong)}.", "Correct SQL or model.yaml."
         )
     if odd := [name for name in extra if not re.fullmatch(COLUMN_PATTERN, name)]:
         # Iceberg would read a.b as a field of a, and half of the engines Temp as temp
         raise DataError(f"{path}: a column is called {printable(odd[0])!r}.", f"Name it with AS: {COLUMN_WORDS}.")
-    table = _normalized(path, table.select([*needed, *extra]))
+    table = table.select([*needed, *extra])
+    table = table.cast(pa.schema([pa.field(field.name, _wide(path, field)) for field in table.schema]))
     for name in (PARTITION, *keys):
         if table[name].null_count:
             raise DataError(
@@ -155,45 +159,29 @@ def _checked(
             f"{path}: rows outside the window {window}: {PARTITION} = {', '.join(outside[:5])}.",
             "Filter ds BETWEEN getvariable('window_start') AND getvariable('window_end').",
         )
-    return table.sort_by([(name, "ascending") for name in (PARTITION, *keys, *_sortable(table, extra))])
-
-
-def _sortable(table: pa.Table, names: list[str]) -> list[str]:
-    import pyarrow as pa
-
-    return [name for name in names if not pa.types.is_nested(table.schema.field(name).type)]
-
-
-def _normalized(path: Path, table: pa.Table) -> pa.Table:
-    """Widen every column to one of the declared types, so that equal SQL gives an equal schema on any day."""
-    import pyarrow as pa
-
-    fields = [pa.field(field.name, _wide(path, field)) for field in table.schema]
-    return table.cast(pa.schema(fields))
+    return table.sort_by([(name, "ascending") for name in (PARTITION, *keys, *extra)])
 
 
 def _wide(path: Path, field: pa.Field) -> pa.DataType:
+    """Return the declared type that a column is widened to: equal SQL gives an equal schema on any day."""
     import pyarrow as pa
     from pyarrow import types
 
     kind = field.type
-    if types.is_timestamp(kind):
-        if kind.tz is None:
-            raise DataError(
-                f"{path}: {field.name} is a timestamp without a time zone.", "Write … AT TIME ZONE 'UTC' (or the zone)."
-            )
-        return pa.timestamp("us", tz="UTC")
-    widened = (
-        (types.is_integer, pa.int64()),
-        (types.is_floating, pa.float64()),
-        (types.is_decimal, pa.float64()),
-        (types.is_string, pa.string()),
-        (types.is_large_string, pa.string()),
-        (types.is_boolean, pa.bool_()),
-        (types.is_date, pa.date32()),
-    )
-    for matches, wide in widened:
-        if matches(kind):
+    if types.is_timestamp(kind) and kind.tz is None:
+        raise DataError(
+            f"{path}: {field.name} is a timestamp without a time zone.", "Write … AT TIME ZONE 'UTC' (or the zone)."
+        )
+    widened = {
+        pa.timestamp("us", tz="UTC"): (types.is_timestamp,),
+        pa.int64(): (types.is_integer,),
+        pa.float64(): (types.is_floating, types.is_decimal),
+        pa.string(): (types.is_string, types.is_large_string),
+        pa.bool_(): (types.is_boolean,),
+        pa.date32(): (types.is_date,),
+    }
+    for wide, kinds in widened.items():
+        if any(is_kind(kind) for is_kind in kinds):
             return wide
     raise DataError(
         f"{path}: {field.name} has the type {kind}.",
