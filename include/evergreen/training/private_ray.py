@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,16 @@ from uuid import uuid4
 from evergreen.contract import TemporaryError
 from evergreen.environment import complete
 
-_REMOVER = 'cat; for attempt in 1 2 3 4 5; do rm -rf "$0" && break; sleep 1; done'
+_REMOVER = """
+import pathlib, shutil, sys, time
+sys.stdin.read()
+folder = pathlib.Path(sys.argv[1])
+for attempt in range(5):
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        break
+    time.sleep(1)
+"""
 """Waits for the end of its input, then removes a folder; what writes there still is gone in seconds."""
 _OBJECT_STORE_BYTES = 256 * 2**20
 
@@ -24,10 +34,9 @@ def _short_lived_folder() -> Iterator[Path]:
     # the paths of Ray's sockets are long, and no socket's path may be longer than 107 bytes
     folder = tempfile.mkdtemp(prefix="r-")
     remover = subprocess.Popen(
-        ["/bin/sh", "-c", _REMOVER, folder],
+        [sys.executable, "-I", "-S", "-c", _REMOVER, folder],
         stdin=subprocess.PIPE,  # held by this process alone: closed when it ends, however it ends
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
         start_new_session=True,  # a Ctrl-C at the terminal is not for it
     )
     try:
