@@ -68,11 +68,13 @@ def _claim_views(spec: ModelSpec, owners: dict[str, tuple[str, str]]) -> None:
         name, table = spec.feast_name(view), spec.online_table(view)
         model, other = owners.setdefault(table, (spec.name, view.name))
         if (model, other) != (spec.name, view.name):
-            also = f"is {name} in Feast, and so is a view of {model}"
+            clash = f"is {name} in Feast, and so is a view of {model}"
             if f"{model}_{other}" != name:
-                also = f"has the table {table} in the online store, cut to 63 characters, and so has {other} of {model}"
+                clash = (
+                    f"has the table {table} in the online store, cut to 63 characters, and so has {other} of {model}"
+                )
             raise ConfigurationError(
-                f"{spec.folder / SPEC_FILE}: features.views: {view.name!r} {also}.", "Give the view another name."
+                f"{spec.folder / SPEC_FILE}: features.views: {view.name!r} {clash}.", "Give the view another name."
             )
 
 
@@ -98,10 +100,10 @@ def load_models(models_dir: Path | None = None) -> list[ModelSpec]:
     ConfigurationError
         If any is wrong; the message says everything that is wrong with each.
     """
-    found = survey(models_dir)
-    if found.problems:
-        raise ConfigurationError("\n".join(str(problem) for problem in found.problems.values()))
-    return found.models
+    models, problems = survey(models_dir)
+    if problems:
+        raise ConfigurationError("\n".join(map(str, problems.values())))
+    return models
 
 
 def load_model(name: str, models_dir: Path | None = None) -> ModelSpec:
@@ -123,8 +125,8 @@ def load_model(name: str, models_dir: Path | None = None) -> ModelSpec:
 
 
 def _no_model(root: Path, name: str) -> ConfigurationError:
-    have = ", ".join(model_names(root)) or "none"
     if name not in model_folders(root):
+        have = ", ".join(model_names(root)) or "none"
         hint = f"evergreen models new {name} creates it."
         return ConfigurationError(f"There is no model {name!r} in {root} (models: {have}).", hint)
     if re.fullmatch(NAME_PATTERN, name):

@@ -155,25 +155,27 @@ def judge(
 def _judge_days(
     suite: list[Expectation], frame: pd.DataFrame, days: Collection[str]
 ) -> list[tuple[Expectation, ExpectationResult, list[int]]]:
-    found: dict[int, list[tuple[str, dict[str, Any]]]] = {id(expectation): [] for expectation in suite}
+    failures: dict[int, list[tuple[str, str, list[int]]]] = {id(expectation): [] for expectation in suite}
     present = {str(day): rows for day, rows in frame.groupby(PARTITION)}
     for day in sorted({*present, *days}):
         rows = present.get(day, frame.iloc[:0])
         judged_now = suite if len(rows) else _about_tables(suite)
         for expectation, result in zip(judged_now, _validate(judged_now, rows), strict=True):
             if not result.success:
-                found[id(expectation)].append((day, {**result.result, "positions": _positions(expectation, result)}))
+                observed = printable(str(result.result.get("observed_value")), _LONGEST_SAMPLE)
+                failures[id(expectation)].append((day, observed, _positions(expectation, result)))
     judged = []
     for expectation in suite:
-        failures = found[id(expectation)]
-        positions = [row for _, result in failures for row in result["positions"]]
-        observed = [printable(str(result.get("observed_value")), _LONGEST_SAMPLE) for _, result in failures]
+        failed = failures[id(expectation)]
+        positions = [row for _, _, rows in failed for row in rows]
         verdict = ExpectationResult(
             **_about(expectation),
-            failed_days=tuple(day for day, _ in failures),
+            failed_days=tuple(day for day, _, _ in failed),
             unexpected=len(positions),
             rows=len(frame),
-            sample=_sample(expectation, frame.loc[positions]) if positions else tuple(observed[:_SAMPLES]),
+            sample=_sample(expectation, frame.loc[positions])
+            if positions
+            else tuple(observed for _, observed, _ in failed[:_SAMPLES]),
         )
         judged.append((expectation, verdict, positions))
     return judged
@@ -210,14 +212,14 @@ def _positions(expectation: Expectation, result: Any) -> list[int]:
     ConfigurationError
         If it failed and cannot say where, though only rows could be the reason or are to go to quarantine.
     """
-    found = list(result.result.get("unexpected_index_list") or ())
+    positions = list(result.result.get("unexpected_index_list") or ())
     about = _about(expectation)
-    if not (found or result.success) and (_is_value_by_value(expectation) or about["severity"] == "warning"):
+    if not (positions or result.success) and (_is_value_by_value(expectation) or about["severity"] == "warning"):
         raise ConfigurationError(
             f"{about['expectation']}({about['target']}) failed and Great Expectations does not say in which rows.",
             "Make it critical (refuses the day) or info (is only recorded) in the expectations file of the source.",
         )
-    return found
+    return positions
 
 
 def _sample(expectation: Expectation, rows: pd.DataFrame) -> tuple[str, ...]:

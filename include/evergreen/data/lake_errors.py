@@ -81,14 +81,14 @@ def refused(error: BaseException | None) -> bool:
 
 def encryption_hint(error: BaseException | None) -> str:
     """Return what to do about a database that cannot be spoken to as ``sslmode`` asks; empty if that is not it."""
-    said = str(error)
-    if UNTRUSTED.search(said) or "root certificate file" in said:
+    message = str(error)
+    if UNTRUSTED.search(message) or "root certificate file" in message:
         return "Name the file with the authority of the database's certificate in PGSSLROOTCERT (the chart's caBundle)."
-    if "does not match host name" in said:
+    if "does not match host name" in message:
         return "In EVERGREEN_DATABASE_URL write a host that the database's certificate is for."
-    if "does not support SSL" in said:
+    if "does not support SSL" in message:
         return "Switch TLS on at the database (ssl = on), or write sslmode=disable in EVERGREEN_DATABASE_URL."
-    return "Correct sslmode in EVERGREEN_DATABASE_URL." if "invalid sslmode" in said else ""
+    return "Correct sslmode in EVERGREEN_DATABASE_URL." if "invalid sslmode" in message else ""
 
 
 _NO_RIGHT = "42501"

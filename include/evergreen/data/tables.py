@@ -67,6 +67,7 @@ def raw_rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table:
         If a declared column is missing, there is one that is not declared, or a timestamp has no time zone.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     _check_columns(source, day, frame)
     reasons: list[list[str]] = [[] for _ in range(len(frame))]
@@ -81,8 +82,9 @@ def raw_rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table:
         for row, value in wrong:
             reasons[row].append(f"{name}: {shown(value)} is not a {kind}")
         if kind == "double" and name not in source.allow_infinite:
-            for row in _not_finite(columns[name]):
-                reasons[row].append(f"{name}: {columns[name][row].as_py()} is not a finite number")
+            finite = pc.is_finite(columns[name]).fill_null(fill_value=True).to_numpy(zero_copy_only=False)
+            for row in (~finite).nonzero()[0]:
+                reasons[row].append(f"{name}: {columns[name][int(row)].as_py()} is not a finite number")
     columns[ROW] = pa.array(range(len(frame)), pa.int64())
     columns[REASON] = pa.array(["; ".join(reason) or None for reason in reasons], pa.string())
     return pa.table(columns, schema=raw_schema(source))
@@ -109,14 +111,6 @@ def shown(value: object) -> str:
     return printable(text, _LONGEST_VALUE)
 
 
-def _not_finite(values: pa.Array) -> list[int]:
-    import numpy as np
-    import pyarrow.compute as pc
-
-    wrong = pc.invert(pc.is_finite(values)).fill_null(fill_value=False)
-    return [int(row) for row in np.flatnonzero(wrong.to_numpy(zero_copy_only=False))]
-
-
 def _check_columns(source: Source, day: date, frame: pd.DataFrame) -> None:
     import pandas as pd
 
@@ -126,10 +120,10 @@ def _check_columns(source: Source, day: date, frame: pd.DataFrame) -> None:
     extra = [name for name in names if name not in source.columns]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(names) > len(set(names)) else []
     if missing or extra or twice:
-        named = {"missing": missing, "not declared": extra, "there twice": twice}
-        found = [f"{what} {printable(', '.join(columns))}" for what, columns in named.items() if columns]
+        problems = {"missing": missing, "not declared": extra, "there twice": twice}
+        wrong = [f"{problem} {printable(', '.join(columns))}" for problem, columns in problems.items() if columns]
         raise DataError(
-            f"{source.read_by}: the columns of {source.name} on {day} are not the declared ones: {'; '.join(found)}.",
+            f"{source.read_by}: the columns of {source.name} on {day} are not the declared ones: {'; '.join(wrong)}.",
             f"Correct the reader, or sources.{source.name}.columns in model.yaml.",
         )
     index = frame.index
@@ -202,20 +196,20 @@ def _cast_all(values: pa.Array, kind: ColumnType) -> pa.Array:
     import pyarrow as pa
     from pyarrow import types
 
-    target, given = arrow_type(kind), values.type
-    if isinstance(given, pa.BaseExtensionType):
+    target, source = arrow_type(kind), values.type
+    if isinstance(source, pa.BaseExtensionType):
         raise pa.ArrowInvalid("the numbers behind a type of its own, e.g. a period's, mean something else")
-    if types.is_dictionary(given):
-        values, given = values.cast(given.value_type), given.value_type
-    if kind == "boolean" and not (types.is_boolean(given) or types.is_null(given)):
+    if types.is_dictionary(source):
+        values, source = values.cast(source.value_type), source.value_type
+    if kind == "boolean" and not (types.is_boolean(source) or types.is_null(source)):
         raise pa.ArrowInvalid("any number would become a boolean")
-    if kind in ("timestamp", "date") and types.is_integer(given):
+    if kind in ("timestamp", "date") and types.is_integer(source):
         raise pa.ArrowInvalid("seconds since 1970 would become microseconds, 20130301 days")
-    if kind == "timestamp" and (types.is_date(given) or (types.is_timestamp(given) and given.tz is None)):
+    if kind == "timestamp" and (types.is_date(source) or (types.is_timestamp(source) and source.tz is None)):
         raise pa.ArrowInvalid("a timestamp without a time zone, or a day without a time")
-    if types.is_timestamp(given) and kind in ("timestamp", "date"):
+    if types.is_timestamp(source) and kind in ("timestamp", "date"):
         # nanoseconds are cut to microseconds, not refused; of seconds some would not fit
-        values = values.cast(pa.timestamp("us", given.tz), safe=given.unit != "ns")
+        values = values.cast(pa.timestamp("us", source.tz), safe=source.unit != "ns")
         if kind == "date":
             values = _midnights(values)
     return _storable(values.cast(target))
@@ -246,7 +240,4 @@ def _storable(values: pa.Array) -> pa.Array:
     return values
 
 
-_CALENDAR = {
-    True: (date.min, date.max),
-    False: (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)),
-}
+_CALENDAR = {True: (date.min, date.max), False: (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))}

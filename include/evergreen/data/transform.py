@@ -52,10 +52,10 @@ def build_examples(spec: ModelSpec, sources: Mapping[str, pa.Table], window: Win
     """
     examples = spec.features.examples
     path = spec.folder / examples.sql
-    found = _query(path, sources, window, examples.lookback_days, spec.schedule)
+    rows = _query(path, sources, window, examples.lookback_days, spec.schedule)
     keys = [*spec.features.keys, EVENT_TIMESTAMP]
     needed = dict.fromkeys([PARTITION, *keys, examples.label, *spec.features.request_inputs])
-    table = _checked(path, found, needed, keys, window, others=True)
+    table = _checked(path, rows, needed, keys, window, others=True)
     _refuse_repeated(path, table, table.column_names, "Add the column that tells them apart, or correct the join.")
     return table
 
@@ -73,9 +73,9 @@ def build_view(spec: ModelSpec, view: FeatureView, sources: Mapping[str, pa.Tabl
         If its rows are: other columns, null keys, rows outside the window, an entity twice at the same time.
     """
     path = spec.folder / view.sql
-    found = _query(path, sources, window, view.lookback_days, spec.schedule)
+    rows = _query(path, sources, window, view.lookback_days, spec.schedule)
     keys = [*view.entities, EVENT_TIMESTAMP]
-    table = _checked(path, found, [PARTITION, *keys, *view.features], keys, window)
+    table = _checked(path, rows, [PARTITION, *keys, *view.features], keys, window)
     _refuse_early(path, spec, view, table)
     _refuse_repeated(path, table, keys, "Aggregate, so that an entity has one row at a time.")
     return table

@@ -53,8 +53,8 @@ def read_weather(day: date) -> pd.DataFrame | None:
 
 @lru_cache(maxsize=1)
 def _flights() -> tuple[pa.Table, np.ndarray]:
-    own = ["carrier", "flight", "tailnum", "origin", "dest", "distance"]
-    return _of_the_year([*own, "sched_arr_time", "minute", "time_hour"])
+    columns = ["carrier", "flight", "tailnum", "origin", "dest", "distance"]
+    return _of_the_year([*columns, "sched_arr_time", "minute", "time_hour"])
 
 
 @lru_cache(maxsize=1)
