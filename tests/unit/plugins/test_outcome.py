@@ -193,8 +193,9 @@ def test_context_stand_in_has_what_airflows_has() -> None:
     assert set(context) <= set(Context.__annotations__)
     assert set(vars(context["dag_run"])) <= set(DagRun.model_fields)
     ti = set(vars(context["ti"])) - {"pushed"}
-    assert {name for name in ti if name not in RuntimeTaskInstance.model_fields} == {"xcom_push"}
+    assert {name for name in ti if name not in RuntimeTaskInstance.model_fields} == {"xcom_pull", "xcom_push"}
     assert callable(RuntimeTaskInstance.xcom_push)
+    assert callable(RuntimeTaskInstance.xcom_pull)
 
 
 class Later:
