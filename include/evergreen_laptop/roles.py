@@ -93,7 +93,8 @@ def _hand_over(connection: psycopg.Connection, owner: str) -> None:
     """
     for kind, name in connection.execute(_OF_THE_ADMINISTRATOR).fetchall():
         # the name is quoted already: it comes from PostgreSQL's regclass, regtype and regprocedure
-        execute(connection, f"ALTER {kind} {name} OWNER TO {{}}", owner)
+        statement = sql.SQL("ALTER {} {} OWNER TO {}").format(sql.SQL(kind), sql.SQL(name), sql.Identifier(owner))
+        connection.execute(statement)
 
 
 _OF_THE_ADMINISTRATOR = """

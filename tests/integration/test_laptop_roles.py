@@ -34,6 +34,7 @@ CREATE VIEW seen AS SELECT * FROM things;
 CREATE FUNCTION one() RETURNS integer LANGUAGE sql AS 'SELECT 1';
 CREATE SCHEMA more;
 CREATE TABLE more.things (id integer);
+CREATE TABLE more."{odd}" (id integer);
 INSERT INTO things (mood) VALUES ('good');
 """
 """Made by the one superuser that an earlier version had for everything."""
@@ -91,6 +92,7 @@ def test_a_role_owns_what_an_earlier_version_made_in_its_databases(
         for change in (
             "ALTER TABLE things ADD COLUMN extra text",
             "ALTER TABLE more.things ADD COLUMN extra text",
+            'ALTER TABLE more."{odd}" ADD COLUMN extra text',
             "ALTER TYPE mood ADD VALUE 'middling'",
             "ALTER SEQUENCE alone RESTART",
             "DROP FUNCTION one()",
