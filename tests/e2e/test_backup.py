@@ -27,7 +27,7 @@ from small_model import scaled_models
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
-LOOP = ("loop", "--start=2013-01-29", "--through=2013-01-29", "--step=week")
+LOOP = ("--start=2013-01-29", "--through=2013-01-29", "--step=week")
 ROOTS = {
     "EVERGREEN_ARTIFACT_ROOT": f"s3://{BUCKET}/evergreen/artifacts",
     "EVERGREEN_LAKE_ROOT": f"s3://{BUCKET}/evergreen/lake",
@@ -129,7 +129,7 @@ def _loop(made: Installation, here: Place) -> str:
     credentials = json.loads((made.state / "secrets" / "credentials.json").read_text())
     return here.run(
         "-m",
-        "evergreen",
+        "evergreen_airflow.replay",
         *LOOP,
         EVERGREEN_AIRFLOW_URL=f"http://127.0.0.1:{made.environment['EVERGREEN_AIRFLOW_PORT']}",
         EVERGREEN_AIRFLOW_PASSWORD=credentials["airflow_admin"],
