@@ -103,7 +103,7 @@ def _changed(lake: Lake, spec: ModelSpec, inputs: list[Output], needed: Window) 
 
     def days(table: str, snapshot: str) -> list[tuple[str, int, str]]:
         details = lake.details(spec.name, table, snapshot)
-        return [detail for detail in details if str(needed.start) <= detail[0] <= str(needed.end)]
+        return [detail for detail in details if detail[0] in needed]
 
     current = {source.name: lake.snapshot(spec.name, source.name) for source in inputs}
     return any(

@@ -77,7 +77,7 @@ def _reference(spec: ModelSpec, champion: Version, current: Window, snapshots: M
         shift = timedelta(days=_SEASON_DAYS)
         earlier = Window(start=current.start - shift, end=current.end - shift)
         days = [day for day, _, _ in get_lake().details(spec.name, "examples", snapshots["examples"])]
-        if sum(str(earlier.start) <= day <= str(earlier.end) for day in days) >= _SEASON_COVER * earlier.days:
+        if sum(day in earlier for day in days) >= _SEASON_COVER * earlier.days:
             rows = training_set(spec, earlier, snapshots=snapshots, labelled=False)
             return rows, f"same season, {earlier}", ()
     return _training_rows(spec, champion, snapshots)
