@@ -18,7 +18,7 @@ WITHOUT = (
     "RAY_TRAIN_METRICS_ENABLED",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
-    "lean trainer",
+    "a trainer without its cleaner",
 )
 """The settings that are there for speed; the others keep Ray on loopback and closed to strangers."""
 
@@ -32,14 +32,14 @@ from evergreen.catalog import load_model
 from evergreen import environment
 from evergreen.training import ray_training
 
-if without == "lean trainer":
+if without == "a trainer without its cleaner":
 
-    def trainer(*, alone):
+    def trainer():
         from ray.train.torch import TorchTrainer
 
         return TorchTrainer
 
-    ray_training.lean_trainer = trainer
+    ray_training.trainer_without_cleaner = trainer
 elif without:
     del environment.PRIVATE_RAY[without]
 spec = load_model(write_model(folder / "models", "binary", workers=2))

@@ -16,8 +16,7 @@ from evergreen.catalog import load_model
 from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.environment import complete
 from evergreen.settings import get_settings
-from evergreen.training.lean_trainer import lean_trainer
-from evergreen.training.ray_training import _explain, _lost, train
+from evergreen.training.ray_training import _explain, _lost, train, trainer_without_cleaner
 from lifecycle_kit import training_rows, write_model
 from process_kit import eventually
 
@@ -231,16 +230,16 @@ def test_a_checkpoint_that_another_process_of_the_same_training_deleted_is_worth
         assert _explain(error, "/artifacts/checkpoints/m/2013-03-02-key") is error
 
 
-def test_trainings_start_without_two_of_ray_train_s_helper_processes(monkeypatch):
+def test_a_training_starts_no_process_that_would_stay_in_a_cluster(monkeypatch):
     monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "1")
     from ray.train.torch import TorchTrainer
 
     def callbacks(trainer):
         return {type(callback).__name__ for callback in trainer(lambda: None)._create_default_callbacks()}
 
-    stock, lean = callbacks(TorchTrainer), callbacks(lean_trainer(alone=False))
-    assert stock - lean == {"DatasetsCallback", "PlacementGroupCleanerCallback"}  # Ray still has them, and by default
-    assert lean < stock
+    stock, ours = callbacks(TorchTrainer), callbacks(trainer_without_cleaner())
+    assert stock - ours == {"PlacementGroupCleanerCallback"}  # Ray still has it, and by default
+    assert ours < stock
 
 
 @pytest.mark.parametrize(

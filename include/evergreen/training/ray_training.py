@@ -17,7 +17,6 @@ from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 from evergreen.store import arrow_options
 from evergreen.training.encoder import Encoder, load_network
-from evergreen.training.lean_trainer import lean_trainer
 from evergreen.training.preparation import Prepared, prepare
 from evergreen.training.private_ray import private_ray, torch_config
 
@@ -138,7 +137,7 @@ def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | N
     workers = spec.training.workers
     use_gpu = torch.cuda.device_count() >= workers if private else spec.resources.training == "gpu"
     shared = [ray.put(part) for part in (data.numeric, data.categorical, data.target)]
-    trainer = lean_trainer(alone=private is not None)(
+    trainer = trainer_without_cleaner()(
         _train_loop,
         train_loop_config={
             **spec.training.model_dump(),
@@ -168,6 +167,23 @@ def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | N
     with result.checkpoint.as_directory() as folder:
         checkpoint: dict[str, Any] = torch.load(Path(folder) / _CHECKPOINT, map_location="cpu", weights_only=True)
     return checkpoint
+
+
+def trainer_without_cleaner() -> type[Any]:
+    """Return a TorchTrainer without the process that frees the placement group of a controller that died.
+
+    The group goes with its job, as the driver of a training is its step. But that process is made to outlive the job, and
+    stays in the cluster when a step was killed: it ends itself from a thread, which ends the thread.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    class Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+    return Trainer
 
 
 def _explain(error: Exception, folder: str) -> Exception:
