@@ -171,9 +171,9 @@ def history(
     if model is not None:
         load_model(model)
     store = get_store()
-    found = {name: log_of(store, name).survey() for name in ([model] if model else models_with_events(store))}
-    logs = {name: events for name, (events, _) in found.items()}
-    problems = [problem for _, wrong in found.values() for problem in wrong]
+    surveys = {name: log_of(store, name).survey() for name in ([model] if model else models_with_events(store))}
+    logs = {name: events for name, (events, _) in surveys.items()}
+    problems = [problem for _, unreadable in surveys.values() for problem in unreadable]
     if as_json:
         for event in (event for log in logs.values() for event in log):
             typer.echo(event.model_dump_json(exclude_none=True))
@@ -233,11 +233,11 @@ def models_list() -> None:
     """List the models, a line each; then what is wrong with the others."""
     from evergreen.catalog import survey
 
-    found = survey()
-    for spec in found.models:
+    models, problems = survey()
+    for spec in models:
         typer.echo(f"{spec.name}\t{spec.task}\t{spec.owner}\t{spec.description}")
-    if found.problems:
-        raise ConfigurationError("\n".join(str(problem) for problem in found.problems.values()))
+    if problems:
+        raise ConfigurationError("\n".join(map(str, problems.values())))
 
 
 @models_app.command("validate")
@@ -247,16 +247,16 @@ def models_validate(
     """Check models and everything they name: files, functions, SQL, expectations, Feast definitions."""
     from evergreen.authoring.checks import check_models
 
-    found = {}
+    by_model = {}
     for model, errors in check_models([name] if name else None):  # said one by one: the next one may take long
-        found[model] = errors
-        said = "ok" if not errors else f"{sum(error.times for error in errors)} problem(s)"
-        typer.echo(f"{writable(model)}: {said}")
+        by_model[model] = errors
+        outcome = "ok" if not errors else f"{sum(error.times for error in errors)} problem(s)"
+        typer.echo(f"{writable(model)}: {outcome}")
         for error in errors:
             typer.echo(f"  {error.message}\n    Fix: {error.hint}".replace("\n", "\n  "), err=True)
-    wrong = [model for model, errors in found.items() if errors]
+    wrong = [model for model, errors in by_model.items() if errors]
     if wrong:
-        raise ConfigurationError(f"{len(wrong)} of {len(found)} models cannot run: {', '.join(wrong)}.")
+        raise ConfigurationError(f"{len(wrong)} of {len(by_model)} models cannot run: {', '.join(wrong)}.")
 
 
 @models_app.command("new")

@@ -60,7 +60,7 @@ UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 def writable(text: str) -> str:
     """Return text that every database, log and terminal takes: what they do not take is written as an escape."""
-    return UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return UNWRITABLE.sub(lambda character: character[0].encode("unicode_escape").decode(), text)
 
 
 class StepError(Exception):

@@ -144,14 +144,14 @@ def _upstream(store: ArtifactStore, run: RunIdentity, step: str, model: str, win
     rerun = f"Run task {run.task_id!r} of {run.dag_id} ({run.run_id}) first."
     if manifest is None:
         raise DataError(f"{uri}: the upstream manifest is missing.", rerun)
-    for field, found, expected in (
+    for field, actual, expected in (
         ("model", manifest.model, model),
         ("step", manifest.step, step),
         ("partition", manifest.window.end, window.end),
     ):
-        if found != expected:
+        if actual != expected:
             raise DataError(
-                f"{uri}: {field}: it is the manifest of {found}, but this step needs that of {expected}.",
+                f"{uri}: {field}: it is the manifest of {actual}, but this step needs that of {expected}.",
                 f"Pass the right task of the right run, or run task {run.task_id!r} again.",
             )
     check_unchanged(store, manifest)

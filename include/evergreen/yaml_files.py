@@ -132,13 +132,13 @@ def checked(path: Path, text: str, kind: type[_Kind], hint: str, secret: Collect
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-    raise Mistakes(mistakes_in(path, found, secret), hint)
+        errors = error.errors(include_url=False)
+    raise Mistakes(mistakes_in(path, errors, secret), hint)
 
 
-def mistakes_in(path: Path, found: list[ErrorDetails], secret: Collection[str] = ()) -> list[Mistake]:
+def mistakes_in(path: Path, errors: list[ErrorDetails], secret: Collection[str] = ()) -> list[Mistake]:
     """Return what Pydantic found in a file, in words."""
-    return [Mistake(f"{path}: {line}.", times) for line, times in _problems(found, secret)]
+    return [Mistake(f"{path}: {line}.", times) for line, times in _problems(errors, secret)]
 
 
 def _empty(path: Path, hint: str) -> ConfigurationError:
@@ -194,19 +194,19 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return f"{where}: not valid YAML: {problem}"
 
 
-def _follows(item: ErrorDetails, found: list[ErrorDetails]) -> bool:
+def _follows(item: ErrorDetails, errors: list[ErrorDetails]) -> bool:
     """Tell whether a list is called too short only because items of it are wrong: Pydantic counts the right ones."""
     place = item["loc"]
     return item["type"] == "too_short" and any(
-        other["loc"][: len(place)] == place and len(other["loc"]) > len(place) for other in found
+        other["loc"][: len(place)] == place and len(other["loc"]) > len(place) for other in errors
     )
 
 
-def _problems(found: list[ErrorDetails], secret: Collection[str]) -> Iterator[tuple[str, int]]:
+def _problems(errors: list[ErrorDetails], secret: Collection[str]) -> Iterator[tuple[str, int]]:
     """Yield what is wrong in words, and how often; equal problems of one section are one line."""
     alike: dict[tuple[object, ...], list[ErrorDetails]] = {}
-    for item in found:
-        if not _follows(item, found):
+    for item in errors:
+        if not _follows(item, errors):
             alike.setdefault(_likeness(item), []).append(item)
     for items in alike.values():
         if len(items) < _EQUAL or secret:

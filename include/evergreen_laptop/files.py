@@ -89,10 +89,10 @@ def check_free_space(path: Path) -> None:
         If there is less.
     """
     disk = os.statvfs(path)
-    free = disk.f_bavail * disk.f_frsize
-    if free < FREE_BYTES:
+    free_bytes = disk.f_bavail * disk.f_frsize
+    if free_bytes < FREE_BYTES:
         raise ConfigurationError(
-            f"{path}: the disk is full ({free >> 20} MiB free, {FREE_BYTES >> 20} MiB needed to start).",
+            f"{path}: the disk is full ({free_bytes >> 20} MiB free, {FREE_BYTES >> 20} MiB needed to start).",
             "Free some space, then run the command again.",
         )
 

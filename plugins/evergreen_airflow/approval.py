@@ -109,8 +109,8 @@ def answer(spec: ModelSpec) -> dict[str, str]:
     """Return the parameters that tell ``promote`` what was answered and by whom; nobody, when time ran out."""
     if not spec.approval.required:
         return {}
-    given = "ti.xcom_pull(task_ids='approve')"
+    response = "ti.xcom_pull(task_ids='approve')"
     return {
-        "answer": f"{{{{ {given}['chosen_options'][0] }}}}",
-        "answered_by": f"{{{{ ({given}['responded_by_user'] or {{}}).get('name', '') }}}}",
+        "answer": f"{{{{ {response}['chosen_options'][0] }}}}",
+        "answered_by": f"{{{{ ({response}['responded_by_user'] or {{}}).get('name', '') }}}}",
     }

@@ -244,9 +244,10 @@ class StepOperator(ClusterPodOperator):
         """Let the trigger end a task that succeeds, unless somebody is to be told of it: only a worker tells."""
         if self.on_finish_action is not OnFinishAction.DELETE_POD or self.callbacks:
             return None
-        told = (self.outlets, self.on_success_callback, self.on_skipped_callback, get_listener_manager().has_listeners)
+        callbacks = self.on_success_callback, self.on_skipped_callback
+        observers = (self.outlets, *callbacks, get_listener_manager().has_listeners)
         named = {"run": _identity(context).model_dump(), "attempt": attempt, "model": self.model, "step": self.step}
-        return {**named, "ends_task": not any(told)}
+        return {**named, "ends_task": not any(observers)}
 
     def conclude(self, context: Context, attempt: str, ending: Ending) -> dict[str, Any]:
         """End the task as the manifest of this attempt says."""

@@ -28,11 +28,6 @@ class DagRun(BaseModel):
     conf: dict[str, JsonValue] | None = None
     partition_key: str | None = None
 
-    @property
-    def finished(self) -> bool:
-        """Whether nothing more will happen by itself."""
-        return self.state in {"success", "failed"}
-
 
 class TaskRun(BaseModel):
     """What the loop needs to know about a task instance."""
@@ -110,18 +105,8 @@ class AirflowApi:
 
     def tasks(self, dag_id: str, run_id: str) -> list[TaskRun]:
         """Return the task instances of a run."""
-        found = self._checked("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
-        return [TaskRun.model_validate(task) for task in found]
-
-    def all_tasks(self) -> list[TaskRun]:
-        """Return the task instances of every run of every DAG."""
-        found: list[TaskRun] = []
-        while True:  # a page has a hundred at most
-            params = {"limit": 100, "offset": len(found), "order_by": "id"}
-            page = self._checked("GET", "/dags/~/dagRuns/~/taskInstances", params=params)
-            found += [TaskRun.model_validate(task) for task in page["task_instances"]]
-            if not page["task_instances"] or len(found) >= page["total_entries"]:
-                return found
+        tasks = self._checked("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        return [TaskRun.model_validate(task) for task in tasks]
 
     def overwrite(self, kind: str, entities: list[dict[str, Any]]) -> Any:
         """Create connections, pools or variables, or bring them back to what is given; returns what was refused."""

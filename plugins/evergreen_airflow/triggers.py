@@ -101,8 +101,8 @@ class ApprovalTrigger(HITLTrigger):
         try:
             # one client for all looks: making one costs a tenth of a second of the processor that all triggers share
             store = self._store = self._store or get_store()
-            found = sorted(store.keys(f"{log_of(store, self.model).folder}/"))
-            if found == self._read:
+            keys = sorted(store.keys(f"{log_of(store, self.model).folder}/"))
+            if keys == self._read:
                 return ""
             record = decision_about(read_events(store, self.model), self.training, date.fromisoformat(self.partition))
         except StepError as error:
@@ -111,7 +111,7 @@ class ApprovalTrigger(HITLTrigger):
         self._trouble = ""
         if record and record.superseded:
             return record.superseded.why
-        self._read = found
+        self._read = keys
         return ""
 
     def _warn(self, trouble: str) -> None:

@@ -99,9 +99,9 @@ def replay(through: str, out: Console) -> dict[str, Any]:
     with installed() as scheduled:
         out.print(f"replaying through {through} with the scheduler ...")
         orchestrated, busy = _loop(scheduled, *loop)
-        tasks = list(_tasks(scheduled))
         orchestrated_rows = _decisions(scheduled)
         steps = _steps(scheduled)
+        tasks = list(_tasks(scheduled, steps))
     with installed() as plain:
         out.print("replaying the same as plain function calls ...")
         in_process, busy_plain = _loop(plain, *loop, "--in-process")
@@ -148,13 +148,15 @@ def _decisions(installation: Installation) -> list[tuple[str, str]]:
     return [(row["period"], row["decision"]) for row in summary["rows"]]
 
 
-def _tasks(installation: Installation) -> Iterator[dict[str, Any]]:
-    """Yield the tasks that ran, as Airflow recorded them."""
+def _tasks(installation: Installation, steps: Iterable[Manifest]) -> Iterator[dict[str, Any]]:
+    """Yield the tasks of the runs that these steps were of, as Airflow recorded them."""
     program = (
-        "from evergreen_laptop.embedded_airflow import connect;"
-        "print('[', ','.join(task.model_dump_json() for task in connect().all_tasks()), ']')"
+        "import json, sys; from evergreen_laptop.embedded_airflow import connect; api = connect();"
+        "tasks = [task for run in json.loads(sys.argv[1]) for task in api.tasks(*run)];"
+        "print('[', ','.join(task.model_dump_json() for task in tasks), ']')"
     )
-    command = [sys.executable, "-c", program]
+    runs = sorted({(step.run.dag_id, step.run.run_id) for step in steps})
+    command = [sys.executable, "-c", program, json.dumps(runs)]
     done = subprocess.run(command, env=installation.environment, capture_output=True, text=True, check=True)
     for task in map(TaskRun.model_validate, json.loads(done.stdout)):
         if task.state == "success" and task.start_date and task.end_date:

@@ -137,8 +137,8 @@ def check_name(name: str) -> None:
 
 def _is_installed(name: str) -> bool:
     # without the current folder, which may be feature_repo itself
-    found = importlib.util.find_spec(name)
-    return found is not None and (found.origin is None or Path(found.origin).parent != get_settings().feature_repo)
+    module = importlib.util.find_spec(name)
+    return module is not None and (module.origin is None or Path(module.origin).parent != get_settings().feature_repo)
 
 
 def _render(templates: Path, folder: Path, values: Mapping[str, str]) -> None:

@@ -50,8 +50,8 @@ class ExpectationResult(Part):
     def __str__(self) -> str:
         days = ", ".join(self.failed_days[:3]) + (", …" if len(self.failed_days) > 3 else "")
         counts = f"{self.unexpected} of {self.rows} rows; " if self.unexpected else ""
-        found = f"found {', '.join(self.sample)}" if self.sample else "null"
-        return f"{self.expectation}({self.target}) failed on {days}: {counts}{found}"
+        observed = f"found {', '.join(self.sample)}" if self.sample else "null"
+        return f"{self.expectation}({self.target}) failed on {days}: {counts}{observed}"
 
 
 def load_suite(source: Source, spec: ModelSpec) -> list[Expectation]:

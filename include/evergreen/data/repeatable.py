@@ -23,16 +23,16 @@ _FIRST_COME = frozenset(
 """What depends on the order of the rows."""
 
 
-def changing(tree: Any, volatile: Collection[str]) -> set[str]:
+def unrepeatable_parts(tree: Any, volatile: Collection[str]) -> set[str]:
     """Return what in a parsed query gives another result another time; ``volatile`` is of `volatile_functions`."""
-    found: set[str] = set()
+    parts: set[str] = set()
     for node in _nodes(tree):
-        found.update(_by_chance(node, volatile))
-        found.update(_by_order(node))
-    return found
+        parts.update(_by_chance(node, volatile))
+        parts.update(_by_order(node))
+    return parts
 
 
-def strangers(tree: Any, tables: Collection[str]) -> set[str]:
+def foreign_reads(tree: Any, tables: Collection[str]) -> set[str]:
     """Return what a parsed query reads, other than these tables, its own steps and functions of its values."""
     known = {name.lower() for name in tables}
     nodes = list(_nodes(tree))
@@ -41,16 +41,16 @@ def strangers(tree: Any, tables: Collection[str]) -> set[str]:
         known.update(str(step["key"]).lower() for step in steps.get("map", ()))
         if node.get("type") == "RECURSIVE_CTE_NODE":
             known.add(str(node.get("cte_name")).lower())
-    found: set[str] = set()
+    parts: set[str] = set()
     for node in nodes:
         match node.get("type"):
             case "BASE_TABLE" if node.get("schema_name") or node["table_name"].lower() not in known:
-                found.add(".".join(node["qualified_name"]["path"]))
+                parts.add(".".join(node["qualified_name"]["path"]))
             case "TABLE_FUNCTION" if (name := node["function"].get("function_name", "").lower()) not in _ROW_MAKERS:
-                found.add(f"{name}()")
+                parts.add(f"{name}()")
             case "SHOW_REF":
-                found.add("SHOW or DESCRIBE")
-    return found
+                parts.add("SHOW or DESCRIBE")
+    return parts
 
 
 @cache

@@ -54,12 +54,12 @@ def scan(
         raise DataError(f"{name}: there is no snapshot {snapshot}.", "It was expired, or belongs to another table.")
     with lake_errors(f"the table {name}"):
         read = tuple(dict.fromkeys([*wanted, PARTITION]))
-        found = table.scan(rows, read, snapshot_id=int(snapshot) if snapshot else None).to_arrow()
+        content = table.scan(rows, read, snapshot_id=int(snapshot) if snapshot else None).to_arrow()
     # threads write the files of a window in any order; each holds rows of one partition, and so does each batch
     batches = sorted(
-        (batch for batch in found.to_batches() if len(batch)), key=lambda batch: batch[PARTITION][0].as_py()
+        (batch for batch in content.to_batches() if len(batch)), key=lambda batch: batch[PARTITION][0].as_py()
     )
-    ordered = pa.Table.from_batches(batches, found.schema).select(wanted)
+    ordered = pa.Table.from_batches(batches, content.schema).select(wanted)
     return ordered.cast(plain(ordered.schema))
 
 

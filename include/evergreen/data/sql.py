@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError
 from evergreen.data.memory import query_memory
-from evergreen.data.repeatable import changing, strangers, volatile_functions
+from evergreen.data.repeatable import foreign_reads, unrepeatable_parts, volatile_functions
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,14 +68,14 @@ def refuse_unfit(connection: duckdb.DuckDBPyConnection, path: Path, sql: str, ta
         If it is no SQL.
     """
     tree = _parsed(connection, path, sql)
-    if found := sorted(strangers(tree, tables)):
+    if foreign := sorted(foreign_reads(tree, tables)):
         raise ConfigurationError(
-            f"{path}: {', '.join(found)}: SQL reads the published sources, and nothing else.",
+            f"{path}: {', '.join(foreign)}: SQL reads the published sources, and nothing else.",
             f"Tables: {', '.join(sorted(tables)) or 'none'}.",
         )
-    if found := sorted(changing(tree, volatile_functions())):
+    if unrepeatable := sorted(unrepeatable_parts(tree, volatile_functions())):
         raise ConfigurationError(
-            f"{path}: {', '.join(found)}: the same day must give the same rows whenever it is asked.",
+            f"{path}: {', '.join(unrepeatable)}: the same day must give the same rows whenever it is asked.",
             "Take times from the rows, or from getvariable('window_start') and getvariable('window_end'). What takes "
             "rows as they come needs an order, e.g. list(x ORDER BY y); of equal values min() is as good as first().",
         )

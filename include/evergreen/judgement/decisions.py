@@ -34,8 +34,6 @@ class DecisionRecord(BaseModel):
     promoted: Event | None = None
     rolled_back: Event | None = None
     """The promoted version gave way to an earlier champion."""
-    judged_before: tuple[Event, ...] = ()
-    """Its earlier judgements, oldest first."""
 
     @property
     def judgement(self) -> Judgement:
@@ -96,9 +94,7 @@ def fold(events: Iterable[Event]) -> list[DecisionRecord]:
         if event.kind is EventKind.ROLLED_BACK:
             _roll_back(records.values(), event)
         elif event.kind is EventKind.DECIDED and event.judgement is not None:
-            record = records.setdefault(training, DecisionRecord(decided=event))
-            if record.decided is not event:
-                record.judged_before, record.decided = (*record.judged_before, record.decided), event
+            records.setdefault(training, DecisionRecord(decided=event)).decided = event
         elif training in records:
             _follow(records[training], event)
     return list(records.values())

@@ -124,12 +124,12 @@ def _bounds(interval: Interval | None) -> dict[str, float]:
 
 def _without_rows(spec: ModelSpec, frame: pd.DataFrame, earlier: Callable[[], pd.DataFrame]) -> Iterator[SliceScore]:
     """Yield the values of slices that were learned from and have no row to be judged on."""
-    from evergreen.training.encoder import texts
+    from evergreen.training.encoder import category_names
 
     learned = earlier() if spec.gate.slices else frame
     for rule in spec.gate.slices:
         if rule.column in learned.columns:
-            judged, known = (set(texts(rows[rule.column]).fillna(MISSING)) for rows in (frame, learned))
+            judged, known = (set(category_names(rows[rule.column]).fillna(MISSING)) for rows in (frame, learned))
             yield from (SliceScore(column=rule.column, value=value, rows=0) for value in sorted(known - judged))
 
 
@@ -140,7 +140,7 @@ def slice_scores(
 
     The intervals of a column's values share the risk, so that many values are not many chances of an error.
     """
-    from evergreen.training.encoder import texts
+    from evergreen.training.encoder import category_names
 
     metric = spec.gate.metric
     for rule in spec.gate.slices:
@@ -149,7 +149,7 @@ def slice_scores(
                 f"{spec.folder / 'model.yaml'}: gate.slices: the data set has no column {rule.column!r}.",
                 f"Use one of: {', '.join(frame.columns)}.",
             )
-        values = texts(frame[rule.column]).fillna(MISSING)
+        values = category_names(frame[rule.column]).fillna(MISSING)
         names = sorted(values.unique())
         risk = (1 - spec.gate.confidence) / max(1, len(names))
         for value in names:

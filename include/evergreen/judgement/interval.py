@@ -34,8 +34,6 @@ class Interval:
     improvement: float
     low: float
     high: float
-    partitions: int
-    """Days with rows."""
     effective: float
     """How many independent days they are worth."""
 
@@ -65,7 +63,7 @@ def improvement(champion: Scored, challenger: Scored, metric: str, days: np.ndar
     point, shares = result
     error, effective = _standard_error(shares)
     reach = float(stats.t.ppf(1 - risk, effective - 1)) * error
-    return Interval(point, point - reach, point + reach, len(shares), effective)
+    return Interval(point, point - reach, point + reach, effective)
 
 
 def day_shares(champion: Scored, challenger: Scored, metric: str, days: np.ndarray) -> tuple[float, np.ndarray] | None:

@@ -83,9 +83,9 @@ def scored(task: Task, labels: pd.Series, predictions: Sequence[pd.DataFrame]) -
     if task is not Task.MULTICLASS:
         truth = labels.to_numpy(dtype=np.float64)
         return [Scored(task, truth, frame.iloc[:, 0].to_numpy(dtype=np.float64)) for frame in predictions]
-    from evergreen.training.encoder import texts
+    from evergreen.training.encoder import category_names
 
-    names = texts(labels)
+    names = category_names(labels)
     classes = sorted({*names.unique(), *(name for frame in predictions for name in frame.columns)})
     index = names.map({name: position for position, name in enumerate(classes)}).to_numpy(dtype=np.float64)
     return [

@@ -105,7 +105,7 @@ def _evidently(
     from evidently.metrics import DriftedColumnsCount, ValueDrift
     from evidently.tests import lt
 
-    from evergreen.training.encoder import texts
+    from evergreen.training.encoder import category_names
 
     rule = spec.drift
     numeric = [name for name in columns if name in spec.features.numeric]
@@ -113,7 +113,7 @@ def _evidently(
     definition = DataDefinition(numerical_columns=numeric, categorical_columns=categorical)
     datasets = [
         Dataset.from_pandas(
-            frame[list(columns)].assign(**{name: texts(frame[name]) for name in categorical}), definition
+            frame[list(columns)].assign(**{name: category_names(frame[name]) for name in categorical}), definition
         )
         for frame in (current, reference)
     ]

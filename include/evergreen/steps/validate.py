@@ -73,8 +73,8 @@ def _judge(source: Source, spec: ModelSpec, raw_table: Output, rows: pa.Table, d
         rows=len(frame),
         verdicts=tuple(verdicts),
         quarantine=tuple(
-            (frame.at[row, PARTITION], int(frame.at[row, ROW]), "; ".join(found))
-            for row, found in sorted({**reasons, **marked}.items())
+            (frame.at[row, PARTITION], int(frame.at[row, ROW]), "; ".join(reason))
+            for row, reason in sorted({**reasons, **marked}.items())
         ),
     )
 

@@ -69,7 +69,7 @@ class Encoder:
             mean={name: float(column.mean()) if column.size else 0.0 for name, column in known.items()},
             scale={name: (float(column.std()) if column.size else 0.0) or 1.0 for name, column in known.items()},
             indicators=[name for name in numeric if known[name].size < values[name].size],
-            vocabulary={name: sorted(texts(frame[name]).dropna().unique()) for name in categorical},
+            vocabulary={name: sorted(category_names(frame[name]).dropna().unique()) for name in categorical},
             labels=_class_names(labels, task),
             target_mean=float(target.mean()),
             target_scale=float(target.std()) or 1.0,
@@ -115,7 +115,7 @@ class Encoder:
         ]
         numeric += [(~np.isfinite(raw[name])).astype(float) for name in self.indicators]
         categorical = [
-            pd.Index(values, dtype=object).get_indexer(texts(frame[name])) + 1
+            pd.Index(values, dtype=object).get_indexer(category_names(frame[name])) + 1
             for name, values in self.vocabulary.items()
         ]
         return _columns(numeric, len(frame), np.float32), _columns(categorical, len(frame), np.int64)
@@ -126,7 +126,9 @@ class Encoder:
         import pandas as pd
 
         if self.task == "multiclass":
-            classes: np.ndarray = pd.Index(self.labels, dtype=object).get_indexer(texts(labels)).astype(np.int64)
+            classes: np.ndarray = (
+                pd.Index(self.labels, dtype=object).get_indexer(category_names(labels)).astype(np.int64)
+            )
             return classes
         # a binary target has mean 0 and scale 1
         return ((_numbers(labels) - self.target_mean) / self.target_scale).astype(np.float32)
@@ -193,7 +195,7 @@ def _numbers(column: pd.Series) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def texts(column: pd.Series) -> pd.Series:
+def category_names(column: pd.Series) -> pd.Series:
     """Return categories as text: 5, 5.0 and "5" are one category, whatever type a missing value forced."""
     import pandas as pd
 
@@ -206,7 +208,7 @@ def texts(column: pd.Series) -> pd.Series:
 def _class_names(labels: pd.Series, task: str) -> list[str]:
     if task == "regression":
         return []
-    return ["0", "1"] if task == "binary" else sorted(texts(labels).dropna().unique())
+    return ["0", "1"] if task == "binary" else sorted(category_names(labels).dropna().unique())
 
 
 def _columns(columns: Sequence[Any], rows: int, dtype: Any) -> np.ndarray:

@@ -172,8 +172,8 @@ def _fit(spec: ModelSpec, data: Prepared, key: str, name: str, private: Path | N
 def trainer_without_cleaner() -> type[Any]:
     """Return a TorchTrainer without the process that frees the placement group of a controller that died.
 
-    The group goes with its job, as the driver of a training is its step. But that process is made to outlive the job, and
-    stays in the cluster when a step was killed: it ends itself from a thread, which ends the thread.
+    The group goes with its job: the driver of a training is its step. That process, which is made to outlive the job,
+    stays in the cluster when a step is killed: it ends itself from a thread, and that ends the thread only.
     """
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback

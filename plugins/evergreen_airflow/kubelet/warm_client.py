@@ -58,8 +58,8 @@ class ForkRequest:
         """
         with suppress(AttributeError, TypeError, ValueError):
             request = cls(**json.loads(message))
-            texts: list[object] = [*request.arguments, *request.environment.values(), request.code, request.python]
-            if all(isinstance(text, str) for text in texts):
+            values: list[object] = [*request.arguments, *request.environment.values(), request.code, request.python]
+            if all(isinstance(value, str) for value in values):
                 return request
         raise NotWarmError("the warm service does not understand the request")
 

@@ -220,8 +220,8 @@ def environment_at_start() -> dict[str, str]:
 def code_stamp() -> tuple[tuple[str, int, int], ...]:
     """Return what changes with the lifecycle's code or with what is installed."""
     files = sorted(path for folder in CODE for path in folder.rglob("*.py"))
-    found = [(path, path.stat()) for path in (*files, Path(sysconfig.get_path("purelib")))]
-    return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found)
+    stats = [(path, path.stat()) for path in (*files, Path(sysconfig.get_path("purelib")))]
+    return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats)
 
 
 def warm_up() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evergreen.training.encoder import CLIP, UNKNOWN, Encoder, load_network, texts
+from evergreen.training.encoder import CLIP, UNKNOWN, Encoder, category_names, load_network
 
 FRAME = pd.DataFrame(
     {
@@ -43,15 +43,15 @@ def test_the_encoding_comes_from_the_training_rows_alone():
     "same", [[5, 6], [5.0, 6.0], ["5", "6"], pd.array([5, 6], dtype="Int64"), pd.Categorical(["5", "6"])]
 )
 def test_a_category_is_the_same_whatever_its_type(same):
-    assert texts(pd.Series(same)).tolist() == ["5", "6"]
+    assert category_names(pd.Series(same)).tolist() == ["5", "6"]
 
 
 def test_a_missing_category_is_none():
-    assert texts(pd.Series([5.0, None])).tolist() == ["5", None]
-    assert texts(pd.Series([1.5, 2.0])).tolist() == ["1.5", "2"]
+    assert category_names(pd.Series([5.0, None])).tolist() == ["5", None]
+    assert category_names(pd.Series([1.5, 2.0])).tolist() == ["1.5", "2"]
     assert (
-        texts(pd.Series([True, None], dtype=object)).tolist()
-        == texts(pd.Series([True, None], dtype="boolean")).tolist()
+        category_names(pd.Series([True, None], dtype=object)).tolist()
+        == category_names(pd.Series([True, None], dtype="boolean")).tolist()
     )
 
 
