@@ -27,5 +27,5 @@ for spec in models():
         schedule=each_partition_of(published(spec)),
         **dag_options(spec, Tag.FEATURES, __doc__),
     ) as dag:
-        step_tasks(spec, "features", materialize={"outlets": [features(spec)]})
+        step_tasks(spec, "features", publishes=features(spec))
         form(dag, partition=partition_param())

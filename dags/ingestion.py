@@ -30,5 +30,5 @@ for spec in models():
         schedule=daily(spec),
         **dag_options(spec, Tag.INGESTION, __doc__),
     ) as dag:
-        step_tasks(spec, "ingest", publish={"outlets": [published(spec)]})
+        step_tasks(spec, "ingest", publishes=published(spec))
         form(dag, partition=partition_param())

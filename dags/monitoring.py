@@ -3,7 +3,7 @@
 **Fires** for every partition whose features are ready; by hand, with a partition in the form.
 
 **Publishes** the partition of `<model>.monitored`, whatever the verdict. The reports (HTML and JSON) are in the
-artifact store under `reports/<model>/<partition>/`.
+artifact store under `reports/<model>/<partition>/<run>/`.
 
 #### Triage notes
 

@@ -27,12 +27,12 @@ for spec in models():
         schedule=None,
         **{**dag_options(spec, Tag.ROLLBACK, __doc__), "max_active_runs": 1},
     ) as dag:
-        to = {
+        params = {
             "version": "{{ params.version or '' }}",
             "reason": "{{ params.reason }}",
             "by": "{{ dag_run.triggering_user_name or dag_run.run_id }}",
         }
-        step_tasks(spec, "rollback", rollback={"params_json": to})
+        step_tasks(spec, "rollback", rollback={"params_json": params})
         form(
             dag,
             version=Param(

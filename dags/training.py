@@ -7,7 +7,7 @@ are judged on.
 form. It has no schedule, and a backfill never starts it.
 
 **Publishes** a version in the MLflow registry, the alias `champion` when promoted, and the decision with its
-evidence in the artifact store under `decisions/<model>/`.
+evidence in the artifact store under `decision_log/<model>/`.
 
 #### Triage notes
 

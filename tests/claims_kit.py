@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from evergreen.contract import Result, RunIdentity, Status, utc_now
-from evergreen.judgement.claims import Claim, take
+from evergreen.judgement.claims import Claim, claim_training
 from evergreen.store import LocalStore, get_store
 
 COOL_DOWN = 7
@@ -87,7 +87,9 @@ class RacingStore(LocalStore):
     def run(self) -> list[int]:
         """Let a guard for each of so many days race; returns the days whose claims were written."""
         with ThreadPoolExecutor(self.guards) as pool:
-            answers = list(pool.map(lambda day: take(self, "m", f"report-{day}", judge(day)), range(self.guards)))
+            answers = list(
+                pool.map(lambda day: claim_training(self, "m", f"report-{day}", judge(day)), range(self.guards))
+            )
         assert {day for day, answer in enumerate(answers) if isinstance(answer, Claim)} <= set(self.written)
         return self.written
 
@@ -126,7 +128,7 @@ def _main(options: dict[str, object]) -> None:
     sys.stdin.readline()
     with ThreadPoolExecutor(4) as pool:
         answers = dict(
-            zip(days, pool.map(lambda day: take(store, "m", f"report-{day}", judge(day)), days), strict=True)
+            zip(days, pool.map(lambda day: claim_training(store, "m", f"report-{day}", judge(day)), days), strict=True)
         )
     print(json.dumps(sorted(day for day, answer in answers.items() if isinstance(answer, Claim))))
 

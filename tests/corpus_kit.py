@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import evergreen
+import evergreen_airflow.attempts
 import evergreen_airflow.replay
 from evergreen.stored import Part, Stored
 
 CORPUS = Path(__file__).parent / "corpus"
 PACKAGES = (evergreen, evergreen_airflow.replay)
+MODULES = (evergreen_airflow.attempts,)
 """Where documents are stored."""
 
 
@@ -28,7 +30,7 @@ def kinds() -> dict[str, type[Stored]]:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
-    names = tuple(f"{package.__name__}." for package in PACKAGES)
+    names = (*(f"{package.__name__}." for package in PACKAGES), *(module.__name__ for module in MODULES))
     ours = [kind for kind in _subclasses(Stored) if kind.__module__.startswith(names)]  # tests have some of their own
     return {kind.__name__: kind for kind in ours if not kind.__subclasses__()}
 

@@ -6,8 +6,8 @@ import json
 from datetime import date
 from typing import Any
 
-from evergreen.contract import Manifest, Output, RunIdentity, Status, Window, utc_now
-from evergreen.handover import file_digest
+from evergreen.contract import Manifest, Output, Request, RunIdentity, Status, Window, utc_now
+from evergreen.handover import store_output
 from evergreen.monitoring.proposal import report_key
 from evergreen.store import get_store, write_manifest
 
@@ -35,7 +35,7 @@ def leave_check(
 def leave_drift(model: str, partition: date, verdict: str = "drift", report_id: str = "r-a", **where: Any) -> Manifest:
     """Leave a drift report, and the manifest of the check."""
     facts = {"report_id": report_id, "verdict": verdict, "drifted_share": 0.5}
-    output = _report(model, partition, "drift_report", "drift.json", facts)
+    output = _report(model, partition, "drift_report", "drift.json", facts, **where)
     return leave_check(model, partition, "check_drift", outputs=(output,), facts=facts, **where)
 
 
@@ -46,12 +46,21 @@ def leave_performance(
     if worse is None:
         nothing = {"status": Status.SKIPPED, "reason": "there is no champion yet", "facts": {"proposal": False}}
         return leave_check(model, partition, "check_performance", run_id, **nothing)
-    facts = {"proposal": worse, "why": "AUC 0.60 after 0.70"}
-    output = _report(model, partition, "performance_report", "performance.json", {**facts, "report_id": report_id})
+    facts = {"proposal": worse, "why": "AUC 0.60 after 0.70", "report_id": report_id}
+    output = _report(model, partition, "performance_report", "performance.json", facts, run_id)
     return leave_check(model, partition, "check_performance", run_id, outputs=(output,), facts=facts)
 
 
-def _report(model: str, partition: date, name: str, file: str, report: dict[str, Any]) -> Output:
+def _report(
+    model: str,
+    partition: date,
+    name: str,
+    file: str,
+    report: dict[str, Any],
+    run_id: str = "monitored",
+    run: RunIdentity | None = None,
+) -> Output:
     content = json.dumps(report).encode()
-    uri = get_store().write(report_key(model, partition, file), content)
-    return Output(name=name, uri=uri, version=str(report["report_id"]), digest=file_digest(content))
+    run = run or RunIdentity(dag_id=f"{model}.monitor", run_id=run_id, task_id="check")
+    request = Request(step="check", model=model, window=Window(start=partition, end=partition), run=run)
+    return store_output(name, report_key(request, file), content)

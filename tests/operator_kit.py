@@ -11,7 +11,7 @@ import textwrap
 import threading
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,12 +79,14 @@ sys.path.insert(0, {tests!r})
 from operator_kit import task_context
 from evergreen.catalog import load_model
 from evergreen_airflow.operator import StepOperator
+from datetime import timedelta
 from pathlib import Path
 
 def task():
     Path({folder!r}, "task").write_text(str(os.getpid()))
     spec = load_model("tiny", Path({folder!r}, "models"))
-    StepOperator(step="ingest", spec=spec, cmds={command!r}).execute(task_context())
+    options = dict(profile="small", execution_timeout=timedelta(hours=1))
+    StepOperator(step="ingest", spec=spec, cmds={command!r}, **options).execute(task_context())
 
 if os.fork() == 0:  # as Airflow's supervisor forks a task
     task()
@@ -92,6 +94,10 @@ else:
     Path({folder!r}, "supervisor").write_text(str(os.getpid()))
     os.wait()
 """
+
+
+BOUNDS: Mapping[str, Any] = {"profile": "small", "execution_timeout": timedelta(hours=1)}
+"""What every StepOperator must be told."""
 
 
 class Kit:
@@ -120,7 +126,7 @@ class Kit:
         return ["python", str(script)]
 
     def operator(self, body: str = "return Result()", **options: Any) -> StepOperator:
-        return StepOperator(**{"step": "ingest", "spec": self.spec, "cmds": self.command(body), **options})
+        return StepOperator(**{"step": "ingest", "spec": self.spec, "cmds": self.command(body), **BOUNDS, **options})
 
     def manifest(self, context: Mapping[str, Any]) -> Manifest | None:
         ti = context["ti"]

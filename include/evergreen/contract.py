@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 import signal
-from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Literal
 from urllib.parse import quote, unquote
 
@@ -147,6 +147,11 @@ class RunIdentity(Part):
         return "/".join(["runs", *(folder_name(part) for part in (self.dag_id, self.run_id, self.task_id))])
 
     @property
+    def manifest_key(self) -> str:
+        """The artifact key of the manifest that this task leaves."""
+        return f"{self.key}/result.json"
+
+    @property
     def address(self) -> str:
         """One word that leads back to this task: ``<dag_id>/<run_id>/<task_id>``, each part quoted."""
         return "/".join(quote(part, safe=_PLAIN) for part in (self.dag_id, self.run_id, self.task_id))
@@ -206,6 +211,15 @@ class Window(Part):
     def days(self) -> int:
         """Number of partitions in the window."""
         return (self.end - self.start).days + 1
+
+    @property
+    def partitions(self) -> list[date]:
+        """The days, oldest first."""
+        return [self.start + timedelta(days=offset) for offset in range(self.days)]
+
+    def through(self, days: Iterable[str]) -> Window:
+        """Return the window, longer if one of these days comes after it."""
+        return Window(start=self.start, end=date.fromisoformat(max([str(self.end), *days])))
 
     def __contains__(self, day: str) -> bool:
         """Tell whether a partition, as the column ``ds`` writes it, is in the window."""
@@ -307,7 +321,7 @@ class Manifest(Stored):
                 return output
         have = ", ".join(output.name for output in self.outputs) or "none"
         raise DataError(
-            f"{self.run.key}/result.json: no output {name!r} (it has: {have}).",
+            f"{self.run.manifest_key}: no output {name!r} (it has: {have}).",
             f"Run the task {self.run.task_id!r} again, or pass the manifest of the step that writes {name!r}.",
         )
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 from typing import TYPE_CHECKING
 
-from evergreen.contract import ConfigurationError, DataError, Manifest, Output, Request, Status
+from evergreen.contract import ConfigurationError, DataError, Manifest, Output, Request
 from evergreen.store import get_store
 
 if TYPE_CHECKING:
@@ -14,24 +14,18 @@ if TYPE_CHECKING:
 
 
 def upstream(request: Request, step: str) -> Manifest:
-    """Return the manifest of an upstream step that ended well.
+    """Return the manifest of an upstream step, which ended well: a step is not run after one that said no.
 
     Raises
     ------
     DataError
-        If the request carries none, or the step did not end with ``ok``.
+        If the request carries none.
     """
     manifest = request.upstream.get(step)
     if manifest is None:
         raise DataError(
             f"{request.step} of {request.model} needs the manifest of {step}, and was given none.",
             f"Pass it: --upstream {step}=<task id> on the command line, upstream={{...}} in a DAG.",
-        )
-    if manifest.status is not Status.OK:
-        why = manifest.reason or (manifest.failure.message if manifest.failure else "")
-        raise DataError(
-            f"{manifest.run.key}/result.json: {step} ended as {manifest.status}: {why}.",
-            f"{request.step} works on what {step} wrote: run {step} again first.",
         )
     return manifest
 
@@ -64,7 +58,7 @@ def disagreement(manifest: Manifest, output: Output, field: str, instead: str) -
     """Return the refusal of an upstream manifest whose output is not what it says."""
     run = manifest.run
     return DataError(
-        f"{run.key}/result.json: outputs: {output.name}.{field} is {getattr(output, field)!r}, but {instead}.",
+        f"{run.manifest_key}: outputs: {output.name}.{field} is {getattr(output, field)!r}, but {instead}.",
         f"It was changed, or what it names was: run the task {run.task_id!r} of {run.dag_id} ({run.run_id}) again.",
     )
 
@@ -90,10 +84,8 @@ def read_bytes(manifest: Manifest, name: str) -> bytes:
     if content is None:
         raise disagreement(manifest, output, "uri", "the file is gone")
     digest = file_digest(content)
-    if key.startswith(DATASETS):  # one of several files that share a version, which names their folder
-        version = key.split("/")[-2].rpartition("-")[2]
-    else:  # a report of monitoring is named by the rows that it is about
-        version = output.version if key.startswith(REPORTS) else digest
+    # a data set is one of several files that share a version, which names their folder
+    version = key.split("/")[-2].rpartition("-")[2] if key.startswith(DATASETS) else digest
     if output.digest != digest:
         raise disagreement(manifest, output, "digest", f"the file {output.uri} has {digest!r}")
     if output.version != version:
@@ -103,8 +95,6 @@ def read_bytes(manifest: Manifest, name: str) -> bytes:
 
 DATASETS = "datasets/"
 """Where data sets lie in the artifact store: ``datasets/<model>/<partition>-<version>/<name>.parquet``."""
-REPORTS = "reports/"
-"""Where the reports of monitoring lie: ``reports/<model>/<partition>/<file>``."""
 
 
 def file_digest(content: bytes) -> str:

@@ -55,7 +55,7 @@ _FEATURES = (
 
 def _in_bulk(step: Step, after: tuple[str, ...] = ()) -> Step:
     """Return a step for many days at once, which needs memory and time like a training does."""
-    return replace(step, resources="training", time_limit=timedelta(hours=6), after=after)
+    return replace(step, resources="training", time_limit=timedelta(hours=6), after=after or step.after)
 
 
 PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
@@ -97,8 +97,10 @@ STEPS: Mapping[str, Step] = MappingProxyType(
 """Every step there is, as its own pipeline has it."""
 
 PUBLISHERS: Mapping[str, str] = MappingProxyType({"ingest": "publish", "features": "materialize", "monitor": "done"})
-"""Pipeline -> the task whose end publishes the partition; the next of these pipelines, and at last the retraining,
-follows from that."""
+"""Pipeline -> the task whose end publishes the partition; the next of `CASCADE` follows from that."""
+
+CASCADE = (*PUBLISHERS, "retrain")
+"""The pipelines that a partition goes through, each started by what the one before publishes."""
 
 APPROVED, REJECTED = "Approve", "Reject"
 """What a person answers between ``register`` and ``promote``, where a model asks for it."""
@@ -107,6 +109,11 @@ APPROVED, REJECTED = "Approve", "Reject"
 def dag_id(model: str, pipeline: str) -> str:
     """Return the DAG that runs a pipeline of a model."""
     return f"{model}.{pipeline}"
+
+
+def training_run(report_id: str) -> str:
+    """Return the run of ``<model>.train`` that a report leads to, once; the report's id may be a template."""
+    return f"drift__{report_id}"
 
 
 def upstream_of(step: Step, pipeline: str) -> dict[str, str]:

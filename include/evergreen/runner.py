@@ -119,13 +119,18 @@ def build_request(
     Raises
     ------
     ConfigurationError
-        If there is no such step or model, its model.yaml is wrong, the window is longer than it allows, or a
-        reference names no task.
+        If there is no such step or model, its model.yaml is wrong, the window is longer than it allows, the step does
+        not read what is handed to it, or a reference names no task.
     DataError
         If the window lies outside the model's data, or an upstream task left no manifest, a failed one, or that of
         another model, step or partition, or one that was changed.
     """
     _admit(step, model, window)
+    reads = STEPS[step].reads
+    if unread := ", ".join(name for name in upstream if name not in reads):
+        raise ConfigurationError(
+            f"{step} does not read {unread}.", f"It reads {', '.join(reads) or 'no manifest'}: evergreen/pipelines.py."
+        )
     store = get_store()
     return Request(
         step=step,

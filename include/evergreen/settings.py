@@ -153,9 +153,9 @@ class Settings(BaseSettings):
         if name not in DATABASES:
             raise ConfigurationError(f"There is no database {name!r}.", f"Databases: {', '.join(DATABASES)}.")
         owner = next(owner for owner, databases in OWNERS.items() if name in databases)
-        own_server: SecretStr | None = getattr(self, f"{owner}_database_url", None)
-        variable = f"{PREFIX}{owner.upper()}_DATABASE_URL" if own_server is not None else "EVERGREEN_DATABASE_URL"
-        address = self.database_url if own_server is None else own_server
+        owner_server: SecretStr | None = getattr(self, f"{owner}_database_url", None)
+        variable = f"{PREFIX}{owner.upper()}_DATABASE_URL" if owner_server is not None else "EVERGREEN_DATABASE_URL"
+        address = self.database_url if owner_server is None else owner_server
         if address is None:
             raise ConfigurationError(
                 "EVERGREEN_DATABASE_URL is not set and no services are running.",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evergreen.environment import add
 from evergreen.settings import PROJECT_ROOT, Settings, export_service_environment, get_settings, user_settings
 from evergreen_airflow.replay.command import named_addresses, named_airflow
 from evergreen_laptop.credentials import Credentials, credentials_file, read_credentials
@@ -129,6 +130,7 @@ def client() -> AirflowApi:
     from evergreen_airflow.rest_api import AirflowApi
 
     user = user_settings()
+    add(dict.fromkeys(("NO_PROXY", "no_proxy"), without_proxy(os.environ)))  # the loop reads what lies on this machine
     return AirflowApi(airflow_url(user), "admin", read_credentials(user).airflow_admin)
 
 

@@ -10,6 +10,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from evergreen.contract import ConfigurationError
@@ -73,7 +74,8 @@ def keep_to_oneself(state_dir: Path) -> None:
         top = [path for path in state_dir.iterdir() if path.name != "postgres" and not path.is_symlink()]
         if not any(path.stat().st_mode & 0o077 for path in top):
             return
-        for path in (below for folder in top for below in (folder, *folder.rglob("*"))):
+        below = (Path(folder, name) for path in top for folder, *names in os.walk(path) for name in chain(*names))
+        for path in (*top, *below):
             with suppress(FileNotFoundError):  # it went away meanwhile
                 mode = path.lstat().st_mode
                 if mode & 0o077 and not stat.S_ISLNK(mode):

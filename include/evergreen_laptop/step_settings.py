@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from evergreen.catalog import survey
 from evergreen.environment import QUIET
 from evergreen.settings import Settings
 from evergreen_airflow.kubelet import BASE_VARIABLES
@@ -64,10 +65,18 @@ def step_secrets(settings: Settings, database_url: str, credentials: Credentials
 
 
 def _aws(settings: Settings, *, secret: bool) -> dict[str, str]:
-    """Return this shell's secret or public AWS variables, if anything is kept on S3."""
-    on_s3 = any(root.startswith("s3://") for root in (settings.artifact_root, settings.lake_root))
+    """Return this shell's secret or public AWS variables, if anything is kept on S3 or read from there."""
+    places = [settings.artifact_root, settings.lake_root, *_files_of_sources(settings)]
+    on_s3 = any(place.startswith("s3://") for place in places)
     names = [name for name in os.environ if name.startswith("AWS_")]
     return _of_this_shell([name for name in names if any(part in name for part in _AWS_SECRETS) is secret], on_s3)
+
+
+def _files_of_sources(settings: Settings) -> Iterator[str]:
+    """Yield where the models' sources of built-in types lie, as model.yaml has it."""
+    if settings.models_dir.is_dir():
+        for spec in survey(settings.models_dir).models:
+            yield from (str(option) for source in spec.sources for option in source.options.values())
 
 
 def _mlflow_login(settings: Settings, credentials: Credentials) -> dict[str, str]:

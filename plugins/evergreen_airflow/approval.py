@@ -10,13 +10,13 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
 from evergreen.pipelines import APPROVED, REJECTED
 from evergreen.spec import ModelSpec
+from evergreen_airflow.approval_trigger import ApprovalTrigger
 from evergreen_airflow.partition import resolve_window
-from evergreen_airflow.triggers import ApprovalTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-_WAITING = 4
+_ACTIVE_WITH_APPROVAL = 4
 _BODY = """\
 {{ ti.xcom_pull(task_ids='gate')['why'] }}
 
@@ -102,7 +102,7 @@ def active_trainings(spec: ModelSpec) -> int:
     challenger is registered. The others are for questions that somebody asks again by clearing ``approve``, and for a
     triggerer that is down for a while. The pool decides how many train at once.
     """
-    return _WAITING if spec.approval.required else 1
+    return _ACTIVE_WITH_APPROVAL if spec.approval.required else 1
 
 
 def answer(spec: ModelSpec) -> dict[str, str]:

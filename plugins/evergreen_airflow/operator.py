@@ -16,17 +16,16 @@ from airflow.sdk.listener import get_listener_manager
 from airflow.sdk.log import mask_secret
 from kubernetes.client import models as k8s
 
-from evergreen.attempts import Attempts
 from evergreen.contract import ConfigurationError, Manifest, RunIdentity, Status, StepError
-from evergreen.pipelines import STEPS
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec, Profile
 from evergreen.store import get_store, read_manifest
 from evergreen_airflow import pod as pods
+from evergreen_airflow.attempts import Attempts
 from evergreen_airflow.cluster_runtime import ATTEMPT, ClusterPodOperator
 from evergreen_airflow.ending import Ending
 from evergreen_airflow.kubelet import as_process
-from evergreen_airflow.outcome import accept, airflow_error, read_own_manifest, xcom_value
+from evergreen_airflow.outcome import accept, airflow_error, read_task_manifest, xcom_value
 from evergreen_airflow.partition import resolve_window
 from evergreen_airflow.placement import get_placement
 
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from evergreen_airflow.kubelet import PodProcess
-
-DEFAULT_TIMEOUT = timedelta(hours=1)
 
 
 class StepOperator(ClusterPodOperator):
@@ -57,16 +54,18 @@ class StepOperator(ClusterPodOperator):
     upstream
         Manifests the step reads: step name to task id of the same run, or to the address of a task of another run;
         templated, or the output of a task that returns it.
+    follows
+        Tasks of the same run, beside those it reads, whose "refused" makes this one skip.
     params_json
         Parameters of the step; templated, passed as JSON.
     profile
-        Resource profile; default: what model.yaml says for this step.
+        Resource profile.
     cmds
         The command before ``run-step``; replaced in tests only.
     task_id
         Default: the step's name.
     execution_timeout
-        Required, because it is the pod's deadline too.
+        The pod's deadline too.
     kwargs
         Everything else a task or a KubernetesPodOperator takes.
 
@@ -90,20 +89,15 @@ class StepOperator(ClusterPodOperator):
         *,
         step: str,
         spec: ModelSpec,
+        profile: Profile,
+        execution_timeout: timedelta,
         upstream: Mapping[str, str] | XComArg | None = None,
+        follows: Sequence[str] = (),
         params_json: Mapping[str, Any] | None = None,
-        profile: Profile | None = None,
         cmds: Sequence[str] = pods.COMMAND,
         task_id: str | None = None,
-        retries: int = 3,
-        retry_delay: timedelta = timedelta(seconds=15),
-        retry_exponential_backoff: float = 2.0,
-        max_retry_delay: timedelta = timedelta(minutes=10),
-        execution_timeout: timedelta | None = DEFAULT_TIMEOUT,
         **kwargs: Any,
     ) -> None:
-        if execution_timeout is None:
-            raise ValueError(f"{step}: execution_timeout is required: it is the deadline of the pod as well")
         defaults = pods.hardened() | {
             "log_events_on_failure": True,
             "log_pod_spec_on_failure": False,
@@ -116,10 +110,6 @@ class StepOperator(ClusterPodOperator):
             task_id=task_id or step,
             cmds=list(cmds),
             labels=pods.labels(spec.name, step),
-            retries=retries,
-            retry_delay=retry_delay,
-            retry_exponential_backoff=retry_exponential_backoff,
-            max_retry_delay=max_retry_delay,
             execution_timeout=execution_timeout,
             active_deadline_seconds=max(1, int(execution_timeout.total_seconds())),
             do_xcom_push=False,  # it would mean the XCom sidecar, which can hang (#32111); XCom comes from the manifest
@@ -129,7 +119,8 @@ class StepOperator(ClusterPodOperator):
         self.model = spec.name
         self.upstream_steps: Any = upstream if isinstance(upstream, XComArg) else dict(upstream or {})
         self.params_json = dict(params_json or {})
-        self.profile: Profile = profile or getattr(spec.resources, STEPS[step].resources)
+        self.follows = list(follows)
+        self.profile = profile
         self.rendered_pod = ""
         self._process: PodProcess | None = None
 
@@ -222,7 +213,7 @@ class StepOperator(ClusterPodOperator):
         return self._value
 
     def _skip_after_refusal(self, run: RunIdentity) -> None:
-        for task_id in self.upstream_steps.values():
+        for task_id in dict.fromkeys([*self.upstream_steps.values(), *self.follows]):
             manifest = read_manifest(get_store(), run.resolve(task_id))
             if manifest is not None and manifest.status is Status.REFUSED:
                 raise AirflowSkipException(f"{task_id}: {manifest.reason}")
@@ -253,7 +244,7 @@ class StepOperator(ClusterPodOperator):
         """End the task as the manifest of this attempt says."""
         store, run = get_store(), _identity(context)
         try:
-            manifest = read_own_manifest(store, run)
+            manifest = read_task_manifest(store, run)
             manifest = accept(manifest, ending, attempt=attempt, model=self.model, step=self.step)
         except StepError as error:
             attempts, profile = Attempts(store, run), self._profile(context, run)
@@ -280,7 +271,7 @@ class StepOperator(ClusterPodOperator):
             if snapshot is not None:
                 event.extra = {"snapshot": str(snapshot), "rows": manifest.facts.get("rows")}
             if not context["dag_run"].partition_key:  # a run by hand: what is downstream follows partitions only
-                event.add_partitions([str(window.start + timedelta(days=day)) for day in range(window.days)])
+                event.add_partitions(list(map(str, window.partitions)))
 
 
 def _identity(context: Context) -> RunIdentity:

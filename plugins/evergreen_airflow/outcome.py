@@ -40,7 +40,7 @@ def accept(manifest: Manifest | None, ending: Ending, *, attempt: str, model: st
     if (manifest.model, manifest.step) != (model, step):
         raise StepFailed(
             FailureClass.BUG,
-            f"{manifest.run.key}/result.json is of step {manifest.step} of {manifest.model}, not of {step} of {model}.",
+            f"{manifest.run.manifest_key} is of step {manifest.step} of {manifest.model}, not of {step} of {model}.",
             "Two tasks write to one place: check the arguments of the step's command.",
         )
     failure = manifest.failure
@@ -93,7 +93,7 @@ def airflow_error(
     return AirflowException(f"{text} After a crash it is tried once more." if crash else text)
 
 
-def read_own_manifest(store: ArtifactStore, run: RunIdentity) -> Manifest | None:
+def read_task_manifest(store: ArtifactStore, run: RunIdentity) -> Manifest | None:
     """Return the manifest of this very task; an unreadable one is the step's defect, not the reader's setting."""
     try:
         return read_manifest(store, run)

@@ -37,7 +37,7 @@ class Toleration(Frozen):
     tolerationSeconds: int | None = None  # the file speaks as pods do
 
 
-class Resources(Frozen):
+class PodResources(Frozen):
     """What the pods of a profile ask for, and where only they go."""
 
     requests: dict[str, Quantity]
@@ -54,14 +54,14 @@ class Resources(Frozen):
         return self
 
 
-def _profile(requested_cpu: str, cpu: str, memory: str, **devices: str) -> Resources:
+def _profile(requested_cpu: str, cpu: str, memory: str, **devices: str) -> PodResources:
     # memory is requested in full: a node that overcommits it kills steps at random; cores are shared
-    return Resources(
+    return PodResources(
         requests={"cpu": requested_cpu, "memory": memory, **devices}, limits={"cpu": cpu, "memory": memory, **devices}
     )
 
 
-PROFILES: dict[Profile, Resources] = {
+PROFILES: dict[Profile, PodResources] = {
     "small": _profile("250m", "1", "2Gi"),
     "medium": _profile("1", "2", "6Gi"),
     "large": _profile("2", "8", "16Gi"),
@@ -76,7 +76,7 @@ class Placement(Frozen):
     priorityClassName: str | None = None
     nodeSelector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
-    profiles: dict[Profile, Resources] = Field(default_factory=dict)
+    profiles: dict[Profile, PodResources] = Field(default_factory=dict)
     """Replace the built-in ones of the same name."""
     caConfigMap: str | None = None
     """A config map whose keys are certificates, mounted at `AUTHORITIES`; variables say what they are for."""

@@ -19,7 +19,7 @@ from kubernetes_asyncio.client import ApiException
 from evergreen.contract import FailureClass, Manifest, RunIdentity, Status, StepError
 from evergreen.store import get_store
 from evergreen_airflow.ending import Ending
-from evergreen_airflow.outcome import accept, read_own_manifest, xcom_value
+from evergreen_airflow.outcome import accept, read_task_manifest, xcom_value
 from evergreen_airflow.pod import GRACE_SECONDS
 from evergreen_airflow.pod_ending import Obstacle, ending_of, is_running, is_scheduled, obstacle_of, slow_start
 from evergreen_airflow.pod_watch import PodView, PodWatch, watching
@@ -146,7 +146,7 @@ class StepPodTrigger(KubernetesPodTrigger):
         run = RunIdentity(**self.conclusion["run"])
         expected = {name: self.conclusion[name] for name in ("attempt", "model", "step")}
         try:
-            return await asyncio.to_thread(lambda: accept(read_own_manifest(get_store(), run), ending, **expected))
+            return await asyncio.to_thread(lambda: accept(read_task_manifest(get_store(), run), ending, **expected))
         except StepError as error:
             self.log.info("Left to the task: %s", error)
             return None
@@ -167,9 +167,9 @@ class StepPodTrigger(KubernetesPodTrigger):
         """
         if self.conclusion is None or not self.conclusion["ends_task"]:
             return None
-        run = manifest.run
+        run = manifest.run.model_dump(include={"dag_id", "run_id", "task_id"})  # nothing that a newer version adds
         try:
-            await XCom.aset("return_value", xcom_value(manifest), **run.model_dump())
+            await XCom.aset("return_value", xcom_value(manifest), **run)
         except AirflowRuntimeError as error:
             self.log.info("Left to the task: %s", error)
             return None

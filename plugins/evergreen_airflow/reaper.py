@@ -51,16 +51,12 @@ class PodReaper(BaseOperator):
         XCom: ``pods``, how many there are, and ``deleted``, their names with the reason.
     """
 
-    def __init__(self, *, kubernetes_conn_id: str = "kubernetes_default", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.kubernetes_conn_id = kubernetes_conn_id
-
     def execute(self, context: Context) -> dict[str, Any]:
         """Look at every step pod once; anything that cannot be asked fails the task before anything is deleted."""
         settings = get_settings()
         if settings.runtime != "kubernetes":
             raise AirflowSkipException("Steps run as processes here: they end with their tasks.")
-        api = KubernetesHook(conn_id=self.kubernetes_conn_id).core_v1_client
+        api = KubernetesHook(conn_id="kubernetes_default").core_v1_client
         pods = list(_step_pods(api, settings.namespace))
         states = _states({task_of(pod) for pod in pods} - {None}, context)
         now = datetime.now(UTC)

@@ -12,13 +12,13 @@ from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, Airflo
 from airflow.sdk.execution_time.context import InletEventsAccessor
 
 from evergreen.catalog import survey
-from evergreen.pipelines import dag_id
+from evergreen.pipelines import CASCADE, dag_id
 from evergreen_airflow.assets import features, monitored, published
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-FOLLOWERS = ((published, "features"), (features, "monitor"), (monitored, "retrain"))
+FOLLOWERS = tuple(zip((published, features, monitored), CASCADE[1:], strict=True))
 """Which pipeline runs once for each event of an asset."""
 _REPEAT_AFTER = timedelta(days=1)
 """An event that is already a repetition is not repeated before."""

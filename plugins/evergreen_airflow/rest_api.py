@@ -146,7 +146,10 @@ class AirflowApi:
         response = self._client.post("/auth/token", json=self._account)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise ConfigurationError(f"Airflow at {self.url} refuses the password of {self._account['username']!r}.")
-        token = _answered(response).json()["access_token"]
+        try:
+            token = _content(_answered(response))["access_token"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(f"{self.url} is no Airflow: it has no token for who logs in.") from error
         self._client.headers["authorization"] = f"Bearer {token}"
 
 

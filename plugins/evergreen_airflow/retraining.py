@@ -11,8 +11,8 @@ from airflow.sdk import Asset, BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowRuntimeError, AirflowSkipException
 
 from evergreen.contract import DataError, Manifest, RunIdentity, Status, StepError
-from evergreen.monitoring.proposal import proposal_of
-from evergreen.pipelines import dag_id
+from evergreen.monitoring.proposal import addresses_of, proposal_of
+from evergreen.pipelines import STEPS, dag_id, training_run
 from evergreen.store import get_store, manifest_uri, read_manifest
 from evergreen_airflow.outcome import airflow_error
 from evergreen_airflow.partition import resolve_window
@@ -65,15 +65,14 @@ class ProposalSensor(BaseSensorOperator):
             self.log.info("No run of %s has published %s yet.", self.source, partition)
             return False
         try:
-            drift, performance = self._manifest(run_id, "check_drift"), self._manifest(run_id, "check_performance")
-            proposal = proposal_of(drift, performance)
+            checks = [self._manifest(run_id, check) for check in STEPS["guard"].reads]
+            proposal = proposal_of(*checks)
         except StepError as error:
             raise airflow_error(error) from None
         if not proposal.retrain:
             raise AirflowSkipException(proposal.why)
         self.log.info("Retraining is proposed: %s.", proposal.why)
-        checks = [manifest for manifest in (drift, performance) if manifest.status is Status.OK]
-        return PokeReturnValue(True, {manifest.step: manifest.run.address for manifest in checks})
+        return PokeReturnValue(True, addresses_of(checks))
 
     def _monitoring_run(self, context: Context, partition: str) -> str | None:
         """Return the run that published a partition last: of those whose events started this run, else of all."""
@@ -120,8 +119,8 @@ class TrainingTrigger(TriggerDagRunOperator):
     def __init__(self, *, model: str, guard_task: str, **kwargs: Any) -> None:
         answer = f"ti.xcom_pull(task_ids='{guard_task}')"
         super().__init__(
-            trigger_dag_id=f"{model}.train",
-            trigger_run_id=f"drift__{{{{ {answer}['report_id'] }}}}",
+            trigger_dag_id=dag_id(model, "train"),
+            trigger_run_id=training_run(f"{{{{ {answer}['report_id'] }}}}"),
             conf={"partition": f"{{{{ {answer}['partition'] }}}}"},
             logical_date=None,
             skip_when_already_exists=True,

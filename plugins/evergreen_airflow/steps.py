@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow.sdk import BaseOperator, chain
+from airflow.sdk import Asset, BaseOperator, chain
 
-from evergreen.pipelines import PIPELINES, arrows, upstream_of
+from evergreen.pipelines import PIPELINES, PUBLISHERS, arrows, upstream_of
 from evergreen.spec import ModelSpec
 from evergreen_airflow.operator import StepOperator
 
@@ -16,6 +16,7 @@ def step_tasks(
     spec: ModelSpec,
     pipeline: str,
     before: Mapping[str, Sequence[BaseOperator]] | None = None,
+    publishes: Asset | None = None,
     **options: Mapping[str, Any],
 ) -> dict[str, StepOperator]:
     """Return a pipeline's steps as tasks of the DAG under construction, by name, with their arrows.
@@ -28,6 +29,8 @@ def step_tasks(
         The pipeline's name in the table.
     before
         Step to the tasks that come between it and the steps before it.
+    publishes
+        The asset of which the step that publishes the partition makes an event.
     options
         Step to further arguments of its operator.
 
@@ -36,16 +39,17 @@ def step_tasks(
     ValueError
         If ``before`` or ``options`` name a step the pipeline does not have.
     """
+    if publishes is not None:
+        publisher = PUBLISHERS[pipeline]
+        options[publisher] = {"outlets": [publishes], **options.get(publisher, {})}
     tasks = {
         step.name: StepOperator(
             step=step.name,
             spec=spec,
-            **{
-                "upstream": upstream_of(step, pipeline),
-                "profile": getattr(spec.resources, step.resources),
-                "execution_timeout": step.time_limit,
-                **options.get(step.name, {}),
-            },
+            profile=getattr(spec.resources, step.resources),
+            execution_timeout=step.time_limit,
+            follows=[first for first, second in arrows(pipeline) if second == step.name],
+            **{"upstream": upstream_of(step, pipeline), **options.get(step.name, {})},
         )
         for step in PIPELINES[pipeline]
     }

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 Parse = Callable[[Path], "dict[str, DAG]"]
 """Parses the DAG files with the models of a folder."""
 MAX_LINES = 150
-LIGHT_TASKS = {"ProposalSensor", "TrainingTrigger", "HITLOperator", "PartitionDone", "PodReaper", "PartitionReconciler"}
+LIGHT_TASKS = {
+    *("ProposalSensor", "TrainingTrigger", "ApprovalQuestion", "PartitionDone"),
+    *("PodReaper", "PartitionReconciler"),
+}
 """What may run beside StepOperators: these decide and wait, they do no work.
 
 The PodReaper deletes pods, which no pod of a step may do: they have no rights in the cluster. The PartitionReconciler

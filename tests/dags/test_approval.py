@@ -18,7 +18,7 @@ from corpus_kit import CORPUS
 from evergreen.judgement.events import Event, EventKind, append
 from evergreen.settings import Settings
 from evergreen.store import ArtifactStore, get_store
-from evergreen_airflow.triggers import ApprovalTrigger
+from evergreen_airflow.approval_trigger import ApprovalTrigger
 
 DECIDED = Event.model_validate_json((CORPUS / "v2" / "Event" / "decided.json").read_text())
 WHY = "version 2 came from newer"
@@ -131,8 +131,8 @@ def test_a_wait_costs_the_store_one_client_and_a_look_now_and_then(monkeypatch: 
         store.keys = lambda prefix: (looks.append(prefix), keys(prefix))[1]  # type: ignore[method-assign]
         return store
 
-    monkeypatch.setattr("evergreen_airflow.triggers.get_store", counted)
-    monkeypatch.setattr("evergreen_airflow.triggers._LOG_SECONDS", 0.2)
+    monkeypatch.setattr("evergreen_airflow.approval_trigger.get_store", counted)
+    monkeypatch.setattr("evergreen_airflow.approval_trigger._LOG_SECONDS", 0.2)
     assert wait(monkeypatch, Airflow(), trigger(hours=1 / 3600))["timedout"]
     assert len(made) == 1
     assert 2 <= len([prefix for prefix in looks if prefix.startswith("decision_log/")]) <= 7

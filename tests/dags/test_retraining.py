@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -20,9 +21,7 @@ from airflow.sdk.exceptions import (
 from airflow.sdk.execution_time.comms import ErrorResponse
 from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
 
-from evergreen.monitoring.proposal import report_key
 from evergreen.settings import Settings
-from evergreen.store import get_store
 from evergreen_airflow.retraining import ProposalSensor, TrainingTrigger
 from monitoring_kit import leave_drift, leave_performance
 
@@ -96,9 +95,9 @@ def test_a_worse_champion_proposes_a_training_without_drift(settings: Settings) 
 
 
 def test_no_report_is_read_before_the_guard_does(settings: Settings) -> None:
-    leave_drift("toy", DAY)
+    drift = leave_drift("toy", DAY)
     leave_performance("toy", DAY, worse=False)
-    get_store().write(report_key("toy", DAY, "drift.json"), b"no report")
+    Path(drift.output("drift_report").uri).write_text("no report")
     assert sensor().execute(context([event(1)])) == CHECKS
 
 

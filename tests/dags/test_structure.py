@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from dag_policy import MAINTENANCE, Parse
 
 from evergreen.catalog import load_model
-from evergreen.pipelines import PIPELINES
+from evergreen.pipelines import PIPELINES, arrows
 from evergreen.settings import PROJECT_ROOT
 from evergreen_airflow.dag_defaults import form, partition_param
 from evergreen_airflow.steps import step_tasks
@@ -64,6 +64,7 @@ def test_steps_read_the_manifests_the_contract_names(dags: dict[str, DAG], pipel
         assert set(task.upstream_steps) <= task.get_flat_relative_ids(upstream=True), task.task_id
         assert task.profile == getattr(load_model(MODEL).resources, row.resources), task.task_id
         assert task.execution_timeout == row.time_limit, task.task_id
+        assert task.follows == [first for first, second in arrows(pipeline) if second == task.step], task.task_id
 
 
 def test_an_option_of_a_step_that_the_pipeline_does_not_have_is_refused() -> None:

@@ -63,7 +63,7 @@ print(json.dumps({
     "tables": tables,
     "champion": [champion.version, champion.run_id],
     "online": online.to_dict()["carrier_late_rate"],
-    "decisions": [record.model_dump(mode="json") for record in list_decisions(get_store())],
+    "decisions": [record.model_dump(mode="json") for record in list_decisions(get_store(), "flight_delay")],
 }))
 """
 

@@ -9,26 +9,18 @@ import pytest
 from data_steps import MODEL, day, run
 from evergreen.contract import FailureClass, Manifest, Output, RunIdentity
 from evergreen.data.lake import get_lake
+from evergreen.pipelines import STEPS
 from evergreen.store import get_store, read_manifest, write_manifest
 from isolation import own_settings
 
 pytestmark = pytest.mark.integration
 DAY = day("2013-02-12")
 OTHER = day("2013-02-11")
-UPSTREAM = {
-    "validate": ["ingest"],
-    "publish": ["ingest", "validate"],
-    "build_features": ["publish"],
-    "materialize": ["build_features"],
-    "assemble": ["build_features"],
-}
 READ = [
     ("validate", "ingest", "raw_flights"),
     ("publish", "ingest", "raw_weather"),
     ("publish", "validate", "validation"),
-    ("build_features", "publish", "flights"),
     ("materialize", "build_features", "airport_weather"),
-    ("assemble", "build_features", "examples"),
 ]
 
 
@@ -38,7 +30,7 @@ def two_days(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Ite
     with own_settings(tmp_path_factory.mktemp("manifests"), postgres_url):
         for window in (OTHER, DAY):
             for step in ("ingest", "validate", "publish", "build_features", "materialize"):
-                done = run(step, window, {name: name for name in UPSTREAM.get(step, ())})
+                done = run(step, window, {name: name for name in STEPS[step].reads})
                 assert done.failure is None, done.failure
         yield
 
@@ -49,7 +41,7 @@ def _after(step: str, upstream: str, changed: Output | None) -> Manifest:
     outputs = tuple(changed if changed and output.name == changed.name else output for output in before.outputs)
     write_manifest(get_store(), before.model_copy(update={"outputs": outputs}))
     try:
-        return run(step, DAY, {name: name for name in UPSTREAM[step]})
+        return run(step, DAY, {name: name for name in STEPS[step].reads})
     finally:
         for manifest in (before, own):
             if manifest:

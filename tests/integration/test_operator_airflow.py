@@ -18,6 +18,7 @@ pytestmark = pytest.mark.integration
 
 DAG_FILE = """
 import json
+from datetime import timedelta
 from pathlib import Path
 
 from airflow.sdk import DAG, Asset, chain
@@ -28,15 +29,16 @@ from evergreen_airflow.operator import StepOperator
 folder = Path({folder!r})
 commands = json.loads((folder / "commands.json").read_text())
 spec = load_model("tiny", folder / "models")
+bounds = {{"profile": "small", "execution_timeout": timedelta(hours=1), "retries": 3}}
 
 with DAG("tiny.all", schedule=None, params={{"partition": None}}) as dag:
     chain(
-        StepOperator(step="ingest", spec=spec, cmds=commands["ok"], outlets=[Asset("tiny.published")]),
-        StepOperator(step="gate", spec=spec, cmds=commands["refused"]),
-        StepOperator(step="promote", spec=spec, cmds=commands["ok"], upstream={{"gate": "gate"}}),
+        StepOperator(step="ingest", spec=spec, **bounds, cmds=commands["ok"], outlets=[Asset("tiny.published")]),
+        StepOperator(step="gate", spec=spec, **bounds, cmds=commands["refused"]),
+        StepOperator(step="promote", spec=spec, **bounds, cmds=commands["ok"], upstream={{"gate": "gate"}}),
     )
-    StepOperator(step="validate", spec=spec, cmds=commands["skipped"])
-    StepOperator(step="train", spec=spec, cmds=commands["wrong"])
+    StepOperator(step="validate", spec=spec, **bounds, cmds=commands["skipped"])
+    StepOperator(step="train", spec=spec, **bounds, cmds=commands["wrong"])
 """
 SCRIPT = """
 import json, sys

@@ -76,6 +76,13 @@ def test_the_trigger_ends_what_succeeds(kit: Kit, cluster: Cluster) -> None:
     assert cluster.pods() == []
 
 
+def test_the_trigger_ends_a_step_of_a_newer_image_which_says_more_of_its_run(kit: Kit, cluster: Cluster) -> None:
+    deferred = launch(quick(kit, 'request.run.__pydantic_extra__["cell"] = "eu"; return Result()'), task_context())
+    ended = watch(deferred, cluster.run)
+    assert isinstance(ended.event, TaskSuccessEvent)
+    assert cluster.pods() == []
+
+
 @pytest.mark.parametrize("told", ["outlets", "on_success_callback", "on_skipped_callback"])
 def test_a_task_that_somebody_is_told_of_ends_in_a_worker_which_asks_the_cluster_for_nothing(
     kit: Kit, server: tuple[Cluster, Api], told: str

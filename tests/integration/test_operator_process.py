@@ -22,7 +22,7 @@ from kubernetes.client import models as k8s
 from evergreen.contract import FailureClass
 from evergreen.settings import Settings, get_settings
 from evergreen_airflow.kubelet import as_process
-from evergreen_airflow.placement import PROFILES, Resources
+from evergreen_airflow.placement import PROFILES, PodResources
 from operator_kit import DAEMON, STAY, Kit, Lines, task_context
 from process_kit import alive, eventually, pids
 
@@ -210,13 +210,12 @@ def test_skipped_result_skips_the_task(kit: Kit) -> None:
     assert context["ti"].pushed["return_value"] == {"status": "skipped", "reason": "nothing for that day"}
 
 
-def test_refused_result_is_an_answer_and_skips_what_depends_on_it(kit: Kit) -> None:
+@pytest.mark.parametrize("depends", [{"upstream": {"gate": "gate"}}, {"follows": ["gate"]}], ids=["reads", "follows"])
+def test_refused_result_is_an_answer_and_skips_what_depends_on_it(kit: Kit, depends: dict[str, Any]) -> None:
     refused = kit.operator('return Result(status="refused", reason="not better")', step="gate")
     assert refused.execute(task_context(task_id="gate"))["status"] == "refused"
     started = kit.folder / "started"
-    following = kit.operator(
-        f"Path({str(started)!r}).touch(); return Result()", step="register", upstream={"gate": "gate"}
-    )
+    following = kit.operator(f"Path({str(started)!r}).touch(); return Result()", step="register", **depends)
     with pytest.raises(AirflowSkipException, match="gate: not better"):
         following.execute(task_context(task_id="register"))
     assert not started.exists()
@@ -230,7 +229,7 @@ def test_out_of_memory_is_tried_once_more_on_the_next_larger_profile(kit: Kit, m
     """
     for name, limit in (("small", "150Mi"), ("medium", "300Mi")):
         bounds = {"memory": limit, "cpu": "1"}
-        monkeypatch.setitem(PROFILES, name, Resources(requests=bounds, limits=bounds))  # type: ignore[arg-type]
+        monkeypatch.setitem(PROFILES, name, PodResources(requests=bounds, limits=bounds))  # type: ignore[arg-type]
     operator = kit.operator(body)
 
     def needs(mebibytes: int, seconds: float) -> None:

@@ -31,7 +31,7 @@ from evergreen_laptop.credentials import read_credentials
 from evergreen_laptop.processes import child_of
 from evergreen_laptop.services import build_services
 from evergreen_laptop.step_settings import step_environment
-from operator_kit import DAEMON, STAY, Kit, Lines, task_context
+from operator_kit import BOUNDS, DAEMON, STAY, Kit, Lines, task_context
 from process_kit import alive, eventually, pids
 
 pytestmark = [
@@ -139,7 +139,7 @@ def operator(kit: Kit, body: str, **options: Any) -> StepOperator:
     code = textwrap.indent(textwrap.dedent(body).strip(), "    ")
     reader = READER.format(folder=str(kit.folder), body=code)
     (kit.folder / "models" / "tiny" / "source.py").write_text(reader)
-    return StepOperator(step="ingest", spec=kit.spec, **options)
+    return StepOperator(**{"step": "ingest", "spec": kit.spec, **BOUNDS, **options})
 
 
 def skipped(kit: Kit, body: str, run_id: str = "manual") -> Manifest:

@@ -21,6 +21,7 @@ from evergreen.contract import Manifest, Request, Result
 from evergreen.settings import PROJECT_ROOT, Settings, get_settings
 
 RUN_STEP = ("run-step", "ingest", "--model=flight_delay", "--partition=2013-03-01")
+VALIDATE = ("run-step", "validate", *RUN_STEP[2:])
 
 
 @pytest.fixture
@@ -102,7 +103,13 @@ def test_the_right_models_are_listed_beside_a_wrong_one(
         ((*RUN_STEP, "--param=a=NaN"), 78, "--param=a='NaN': not JSON"),
         ((*RUN_STEP, "--param=a=1", "--param=a=2"), 78, "'a' is given twice"),
         ((*RUN_STEP, "--upstream=ingest"), 78, "--upstream='ingest' is not of the form"),
-        ((*RUN_STEP, "--upstream=publish=publish"), 65, "publish/result.json: the upstream manifest is missing"),
+        ((*RUN_STEP, "--upstream=publish=publish"), 78, "ingest does not read publish. It reads no manifest"),
+        ((*VALIDATE, "--upstream=ingest=ingest"), 65, "ingest/result.json: the upstream manifest is missing"),
+        (
+            (*VALIDATE, "--upstream=ingest=ingest", "--upstream=gate=gate"),
+            78,
+            "does not read gate. It reads ingest",
+        ),
         (("models", "new", "Bad-Name"), 78, "'Bad-Name' cannot be the name of a model"),
         (("models", "new", "calendar"), 78, "'calendar' is a Python module"),
         (("models", "new", "good_name", "--start=soon"), 78, "--start='soon' is not a day"),

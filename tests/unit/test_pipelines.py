@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from evergreen.pipelines import PIPELINES, PUBLISHERS, STEPS, Step, arrows, outputs_of, upstream_of
+from evergreen.pipelines import PIPELINES, PUBLISHERS, STEPS, Step, _in_bulk, arrows, outputs_of, upstream_of
 from evergreen.settings import PROJECT_ROOT
 
 
@@ -40,6 +40,11 @@ def test_the_arrows_of_the_pipelines() -> None:
     assert [name for name in names if name in training] == training
     assert arrows("monitor") == []
     assert ("publish", "build_features") in arrows("backfill")
+
+
+def test_a_step_in_bulk_follows_what_it_follows_each_day() -> None:
+    assert _in_bulk(Step("a", after=("b",))).after == ("b",)
+    assert _in_bulk(Step("a", after=("b",)), after=("c",)).after == ("c",)
 
 
 def test_what_publishes_a_partition_is_a_step_or_the_end_of_all() -> None:

@@ -28,6 +28,7 @@ FEATURES = "include/evergreen/features"
 AIRFLOW = "plugins/evergreen_airflow"
 PYTHON = "python"
 SUPPORTED = "3.11, 3.12, 3.13"
+SDK = ("apache-airflow-task-sdk", "1.3.2")
 RAY, FEAST, MLFLOW = ("ray", "2.60.0"), ("feast", "0.67.0"), ("mlflow-skinny", "3.17.2")
 CNCF = ("apache-airflow-providers-cncf-kubernetes", "10.25.0")
 POD, POD_TRIGGER, HOOK = (
@@ -82,6 +83,45 @@ class Private:
 
 
 PRIVATE = (
+    Private(
+        *SDK,
+        "airflow/sdk/execution_time/xcom.py",
+        "XCom",
+        (f"{AIRFLOW}/pod_trigger.py",),
+        "a trigger that ends its task leaves the task's value.",
+    ),
+    Private(
+        *SDK,
+        "airflow/sdk/execution_time/hitl.py",
+        "update_hitl_detail_response",
+        (f"{AIRFLOW}/approval_trigger.py",),
+        "a question that a newer challenger made obsolete is closed.",
+    ),
+    Private(
+        *SDK,
+        "airflow/sdk/execution_time/context.py",
+        "InletEventsAccessor",
+        (f"{AIRFLOW}/reconciler.py",),
+        "the events of an asset that is no inlet of the task.",
+    ),
+    *(
+        Private(
+            *MLFLOW,
+            "mlflow/store/db/utils.py",
+            name,
+            ("helm/evergreen/files/mlflow_bootstrap.py",),
+            "the tables of experiments and registry are made as MLflow's own server makes them.",
+            ("engine",),
+        )
+        for name in ("_all_tables_exist", "_upgrade_db", "_initialize_tables")
+    ),
+    Private(
+        *MLFLOW,
+        "mlflow/server/auth/sqlalchemy_store.py",
+        "SqlAlchemyStore",
+        ("helm/evergreen/files/mlflow_bootstrap.py",),
+        "MLflow's users are made in its database: its server is not up yet.",
+    ),
     Private(
         *RAY,
         "ray/train/torch/config.py",
@@ -248,7 +288,7 @@ PRIVATE = (
         "1.21.0",
         "airflow/providers/standard/triggers/hitl.py",
         "HITLTrigger._handle_response",
-        (f"{AIRFLOW}/triggers.py",),
+        (f"{AIRFLOW}/approval_trigger.py",),
         "it is called every few seconds: where an obsolete question can be withdrawn.",
         ("self",),
     ),
@@ -351,6 +391,8 @@ DOCUMENTED = frozenset(
 """Names that look private, or assignments to a module's attribute, which its documentation allows."""
 OUR_PACKAGES = frozenset({"evergreen", "evergreen_airflow", "evergreen_laptop"})
 UNIMPORTED = frozenset({"ray"})
+INTERNAL = ("airflow.sdk.execution_time.", "mlflow.server.auth.")
+"""Modules that are no part of what their libraries promise, though their names have no underscore."""
 """Libraries that no test may import: what is private in a class of ours on one of theirs counts as theirs."""
 
 
@@ -511,7 +553,8 @@ def uses(tree: ast.AST, ours: frozenset[str]) -> Iterator[str]:
     """
     imported = {name: dotted for name, dotted in _imports(tree).items() if not _is_ours(dotted)}
     private = [dotted for dotted in imported.values() if any(map(_PRIVATE_NAME.fullmatch, dotted.split(".")))]
-    yield from (dotted.rpartition(".")[2] for dotted in private)
+    internal = [dotted for dotted in imported.values() if dotted.startswith(INTERNAL)]
+    yield from (dotted.rpartition(".")[2] for dotted in (*private, *internal))
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(value=ast.Name(id=name), attr=attribute, ctx=ast.Store()) if name in imported:
@@ -561,9 +604,8 @@ def _private_names_of(parent: type) -> set[str]:
 
 
 def _modules() -> dict[str, ast.Module]:
-    files = [
-        file for folder in ("include", "plugins", "config", "dags") for file in (PROJECT_ROOT / folder).rglob("*.py")
-    ]
+    folders = ("include", "plugins", "config", "dags", "feature_repo", "helm/evergreen/files", "docker", "tools")
+    files = [file for folder in folders for file in (PROJECT_ROOT / folder).rglob("*.py")]
     return {str(file.relative_to(PROJECT_ROOT)): ast.parse(file.read_text(encoding="utf-8")) for file in files}
 
 

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING
 
 from evergreen.contract import Output, Window
@@ -108,8 +108,7 @@ def days_written(snapshot: Snapshot, window: Window) -> list[date]:
         return []
     span, *extra_days = _recorded(snapshot).get(f"{_PREFIX}window", "..").split(" and ")
     start, _, end = span.partition("..")
-    days = (window.start + timedelta(days=offset) for offset in range(window.days))
-    return [day for day in days if start <= str(day) <= end or str(day) in extra_days]
+    return [day for day in window.partitions if start <= str(day) <= end or str(day) in extra_days]
 
 
 def written(table: Table, window: Window, version: str) -> Output | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from evergreen.contract import DataError, Output, Window
 from evergreen.data.arrow import PARTITION, check_days, content_digest, difference, plain
 from evergreen.data.commit import Change, commit_together, days_written, one_transaction, written
-from evergreen.data.lake_errors import lake_errors, retrying
+from evergreen.data.lake_errors import lake_errors, retrying_races
 from evergreen.data.scan import NO_SNAPSHOT, current_snapshot_of, days_of, in_window, partitions_of, scan
 from evergreen.settings import get_settings
 from evergreen.store import iceberg_properties
@@ -118,7 +118,7 @@ class Lake:
         for change in changes:
             check_days(f"{model}.{change.table}", change.rows, window, change.extra_days)
         with lake_errors(f"the tables {', '.join(f'{model}.{name}' for name in tables)}"):
-            outputs = retrying(_COMMIT_SECONDS)(self._commit, model, changes)
+            outputs = retrying_races(_COMMIT_SECONDS)(self._commit, model, changes)
         return tuple(outputs[name] for name in tables)
 
     def _commit(self, model: str, changes: Iterable[Change]) -> dict[str, Output]:
@@ -269,4 +269,4 @@ def get_lake() -> Lake:
     properties = {"uri": settings.database("lake"), "warehouse": settings.lake_root, "pool_pre_ping": "true"}
     properties |= iceberg_properties()
     with lake_errors("the lake's catalog"):
-        return Lake(retrying(10)(SqlCatalog, _CATALOG, **properties))
+        return Lake(retrying_races(10)(SqlCatalog, _CATALOG, **properties))

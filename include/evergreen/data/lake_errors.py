@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from typing import TYPE_CHECKING
 
 from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError
-from evergreen.store.base import FULL, UNTRUSTED
+from evergreen.store.base import FULL, UNTRUSTED, retrying
+
+if TYPE_CHECKING:
+    from tenacity import Retrying
 
 
-def retrying(seconds: float) -> Retrying:
+def retrying_races(seconds: float) -> Retrying:
     """Return a retrier for lost races: another process committed, or created the catalog's tables, first."""
     from pyiceberg.exceptions import CommitFailedException, ValidationException
     from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
@@ -21,12 +23,7 @@ def retrying(seconds: float) -> Retrying:
         races = (CommitFailedException, ValidationException, IntegrityError, ProgrammingError)
         return isinstance(error, races) and not (isinstance(error, DBAPIError) and refused(error.orig))
 
-    return Retrying(
-        retry=retry_if_exception(lost),
-        wait=wait_random_exponential(multiplier=0.05, max=2),
-        stop=stop_after_delay(seconds),
-        reraise=True,
-    )
+    return retrying(lost, seconds)
 
 
 @contextmanager
@@ -42,9 +39,9 @@ def lake_errors(what: str) -> Iterator[None]:
     except DBAPIError as error:
         message = f"{what}: the lake's database: {error.orig}."
         if refused(error.orig):
-            hint = "Check EVERGREEN_DATABASE_URL, the role's rights and the disk; evergreen up makes the databases."
+            hint = "Check EVERGREEN_DATABASE_URL, the role's rights and the disk."
             raise ConfigurationError(message, encryption_hint(error.orig) or hint) from error
-        raise TemporaryError(message, "Is the database up? evergreen status tells.") from error
+        raise TemporaryError(message, "Is the database up?") from error
     except OSError as error:
         raise _of_files(what, error) from error
 

@@ -15,23 +15,33 @@ def written_by(request: Request) -> dict[str, str]:
     return {"run": request.run.key, "step": request.step, "code_version": code_version()}
 
 
-def pinned(lake: Lake, request: Request, step: str, model: str, table: str) -> Output:
-    """Return the version of a table to read: the one an upstream step left, else the current one.
+def current(lake: Lake, model: str, table: str) -> Output:
+    """Return the version of a table as it is now.
 
     Raises
     ------
     DataError
-        If there is no such table, or the upstream manifest has no such output, or not as the lake recorded it.
+        If there is no such table.
     """
-    if step in request.upstream:
-        return recorded(lake, request.upstream[step], table)
     return Output(name=table, uri=lake.load(model, table).location(), version=lake.snapshot(model, table))
 
 
-def pinned_together(request: Request, step: str, model: str, tables: Sequence[str]) -> list[Output]:
-    """Return the versions of several tables to read, all of them current at one moment; raises what `pinned` does."""
+def current_together(model: str, tables: Sequence[str]) -> list[Output]:
+    """Return the versions of several tables as they are at one moment; raises what `current` does."""
     with get_lake().one_moment() as lake:
-        return [pinned(lake, request, step, model, table) for table in tables]
+        return [current(lake, model, table) for table in tables]
+
+
+def pinned(lake: Lake, request: Request, step: str, table: str) -> Output:
+    """Return the version of a table that an upstream step left; without its manifest, as from a shell, the current one.
+
+    Raises
+    ------
+    DataError
+        If there is no such table, or the manifest has no such output, or not as the lake recorded it.
+    """
+    manifest = request.upstream.get(step)
+    return recorded(lake, manifest, table) if manifest else current(lake, request.model, table)
 
 
 def recorded(lake: Lake, manifest: Manifest, table: str) -> Output:

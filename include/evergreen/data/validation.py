@@ -37,6 +37,6 @@ class ValidationReport(Stored):
         ]
 
 
-def report_key(model: str, window: Window) -> str:
+def validation_key(model: str, window: Window) -> str:
     """Return the artifact key of a window's report; judging the window again replaces it."""
     return f"validations/{model}/{window}.json"

@@ -99,9 +99,9 @@ def _classified(what: str) -> Iterator[None]:
         cause = error.orig if isinstance(error, DBAPIError) else error
         message = f"{what}: the feature store's database: {str(cause).strip()}."
         if refused(cause):
-            hint = "Check EVERGREEN_DATABASE_URL and the role's rights; evergreen up creates the databases."
+            hint = "Check EVERGREEN_DATABASE_URL and the role's rights."
             raise ConfigurationError(message, encryption_hint(cause) or hint) from error
         state = getattr(cause, "sqlstate", None)
         if isinstance(cause, psycopg.OperationalError) if state is None else state.startswith(_TRANSIENT):
-            raise TemporaryError(message, "Is the database up? evergreen status tells.") from error
+            raise TemporaryError(message, "Is the database up?") from error
         raise

@@ -15,7 +15,9 @@ from evergreen.data.lake import PARTITION, get_lake, scan
 from evergreen.data.transform import EVENT_TIMESTAMP
 from evergreen.features.exclusive import exclusive
 from evergreen.features.feast_repo import apply, get_feature_store, quiet
+from evergreen.pipelines import outputs_of
 from evergreen.spec import FeatureView, ModelSpec
+from evergreen.training.encoder import category_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +31,7 @@ _ROW = "_row"
 
 def feature_tables(spec: ModelSpec) -> list[str]:
     """Return the tables that a training set is made of."""
-    return ["examples", *(view.name for view in spec.features.views)]
+    return sorted(outputs_of("build_features", (), tuple(view.name for view in spec.features.views)))
 
 
 def materialize(spec: ModelSpec, window: Window) -> dict[str, int]:
@@ -66,8 +68,7 @@ def _latest(spec: ModelSpec, view: FeatureView, window: Window) -> pd.DataFrame:
     """Return the newest row of every key that has one in the window."""
     keys = list(view.entities)
     columns = [PARTITION, *keys, EVENT_TIMESTAMP, *view.features]
-    last = max((day for day, _ in get_lake().partitions(spec.name, view.name)), default=str(window.end))
-    since = Window(start=window.start, end=max(window.end, window.end.fromisoformat(last)))
+    since = window.through(day for day, _ in get_lake().partitions(spec.name, view.name))
     rows = get_lake().read(spec.name, view.name, since, columns=columns).to_pandas()
     inside = rows[rows[PARTITION] <= str(window.end)][keys].drop_duplicates()
     newest = rows.sort_values(EVENT_TIMESTAMP, kind="stable").drop_duplicates(keys, keep="last")
@@ -202,20 +203,7 @@ def _tidy(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
     keys = [PARTITION, *spec.features.keys, EVENT_TIMESTAMP, features.examples.label]
     tidy = frame[list(dict.fromkeys([*keys, *features.numeric, *features.categorical]))]
     numbers = {name: tidy[name].astype("float64") for name in features.numeric}
-    return tidy.assign(**numbers, **{name: _categories(tidy[name]) for name in features.categorical})
-
-
-def _categories(column: pd.Series) -> pd.Series:
-    """Return categories as the text that an encoder makes of them, whatever else is in the window.
-
-    Beside a null, or a 1.5, 5 is 5.0 to pandas: no category of one window would be known in the other.
-    """
-    import pandas as pd
-
-    whole = column.convert_dtypes()
-    if pd.api.types.is_float_dtype(whole):
-        whole = whole.map("{:.15g}".format, na_action="ignore")
-    return whole.astype("string").astype(object).where(whole.notna(), None)
+    return tidy.assign(**numbers, **{name: category_names(tidy[name]) for name in features.categorical})
 
 
 def _check_join(spec: ModelSpec, full: pd.DataFrame, pins: Mapping[str, str]) -> None:

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from evergreen.contract import ConfigurationError, Request, Result, utc_now
+from evergreen.contract import ConfigurationError, Request, utc_now
 from evergreen.judgement.decisions import event_of
 from evergreen.judgement.events import MOVES, Event, EventKind, append, last_move, read_events
+from evergreen.pipelines import dag_id
 from evergreen.store import ArtifactStore, get_store
 from evergreen.training.registry import CHAMPION, Version, by_alias, by_number, set_alias, set_tags
 
@@ -28,7 +29,7 @@ def refuse_in_backfill(request: Request) -> None:
     ConfigurationError
         If the step runs in a DAG called ``<model>.backfill``.
     """
-    if request.run.dag_id.endswith(".backfill"):
+    if request.run.dag_id == dag_id(request.model, "backfill"):
         raise ConfigurationError(
             f"{request.step} of {request.model} runs in {request.run.dag_id}: a backfill never moves a model alias.",
             f"Run {request.model}.train for the partition instead.",
@@ -53,9 +54,9 @@ def notice(store: ArtifactStore, request: Request, champion: Version | None) -> 
     log.warning("%s: %s", request.model, why)
     event = event_of(request, EventKind.ALIAS_MOVED, training="", why=why, version=seen, previous=expected)
 
-    def seen_already(events: Sequence[Event]) -> Result | None:
+    def seen_already(events: Sequence[Event]) -> Event | None:
         now = last_move(events)
-        return Result(facts={"champion": seen}) if now is not None and now.version == seen else None
+        return now if now is not None and now.version == seen else None
 
     append(store, event, seen_already)
 

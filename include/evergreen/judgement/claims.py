@@ -8,11 +8,11 @@ from datetime import date, datetime
 from pydantic import JsonValue
 
 from evergreen.contract import Result, RunIdentity
-from evergreen.judgement.log import Entry, Log
+from evergreen.judgement.log import Log, LogEntry
 from evergreen.store import ArtifactStore
 
 
-class Claim(Entry):
+class Claim(LogEntry):
     """One proposal that a guard let pass."""
 
     model: str
@@ -25,7 +25,7 @@ class Claim(Entry):
     claimed_at: datetime
 
 
-def take(
+def claim_training(
     store: ArtifactStore, model: str, report_id: str, judge: Callable[[Sequence[Claim]], Claim | Result]
 ) -> Claim | Result:
     """Claim a report's training, unless something speaks against it; returns the claim, or what the judge refused with.
@@ -45,7 +45,7 @@ def take(
     hint = "Restore it, or delete it: then its report may lead to another training."
     log = Log(store, f"claims/{model}", Claim, "a claim", hint)
 
-    def own_or_judged(claims: Sequence[Claim]) -> Claim | Result:
+    def claimed_or_judged(claims: Sequence[Claim]) -> Claim | Result:
         return next((claim for claim in claims if claim.report_id == report_id), None) or judge(claims)
 
-    return log.append(own_or_judged)
+    return log.append(claimed_or_judged)

@@ -14,7 +14,6 @@ from evergreen.judgement.events import (
     Judgement,
     append,
     log_of,
-    models_with_events,
     read_events,
 )
 from evergreen.judgement.evidence import Decision
@@ -121,10 +120,9 @@ def _roll_back(records: Iterable[DecisionRecord], event: Event) -> None:
             record.rolled_back = event
 
 
-def list_decisions(store: ArtifactStore, model: str | None = None) -> list[DecisionRecord]:
-    """Return all decisions, of one model or of all, each model's oldest partition first."""
-    models = models_with_events(store) if model is None else [model]
-    records = [record for name in models for record in fold(read_events(store, name))]
+def list_decisions(store: ArtifactStore, model: str) -> list[DecisionRecord]:
+    """Return all decisions about a model, the oldest partition first."""
+    records = fold(read_events(store, model))
     return sorted(records, key=lambda record: (record.partition, record.decided.at, record.run.run_id))
 
 

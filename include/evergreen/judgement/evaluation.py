@@ -54,7 +54,7 @@ def evaluation_of(
     frame: pd.DataFrame,
     dataset: str,
     challenger: tuple[Candidate, Scored],
-    rival: tuple[Candidate, Scored] | None,
+    champion: tuple[Candidate, Scored] | None,
     earlier: Callable[[], pd.DataFrame],
 ) -> Evaluation:
     """Return the evidence of a comparison: all that the gate decides on.
@@ -65,7 +65,7 @@ def evaluation_of(
         The model, the rows of the evaluation window, and their address and version.
     challenger
         It and its scores on these rows.
-    rival
+    champion
         The champion and its scores; None where there is no champion yet.
     earlier
         Reads the training window's rows, which together with the frame's say what can be predicted without a model.
@@ -78,16 +78,16 @@ def evaluation_of(
     ConfigurationError
         If a slice column is not in the data set.
     """
-    candidate, scores = challenger
-    champion, theirs = rival or (None, None)
+    challenger_candidate, challenger_scores = challenger
+    champion_candidate, champion_scores = champion or (None, None)
     baseline, unscored = None, 0
-    if theirs is None or not theirs.finite.all():
-        name, trivial = best_baseline(spec, frame, earlier(), scores)
-        baseline = _baseline(spec, frame, name, trivial, scores)
-        if theirs is not None:
-            unscored = int((~theirs.finite).sum())
-            theirs = theirs.filled(trivial)
-    interval = _overall(spec, frame, theirs, scores) if theirs else None
+    if champion_scores is None or not champion_scores.finite.all():
+        name, trivial = best_baseline(spec, frame, earlier(), challenger_scores)
+        baseline = _baseline(spec, frame, name, trivial, challenger_scores)
+        if champion_scores is not None:
+            unscored = int((~champion_scores.finite).sum())
+            champion_scores = champion_scores.filled(trivial)
+    interval = _overall(spec, frame, champion_scores, challenger_scores) if champion_scores else None
     return Evaluation(
         model=spec.name,
         metric=spec.gate.metric,
@@ -95,14 +95,14 @@ def evaluation_of(
         rows=len(frame),
         partitions=frame[PARTITION].nunique(),
         dataset=dataset,
-        challenger=candidate,
-        champion=champion,
+        challenger=challenger_candidate,
+        champion=champion_candidate,
         confidence=1 - 2 * spec.gate.risk,
         unit="partition" if interval else "",
         effective_partitions=interval.effective if interval else None,
         baseline=baseline,
         unscored=unscored,
-        slices=(*slice_scores(spec, frame, theirs, scores), *_without_rows(spec, frame, earlier)),
+        slices=(*slice_scores(spec, frame, champion_scores, challenger_scores), *_without_rows(spec, frame, earlier)),
         **_bounds(interval),
     )
 
@@ -154,14 +154,14 @@ def slice_scores(
         risk = (1 - spec.gate.confidence) / max(1, len(names))
         for value in names:
             rows = (values == value).to_numpy()
-            days, ours = frame[PARTITION].to_numpy()[rows], challenger.select(rows)
-            theirs = champion.select(rows) if champion else None
+            days, challenged = frame[PARTITION].to_numpy()[rows], challenger.select(rows)
+            defended = champion.select(rows) if champion else None
             yield SliceScore(
                 column=rule.column,
                 value=value,
                 rows=len(days),
                 partitions=len(set(days)),
-                champion=theirs.metrics().get(metric) if theirs else None,
-                challenger=ours.metrics().get(metric),
-                **_bounds(improvement(theirs, ours, metric, days, risk=risk) if theirs else None),
+                champion=defended.metrics().get(metric) if defended else None,
+                challenger=challenged.metrics().get(metric),
+                **_bounds(improvement(defended, challenged, metric, days, risk=risk) if defended else None),
             )

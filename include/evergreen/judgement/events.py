@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import accumulate
+from typing import TypeVar
 
 from pydantic import Field, JsonValue
 
-from evergreen.contract import ConfigurationError, Output, Result, RunIdentity
+from evergreen.contract import ConfigurationError, Output, RunIdentity
 from evergreen.judgement.evidence import Decision, Evaluation
-from evergreen.judgement.log import Entry, Log
+from evergreen.judgement.log import Log, LogEntry
 from evergreen.store import ArtifactStore, read_document
 from evergreen.stored import OpenEnum, Part, Stored
 
@@ -62,7 +63,7 @@ class Judgement(Part):
         return self.evaluation.champion.version if self.evaluation.champion else None
 
 
-class Event(Entry):
+class Event(LogEntry):
     """One thing that happened."""
 
     kind: EventKind
@@ -125,9 +126,12 @@ def models_with_events(store: ArtifactStore) -> list[str]:
     return sorted({key.split("/")[1] for key in keys})
 
 
+_Objection = TypeVar("_Objection")
+
+
 def append(
-    store: ArtifactStore, event: Event, objection: Callable[[Sequence[Event]], Result | None] | None = None
-) -> Event | Result:
+    store: ArtifactStore, event: Event, objection: Callable[[Sequence[Event]], _Objection | None] | None = None
+) -> Event | _Objection:
     """Add an event; a retry that says the same again adds nothing.
 
     Parameters
@@ -142,11 +146,11 @@ def append(
 
     Returns
     -------
-    Event or Result
-        The event as it stands in the log, or the objection.
+    Event or objection
+        The event as it stands in the log, or why it is not there.
     """
 
-    def judge(events: Sequence[Event]) -> Event | Result:
+    def judge(events: Sequence[Event]) -> Event | _Objection:
         last = next((earlier for earlier in reversed(events) if _same_matter(earlier, event)), None)
         if last is not None and event.repeats(last):
             return last

@@ -14,14 +14,14 @@ from evergreen.stored import Stored
 _FILE = re.compile(r"\d+\.json")
 
 
-class Entry(Stored):
+class LogEntry(Stored):
     """What a log holds; it is never changed."""
 
     number: int = 0
     """Its place in the log."""
 
 
-_Entry = TypeVar("_Entry", bound=Entry)
+_Entry = TypeVar("_Entry", bound=LogEntry)
 _Answer = TypeVar("_Answer")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from datetime import date
 from typing import TYPE_CHECKING
 
-from evergreen.contract import DataError, Frozen, Manifest
-from evergreen.handover import REPORTS, read_bytes
+from evergreen.contract import Frozen, Manifest, Request, Status, folder_name
 from evergreen.stored import Stored
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class PerformanceDocument(Stored):
     proposal: bool
     why: str = ""
     report_id: str = ""
-    """Empty where nothing was measured, and in reports of before it had one."""
+    """Empty in reports of before it had one."""
 
 
 class Proposal(Frozen):
@@ -43,9 +43,9 @@ class Proposal(Frozen):
     why: str
 
 
-def report_key(model: str, partition: date, file: str) -> str:
-    """Return the artifact key under which a check stores its report of a partition, for people to read."""
-    return f"{REPORTS}{model}/{partition}/{file}"
+def report_key(request: Request, file: str) -> str:
+    """Return the artifact key of a check's report: each run keeps its own, whatever another one finds later."""
+    return f"reports/{request.model}/{request.partition}/{folder_name(request.run.run_id)}/{file}"
 
 
 def report_id(model: str, partition: date, config_digest: str, *frames: pd.DataFrame) -> str:
@@ -71,31 +71,21 @@ def proposal_of(drift: Manifest, performance: Manifest | None) -> Proposal:
     Raises
     ------
     DataError
-        If a check has left no report.
+        If ``check_drift`` has left no report.
     """
-    reasons, reports = [], [drift.output("drift_report").version]
+    drift.output("drift_report")  # what it proposes must be there for people to read
+    reasons, reports = [], [str(drift.facts["report_id"])]
     verdict = drift.facts["verdict"]
     if verdict == "drift":
         reasons.append(f"drift in {drift.facts['drifted_share'] or 0:.0%} of the monitored columns")
     if performance is not None and performance.facts.get("proposal"):
         reasons.append(f"the champion has become worse: {performance.facts['why']}")
         # its rows may have changed when those of the other have not
-        reports.append(performance.output("performance_report").version.rpartition("-")[2])
+        reports.append(str(performance.facts.get("report_id", "")).rpartition("-")[2])
     why = "; ".join(reasons) or f"the inputs of {drift.window.end} are {verdict}: nothing proposes a retraining"
     return Proposal(report_id="-".join(reports), retrain=bool(reasons), why=why)
 
 
-def check_report(manifest: Manifest, name: str) -> None:
-    """Refuse the manifest of a check whose report is not the file it wrote: people see there why a training started.
-
-    Raises
-    ------
-    DataError
-        If the report is gone or was changed, or an older version wrote the manifest, without the report's digest.
-    """
-    if not manifest.output(name).digest:
-        raise DataError(
-            f"{manifest.run.key}/result.json: outputs: {name} has no digest: an older version of Evergreen wrote it.",
-            f"Run {manifest.model}.monitor for {manifest.window.end} again.",
-        )
-    read_bytes(manifest, name)
+def addresses_of(checks: Iterable[Manifest]) -> dict[str, str]:
+    """Return the addresses of the checks that found something out, by step: what the guard reads."""
+    return {check.step: check.run.address for check in checks if check.status is Status.OK}

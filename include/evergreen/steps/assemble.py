@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from evergreen.contract import Output, Request, Result, Status, Window
 from evergreen.data.arrow import count_known
 from evergreen.data.lake import PARTITION, get_lake
-from evergreen.data.lineage import pinned_together
+from evergreen.data.lineage import current_together
 from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.handover import DATASETS, store_output
 from evergreen.spec import ModelSpec
@@ -28,7 +28,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     windows = _windows(request, spec)
     if isinstance(windows, str):
         return Result(status=Status.SKIPPED, reason=windows)
-    inputs = pinned_together(request, "build_features", spec.name, feature_tables(spec))
+    inputs = current_together(spec.name, feature_tables(spec))
     snapshots = {table.name: table.version for table in inputs}
     frames = {name: training_set(spec, window, snapshots=snapshots) for name, window in windows.items()}
     shares = {name: _label_share(spec, window, snapshots.get("examples")) for name, window in windows.items()}

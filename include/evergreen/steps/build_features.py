@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from evergreen.contract import Output, Request, Result, Status, TemporaryError, Window
 from evergreen.data.arrow import count_known
 from evergreen.data.lake import PARTITION, Lake, get_lake
-from evergreen.data.lineage import pinned, written_by
+from evergreen.data.lineage import current_together, written_by
 from evergreen.data.transform import build_examples, build_view, with_lookback
 from evergreen.spec import ModelSpec
 
@@ -42,11 +42,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
     lookbacks = _lookbacks(spec)
     for _ in range(_ROUNDS):
         later = _later(lake, spec, request.window, lookbacks)
-        last = max([str(request.window.end), *(day for days in later.values() for day in days)])
-        reach = Window(start=request.window.start, end=request.window.end.fromisoformat(last))
+        reach = request.window.through(day for days in later.values() for day in days)
         needed = with_lookback(reach, max(lookbacks.values()))
-        with lake.one_moment() as now:
-            inputs = [pinned(now, request, "publish", spec.name, source.name) for source in spec.sources]
+        inputs = current_together(spec.name, [source.name for source in spec.sources])
         sources = {table.name: lake.read(spec.name, table.name, needed, table.version) for table in inputs}
         published = any(_rows_of(table, request.window).num_rows for table in sources.values())
         # what was built when there was something has to go
@@ -54,7 +52,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
             return Result(status=Status.SKIPPED, reason=f"Nothing is published for {request.window}.")
         tables = _build(spec, sources, request.window, later)
         outputs = lake.write_all(spec.name, tables, request.window, written_by(request), later)
-        if "publish" in request.upstream or not _changed(lake, spec, inputs, needed):
+        if not _changed(lake, spec, inputs, needed):
             return Result(outputs=outputs, inputs=tuple(inputs), facts=_facts(spec, tables, request.window, later))
         log.info("days of %s were published anew meanwhile: building again", needed)
     raise TemporaryError(f"{spec.name}: days of {needed} were published anew {_ROUNDS} times while this step ran.")
@@ -78,12 +76,10 @@ def _build(
     spec: ModelSpec, sources: Mapping[str, pa.Table], window: Window, later: Mapping[str, list[str]]
 ) -> dict[str, pa.Table]:
     """Return the rows of the window and of the later days, by table."""
-
-    def reach(name: str) -> Window:
-        return Window(start=window.start, end=window.end.fromisoformat(max([str(window.end), *later[name]])))
-
-    tables = {"examples": build_examples(spec, sources, reach("examples"))}
-    tables |= {view.name: build_view(spec, view, sources, reach(view.name)) for view in spec.features.views}
+    tables = {"examples": build_examples(spec, sources, window.through(later["examples"]))}
+    tables |= {
+        view.name: build_view(spec, view, sources, window.through(later[view.name])) for view in spec.features.views
+    }
     # a later day that is published but not built yet has a run of its own coming
     return {name: _rows_of(table, window, later[name]) if later[name] else table for name, table in tables.items()}
 

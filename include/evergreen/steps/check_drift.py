@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from evergreen.catalog import config_digest
 from evergreen.contract import DataError, Output, Request, Result, Window
 from evergreen.data.lake import get_lake
-from evergreen.data.lineage import pinned_together
+from evergreen.data.lineage import current_together
 from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.handover import file_digest, key_of, store_output
 from evergreen.judgement.champions import champion_of
@@ -43,18 +43,18 @@ def run(request: Request, spec: ModelSpec) -> Result:
     current_window = window_until(request, spec)
     if champion is None:
         report = DriftReport("insufficient", "there is no champion yet, so nothing to compare with", {}, [])
-        return _store(request, spec, report, _Compared("", current_window, ()))
-    inputs = pinned_together(request, "build_features", spec.name, feature_tables(spec))
+        return _store(request, spec, report, _DriftInputs("", current_window, ()))
+    inputs = current_together(spec.name, feature_tables(spec))
     snapshots = {table.name: table.version for table in inputs}
     current = training_set(spec, current_window, snapshots=snapshots, labelled=False)
     reference, name, file = _reference(spec, champion, current_window, snapshots)
     report = compare(spec, reference, current)
     log.info("%s: %s, reference: %s", report.verdict, report.why, name)
     read = (champion.output("champion"), *inputs, *file)
-    return _store(request, spec, report, _Compared(name, current_window, read), reference, current)
+    return _store(request, spec, report, _DriftInputs(name, current_window, read), reference, current)
 
 
-class _Compared(NamedTuple):
+class _DriftInputs(NamedTuple):
     """What a report is about."""
 
     reference: str
@@ -115,12 +115,14 @@ def _check(champion: Version, uri: str, digest: str) -> None:
         )
 
 
-def _store(request: Request, spec: ModelSpec, report: DriftReport, compared: _Compared, *rows: pd.DataFrame) -> Result:
+def _store(
+    request: Request, spec: ModelSpec, report: DriftReport, compared: _DriftInputs, *rows: pd.DataFrame
+) -> Result:
     store, digest = get_store(), config_digest(spec)
-    key = report_key(spec.name, request.partition, DRIFT_REPORT)
+    key = report_key(request, DRIFT_REPORT)
     report_uri = store.uri(key)
     if report.html is not None:
-        report_uri = store.write(report_key(spec.name, request.partition, "drift.html"), report.html.encode())
+        report_uri = store.write(report_key(request, "drift.html"), report.html.encode())
     name = report_id(spec.name, request.partition, digest, *rows)
     facts: dict[str, JsonValue] = {
         "report_id": name,
@@ -141,6 +143,6 @@ def _store(request: Request, spec: ModelSpec, report: DriftReport, compared: _Co
         "inputs": {read.name: read.version for read in compared.inputs},
     }
     document = DriftDocument.model_validate(details).model_dump_json(indent=2)
-    output = store_output("drift_report", key, document.encode(), version=name)
+    output = store_output("drift_report", key, document.encode())
     metrics = {f"psi_{name}": value for name, value in report.psi.items()}
     return Result(outputs=(output,), inputs=compared.inputs, metrics=metrics, facts=facts)

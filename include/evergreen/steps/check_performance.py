@@ -9,8 +9,8 @@ from datetime import timedelta
 from pydantic import JsonValue
 
 from evergreen.catalog import config_digest
-from evergreen.contract import Output, Request, Result, Status, Window
-from evergreen.data.lineage import pinned_together
+from evergreen.contract import Request, Result, Status, Window
+from evergreen.data.lineage import current_together
 from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.handover import store_output
 from evergreen.judgement.champions import champion_of
@@ -30,34 +30,33 @@ def run(request: Request, spec: ModelSpec) -> Result:
     """
     champion = champion_of(request)
     if champion is None:
-        return _skip(request, spec, "there is no champion yet")
+        return _skip("there is no champion yet")
     newest = request.partition - timedelta(days=spec.features.examples.label_delay_days)
     start = max(newest - timedelta(days=spec.drift.current_days - 1), spec.first_unseen(champion.training))
     if start > newest:
         why = f"the champion learned from {champion.training}: it has seen every label up to {newest}"
-        return _skip(request, spec, why)
+        return _skip(why)
     window = Window(start=max(start, spec.schedule.start), end=newest)
-    inputs = pinned_together(request, "build_features", spec.name, feature_tables(spec))
+    inputs = current_together(spec.name, feature_tables(spec))
     snapshots = {table.name: table.version for table in inputs}
     frame, least = training_set(spec, window, snapshots=snapshots), spec.windows.minimum_evaluation_rows
     if len(frame) < least:
-        return _skip(request, spec, f"{len(frame)} labelled rows in {window}, {least} are needed")
+        return _skip(f"{len(frame)} labelled rows in {window}, {least} are needed")
     metrics = score(spec, frame, [load(champion.uri)])[0].metrics()
     name = report_id(spec.name, request.partition, config_digest(spec), frame)
-    facts = _judged(spec, champion, window, metrics)
+    facts = {"report_id": name, **_judged(spec, champion, window, metrics)}
     log.info("%s", facts["why"])
-    details = {**facts, "report_id": name, "metrics": metrics, "limit": spec.retraining.performance_drop}
-    report = _store(request, spec, {**details, "inputs": snapshots})
+    details = {**facts, "metrics": metrics, "limit": spec.retraining.performance_drop, "inputs": snapshots}
+    document = PerformanceDocument.model_validate(details).model_dump_json(indent=2)
     return Result(
-        outputs=(report,),
+        outputs=(store_output("performance_report", report_key(request, PERFORMANCE_REPORT), document.encode()),),
         inputs=(champion.output("champion"), *inputs),
         metrics=metrics,
         facts=facts,
     )
 
 
-def _skip(request: Request, spec: ModelSpec, why: str) -> Result:
-    _store(request, spec, {"proposal": False, "why": why})
+def _skip(why: str) -> Result:
     return Result(status=Status.SKIPPED, reason=why, facts={"proposal": False})
 
 
@@ -79,11 +78,3 @@ def _judged(spec: ModelSpec, champion: Version, window: Window, metrics: Mapping
 
 def _shown(value: float | str | None) -> str:
     return "unknown" if value is None else f"{float(value):.4f}"
-
-
-def _store(request: Request, spec: ModelSpec, content: dict[str, object]) -> Output:
-    key = report_key(spec.name, request.partition, PERFORMANCE_REPORT)
-    document = PerformanceDocument.model_validate(content)
-    return store_output(
-        "performance_report", key, document.model_dump_json(indent=2).encode(), version=document.report_id
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import cache, partial
 
 from pydantic import JsonValue
@@ -15,8 +14,6 @@ from evergreen.judgement.evidence import Candidate, Evaluation, unseen
 from evergreen.spec import ModelSpec
 from evergreen.training.registry import Version, champion_before, load
 from evergreen.training.tracking import logged_model
-
-log = logging.getLogger(__name__)
 
 
 def run(request: Request, spec: ModelSpec) -> Result:

@@ -11,10 +11,11 @@ from pydantic import JsonValue
 from evergreen.contract import Frozen, Request, Result, Status, Window, utc_now
 from evergreen.data.arrow import count_known
 from evergreen.data.lake import get_lake
-from evergreen.handover import upstream
-from evergreen.judgement.claims import Claim, take
+from evergreen.handover import read_bytes, upstream
+from evergreen.judgement.claims import Claim, claim_training
 from evergreen.judgement.decisions import list_decisions
-from evergreen.monitoring.proposal import Proposal, check_report, proposal_of
+from evergreen.monitoring.proposal import Proposal, proposal_of
+from evergreen.pipelines import training_run
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 
@@ -24,7 +25,7 @@ class _Training(Frozen):
 
     partition: date
     title: str
-    knows: date
+    newest_label: date
     """The newest partition whose labels it has seen."""
 
 
@@ -41,15 +42,15 @@ def run(request: Request, spec: ModelSpec) -> Result:
         If the manifest of ``check_drift`` is missing, or a report is not the one that its manifest is about.
     """
     drift, performance = upstream(request, "check_drift"), request.upstream.get("check_performance")
-    check_report(drift, "drift_report")
+    read_bytes(drift, "drift_report")  # people see in the reports why a training started: they must be as they were
     if performance is not None:
-        check_report(performance, "performance_report")
+        read_bytes(performance, "performance_report")
     proposal = proposal_of(drift, performance)
     facts = _facts(request, proposal)
     if not proposal.retrain:
         return Result(status=Status.REFUSED, reason=f"no drift: {proposal.why}", facts=facts)
     judge = partial(_judge, request, spec, proposal, _judged(spec, proposal))
-    answer = take(get_store(), spec.name, proposal.report_id, judge)
+    answer = claim_training(get_store(), spec.name, proposal.report_id, judge)
     return answer if isinstance(answer, Result) else Result(facts=facts | answer.facts)
 
 
@@ -59,7 +60,7 @@ def _judge(
     """Return the claim of a proposal, or why it may not become a training."""
     trainings = [*judged, *(_claimed(claim, spec) for claim in claims)]
     earlier = [training for training in trainings if training.partition <= request.partition]
-    last = max(earlier, key=lambda training: (training.partition, training.knows), default=None)
+    last = max(earlier, key=lambda training: (training.partition, training.newest_label), default=None)
     labels = _new_labels(request, spec, last)
     facts = {**_facts(request, proposal), "last_training": str(last.partition) if last else None, "new_labels": labels}
     if reason := _objection(request, spec, trainings, labels):
@@ -78,34 +79,30 @@ def _facts(request: Request, proposal: Proposal) -> dict[str, JsonValue]:
     return {"report_id": proposal.report_id, "proposal": proposal.why, "partition": str(request.partition)}
 
 
-def _training_run(report_id: str) -> str:
-    return f"drift__{report_id}"
-
-
 def _judged(spec: ModelSpec, proposal: Proposal) -> list[_Training]:
     """Return the trainings that came to a decision; what followed from this very report does not speak against it."""
     return [
         _Training(
             partition=record.partition,
             title=f"the training of {record.partition} ({record.run.run_id})",
-            knows=record.judgement.evaluation.window.end,
+            newest_label=record.judgement.evaluation.window.end,
         )
         for record in list_decisions(get_store(), spec.name)
-        if record.run.run_id != _training_run(proposal.report_id)
+        if record.run.run_id != training_run(proposal.report_id)
     ]
 
 
 def _claimed(claim: Claim, spec: ModelSpec) -> _Training:
     return _Training(
         partition=claim.partition,
-        title=f"the training of {claim.partition} ({_training_run(claim.report_id)})",
-        knows=claim.partition - timedelta(days=spec.features.examples.label_delay_days),
+        title=f"the training of {claim.partition} ({training_run(claim.report_id)})",
+        newest_label=claim.partition - timedelta(days=spec.features.examples.label_delay_days),
     )
 
 
 def _new_labels(request: Request, spec: ModelSpec, last: _Training | None) -> int:
     """Count the labels that a training would take and the last one did not: up to the newest that is due."""
-    start = last.knows + timedelta(days=1) if last else spec.schedule.start
+    start = last.newest_label + timedelta(days=1) if last else spec.schedule.start
     newest = request.partition - timedelta(days=spec.features.examples.label_delay_days)
     if start > newest:
         return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING
 
 from evergreen.catalog import SPEC_FILE
@@ -63,7 +63,7 @@ def _read(source: Source, spec: ModelSpec, window: Window) -> tuple[pa.Table, li
 
     reader = reader_of(spec, source)
     tables, missing = [raw_schema(source).empty_table()], []
-    for day in (window.start + timedelta(days=offset) for offset in range(window.days)):
+    for day in window.partitions:
         frame = _call(source, spec, reader, day)
         rows = None if frame is None else _rows(source, day, frame)
         if rows is None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
-
-from evergreen.contract import Output, Request, Result, Window
+from evergreen.contract import Output, Request, Result
 from evergreen.data.lake import get_lake
 from evergreen.data.lineage import pinned
 from evergreen.features.feast_repo import apply
@@ -20,19 +18,14 @@ def run(request: Request, spec: ModelSpec) -> Result:
     if not spec.features.views:
         return Result(facts={"online_rows": 0})  # not skipped: what follows a partition's features must still run
     lake = get_lake()
-    inputs = tuple(pinned(lake, request, "build_features", spec.name, view.name) for view in spec.features.views)
+    inputs = tuple(pinned(lake, request, "build_features", view.name) for view in spec.features.views)
     changed = apply(spec)
-    written = materialize(spec, _window(request))
+    built = request.upstream.get("build_features")
+    through = built.facts.get("rebuilt_through") if built else None
+    written = materialize(spec, request.window.through([str(through)] if through else []))
     outputs = tuple(
         Output(name=view.name, uri=f"feast://{spec.feast_name(view)}", version=table.version, rows=written[view.name])
         for view, table in zip(spec.features.views, inputs, strict=True)
     )
     facts = {"online_rows": sum(written.values()), "views": dict(written), "definitions_changed": changed}
     return Result(outputs=outputs, inputs=inputs, facts=facts)
-
-
-def _window(request: Request) -> Window:
-    built = request.upstream.get("build_features")
-    through = built.facts.get("rebuilt_through") if built else None
-    end = max(str(through or ""), str(request.window.end))
-    return Window(start=request.window.start, end=date.fromisoformat(end))

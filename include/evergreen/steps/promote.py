@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from evergreen.catalog import SPEC_FILE
 from evergreen.contract import ConfigurationError, DataError, Manifest, Request, Result, Status
 from evergreen.handover import checked, upstream
-from evergreen.judgement.champions import notice, refuse_in_backfill, settle
+from evergreen.judgement.champions import champion_of, refuse_in_backfill, settle
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, said_no
 from evergreen.judgement.events import Event, EventKind, append, last_move, read_events
 from evergreen.pipelines import APPROVED
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
-from evergreen.training.registry import CHAMPION, REPLACED, Version, by_alias, by_run, set_tags
+from evergreen.training.registry import REPLACED, Version, by_run, set_tags
 
 
 def _registered(manifest: Manifest, spec: ModelSpec, record: DecisionRecord) -> Version:
@@ -46,7 +46,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
             "Only the gate opens the way to promote: clear gate.",
         )
     version = _registered(registered, spec, record)
-    notice(store, request, by_alias(spec.name, CHAMPION))
+    champion_of(request)
     promoted = record.promoted
     if promoted is None or promoted != last_move(read_events(store, spec.name)):
         if no := _answer(request, spec, version):

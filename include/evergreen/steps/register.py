@@ -68,9 +68,9 @@ def _supersede(request: Request, version: str) -> None:
             why=f"version {version} came from {request.run.run_id}",
         )
 
-        def answered(events: Sequence[Event], older: DecisionRecord = older) -> Result | None:
+        def answered(events: Sequence[Event], older: DecisionRecord = older) -> str | None:
             waiting = [record.registered for record in _waiting_before(events, request)]
-            return None if older.registered in waiting else Result(facts={"answered": True})
+            return None if older.registered in waiting else "it was answered meanwhile"
 
         append(store, event, answered)
 

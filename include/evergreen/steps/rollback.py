@@ -10,7 +10,7 @@ from evergreen.judgement.decisions import event_of
 from evergreen.judgement.events import Event, EventKind, append, last_move, read_events
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
-from evergreen.training.registry import Version, existing
+from evergreen.training.registry import Version, named_version
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
@@ -36,7 +36,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         begun = _logged(event_of(request, EventKind.ROLLED_BACK, **fields), events)
     else:
         _refuse_if_moved(request, begun, last_move(events))
-        target = existing(spec.name, str(begun.version))
+        target = named_version(spec.name, str(begun.version))
     _refuse_if_moved(request, begun, settle(request))
     return Result(
         outputs=(target.output("champion"),),
@@ -77,7 +77,7 @@ def _target(request: Request, champion: Version | None, events: Sequence[Event])
         )
     if number == champion.number:
         raise ConfigurationError(f"version {number} of {model} is champion already.", "Name an earlier one, or none.")
-    target = existing(model, number)
+    target = named_version(model, number)
     served = champions(events)
     if number not in served:
         earlier = [version for version in served if version != champion.number]
@@ -91,14 +91,12 @@ def _target(request: Request, champion: Version | None, events: Sequence[Event])
 def _logged(event: Event, seen: Sequence[Event]) -> Event:
     """Log a rollback if nobody has moved the alias meanwhile."""
 
-    def moved_meanwhile(events: Sequence[Event]) -> Result | None:
-        return None if last_move(events) == last_move(seen) else Result(facts={"moved": True})
+    def moved_meanwhile(events: Sequence[Event]) -> str | None:
+        return None if last_move(events) == last_move(seen) else "was moved by somebody else at this moment"
 
     written = append(get_store(), event, moved_meanwhile)
-    if isinstance(written, Result):
-        raise ConfigurationError(
-            f"the champion of {event.model} was moved by somebody else at this moment.", "Look, then decide again."
-        )
+    if isinstance(written, str):
+        raise ConfigurationError(f"the champion of {event.model} {written}.", "Look, then decide again.")
     return written
 
 

@@ -12,7 +12,7 @@ from evergreen.handover import read_frame, upstream
 from evergreen.spec import ModelSpec
 from evergreen.training.preparation import window_of
 from evergreen.training.ray_training import train
-from evergreen.training.tracking import DIGEST, find_run, log_training, start_run
+from evergreen.training.tracking import DIGEST, find_run, log_training, model_output, start_run
 from evergreen.version import code_version
 
 log = logging.getLogger(__name__)
@@ -31,20 +31,18 @@ def run(request: Request, spec: ModelSpec) -> Result:
     assembled = upstream(request, "assemble")
     dataset, frame = assembled.output("training"), read_frame(assembled, "training")
     key = run_key(request, spec, dataset)
-    existing = find_run(spec.name, key)
-    if existing and DIGEST in existing[1]:
-        log.info("the MLflow run %s already holds this training", existing[0])
-        run_id, tags = existing
-        return _result(run_id, tags[DIGEST], dataset, assembled, tags)
+    begun, tags = find_run(spec.name, key) or (None, {})
+    if begun and DIGEST in tags:
+        log.info("the MLflow run %s already holds this training", begun)
+        return _result(begun, tags[DIGEST], dataset, assembled, tags)
     window = window_of(frame)
     tags = _tags(request, spec, assembled, dataset, window)
     name = f"{spec.name}-{request.partition}-{request.run.run_id}"
-    run_id = start_run(spec.name, name, key, tags, {**spec.training.model_dump(), "rows": len(frame)})
+    run_id = start_run(spec.name, name, key, tags, {**spec.training.model_dump(), "rows": len(frame)}, begun)
     trained = train(spec, frame, f"checkpoints/{spec.name}", f"{request.partition}-{key}")
     for epoch in trained.history:
         log.info("epoch %d: loss %.4f in %.1f s", epoch["epoch"], epoch["train_loss"], epoch["seconds"])
     digest = log_training(run_id, spec, trained, frame)
-    tags["train_loss"] = str(trained.history[-1]["train_loss"])
     return _result(run_id, digest, dataset, assembled, tags)
 
 
@@ -75,7 +73,7 @@ def _tags(request: Request, spec: ModelSpec, assembled: Manifest, dataset: Outpu
 
 def _result(run_id: str, digest: str, dataset: Output, assembled: Manifest, tags: dict[str, str]) -> Result:
     return Result(
-        outputs=(Output(name="model", uri=f"runs:/{run_id}/model", version=digest, digest=digest),),
+        outputs=(model_output(run_id, digest),),
         inputs=(dataset, *assembled.inputs),
         facts={
             "run_id": run_id,

@@ -11,7 +11,7 @@ from evergreen.data.lake import PARTITION, get_lake
 from evergreen.data.lineage import pinned
 from evergreen.data.rows import Kind, Problem, completeness, nothing_left, row_problems
 from evergreen.data.tables import REASON, ROW
-from evergreen.data.validation import SourceReport, ValidationReport, report_key
+from evergreen.data.validation import SourceReport, ValidationReport, validation_key
 from evergreen.handover import store_output
 from evergreen.spec import ModelSpec, Source
 
@@ -28,7 +28,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         If a ``critical`` expectation fails, or nothing was ingested for the window.
     """
     lake = get_lake()
-    inputs = [pinned(lake, request, "ingest", spec.name, f"raw_{source.name}") for source in spec.sources]
+    inputs = [pinned(lake, request, "ingest", f"raw_{source.name}") for source in spec.sources]
     raw = [lake.read(spec.name, table.name, request.window, table.version) for table in inputs]
     if not any(table.num_rows for table in raw):
         raise DataError(
@@ -44,7 +44,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         model=spec.name, window=request.window, config_digest=config_digest(spec), sources=reports
     )
     content = report.model_dump_json(indent=1).encode()
-    output = store_output("validation", report_key(spec.name, request.window), content)
+    output = store_output("validation", validation_key(spec.name, request.window), content)
     _refuse_critical(report, output)
     failed = [(name, verdict) for name, judged in reports.items() for verdict in judged.verdicts if verdict.failed_days]
     facts = {

@@ -8,11 +8,10 @@ from evergreen.settings import get_settings
 from evergreen.store.base import ArtifactStore
 from evergreen.store.json_documents import NewerDocument, parse_document, read_document
 from evergreen.store.local import LocalStore
-from evergreen.store.manifests import RESULT, check_unchanged, manifest_uri, read_manifest, write_manifest
+from evergreen.store.manifests import check_unchanged, manifest_uri, read_manifest, write_manifest
 from evergreen.store.s3 import S3Store, arrow_options, iceberg_properties, s3_client
 
 __all__ = [
-    "RESULT",
     "ArtifactStore",
     "LocalStore",
     "NewerDocument",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
+
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from evergreen.contract import ConfigurationError, TemporaryError
 
@@ -79,3 +81,13 @@ def checked_key(key: str, *, prefix: bool = False) -> str:
     if any(part in {"", ".", ".."} for part in parts) or not key.isprintable():
         raise ConfigurationError(f"{key!r} cannot be an artifact key.", "Use parts of text, joined by single slashes.")
     return key
+
+
+def retrying(lost: Callable[[BaseException], bool], seconds: float) -> Retrying:
+    """Return a retrier for races that another process has won; ``lost`` tells them from other errors."""
+    return Retrying(
+        retry=retry_if_exception(lost),
+        wait=wait_random_exponential(multiplier=0.05, max=2),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )

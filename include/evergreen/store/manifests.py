@@ -21,14 +21,13 @@ from evergreen.contract import (
 from evergreen.store.base import ArtifactStore
 from evergreen.store.json_documents import NewerDocument, read_document
 
-RESULT = "result.json"
 _COPIES = "manifests"
 """Where a second copy of every manifest lies, apart from the folders of the runs: one an attempt."""
 
 
 def manifest_uri(store: ArtifactStore, run: RunIdentity) -> str:
     """Return the address of a task's manifest."""
-    return store.uri(f"{run.key}/{RESULT}")
+    return store.uri(run.manifest_key)
 
 
 def read_manifest(store: ArtifactStore, run: RunIdentity) -> Manifest | None:
@@ -42,7 +41,7 @@ def read_manifest(store: ArtifactStore, run: RunIdentity) -> Manifest | None:
         If there is a file but it is no valid manifest, or it was copied there from another task.
     """
     uri, hint = manifest_uri(store, run), "Clear the task that writes it, so that it runs again."
-    manifest = read_document(store, f"{run.key}/{RESULT}", Manifest, "a valid manifest", hint)
+    manifest = read_document(store, run.manifest_key, Manifest, "a valid manifest", hint)
     if manifest is None:
         return None
     if not manifest.status.known:
@@ -71,7 +70,7 @@ def write_manifest(store: ArtifactStore, manifest: Manifest) -> str:
     TemporaryError
         If a newer attempt has written its manifest.
     """
-    content, key = manifest.model_dump_json(indent=2).encode(), f"{manifest.run.key}/{RESULT}"
+    content, key = manifest.model_dump_json(indent=2).encode(), manifest.run.manifest_key
     store.write(_copy_key(manifest), content)
     while not store.create(key, content):
         current = store.read(key)

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
-
 from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import get_settings
-from evergreen.store.base import UNTRUSTED, checked_key
+from evergreen.store.base import UNTRUSTED, checked_key, retrying
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
+    from tenacity import Retrying
 
 
 class S3Store:
@@ -157,12 +156,7 @@ _CONFLICT_SECONDS = 20
 
 def _asking_again() -> Retrying:
     """Return a retrier for conflicts: of many that ask again one is told yes, the others that they are late."""
-    return Retrying(
-        retry=retry_if_exception(lambda error: _code(error) in _S3_CONFLICT),
-        wait=wait_random_exponential(multiplier=0.05, max=2),
-        stop=stop_after_delay(_CONFLICT_SECONDS),
-        reraise=True,
-    )
+    return retrying(lambda error: _code(error) in _S3_CONFLICT, _CONFLICT_SECONDS)
 
 
 def _code(error: BaseException) -> str:

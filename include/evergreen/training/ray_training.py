@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +22,6 @@ from evergreen.training.private_ray import private_ray, torch_config
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-
-log = logging.getLogger(__name__)
 
 _CHECKPOINT = "checkpoint.pt"
 _WARM_UP = 0.15

@@ -153,10 +153,10 @@ def mlflow_errors() -> Iterator[None]:
                 f"{where}: {text}", "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
             ) from error
         if status >= 500 or status == 429:
-            raise TemporaryError(f"{where}: {text}", "Is the server up? evergreen status tells.") from error
+            raise TemporaryError(f"{where}: {text}", "Is the server up?") from error
         raise
     except RequestException as error:
-        raise TemporaryError(f"{where}: {error}", "Is the server up? evergreen status tells.") from error
+        raise TemporaryError(f"{where}: {error}", "Is the server up?") from error
 
 
 def by_alias(model: str, alias: str) -> Version | None:
@@ -190,7 +190,7 @@ def by_number(model: str, number: str) -> Version:
         return _version(client.get_model_version(model, number))
 
 
-def existing(model: str, number: str) -> Version:
+def named_version(model: str, number: str) -> Version:
     """Return a version that a person has named.
 
     Raises
@@ -298,10 +298,10 @@ def load(version_uri: str) -> Scorer:
     return Scorer(version_uri, loaded)
 
 
-def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
+def project_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the tags that this project has set, without their prefix."""
     return {name.removeprefix(TAG): value for name, value in tags.items() if name.startswith(TAG)}
 
 
 def _version(registered: Any) -> Version:
-    return Version(registered.name, str(registered.version), registered.run_id, own_tags(registered.tags))
+    return Version(registered.name, str(registered.version), registered.run_id, project_tags(registered.tags))

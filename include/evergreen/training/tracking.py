@@ -16,7 +16,7 @@ from evergreen.spec import ModelSpec, Task
 from evergreen.training import encoder as encoder_module
 from evergreen.training.encoder import Encoder
 from evergreen.training.ray_training import Trained
-from evergreen.training.registry import TAG, connect, mlflow_errors, own_tags
+from evergreen.training.registry import TAG, connect, mlflow_errors, project_tags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def find_run(model: str, run_key: str) -> tuple[str, dict[str, str]] | None:
         runs = client.search_runs(
             [experiment.experiment_id], f"tags.`{TAG}run_key` = '{run_key}'", order_by=["attributes.start_time ASC"]
         )
-    return (runs[0].info.run_id, own_tags(runs[0].data.tags)) if runs else None
+    return (runs[0].info.run_id, project_tags(runs[0].data.tags)) if runs else None
 
 
 def logged_model(trained: Manifest) -> Output:
@@ -54,7 +54,7 @@ def logged_model(trained: Manifest) -> Output:
     output, run_id, client = trained.output(MODEL), str(trained.facts.get("run_id")), connect()
     with mlflow_errors():
         try:
-            tags = own_tags(client.get_run(run_id).data.tags)
+            tags = project_tags(client.get_run(run_id).data.tags)
         except MlflowException as error:
             if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                 raise
@@ -63,20 +63,26 @@ def logged_model(trained: Manifest) -> Output:
         if tags.get(name) != value:
             why = f"MLflow's run {run_id} has {TAG}{name} = {tags.get(name)!r}, and not {value!r}"
             raise disagreement(trained, output, "uri", why)
-    digest = tags.get(DIGEST, "")
-    return checked(trained, Output(name=MODEL, uri=f"runs:/{run_id}/{MODEL}", version=digest, digest=digest), "MLflow")
+    return checked(trained, model_output(run_id, tags.get(DIGEST, "")), "MLflow")
 
 
-def start_run(model: str, name: str, run_key: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
-    """Return the id of the run with a key, with its parameters; it is created if there is none."""
-    existing = find_run(model, run_key)
-    from mlflow.entities import Param  # once `find_run` has imported MLflow without Feast
+def start_run(
+    model: str, name: str, run_key: str, tags: Mapping[str, str], params: Mapping[str, Any], begun: str | None
+) -> str:
+    """Return the id of the run with a key, with its parameters: that of an earlier attempt, or a new one."""
+    client = connect()
+    from mlflow.entities import Param  # once `connect` has imported MLflow without Feast
 
     with mlflow_errors():
-        run_id = existing[0] if existing else _create_run(model, name, {**tags, "run_key": run_key})
-        # of a run that was found, too: whoever created it may have been killed before it came here
-        connect().log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+        run_id = begun or _create_run(model, name, {**tags, "run_key": run_key})
+        # of one that was begun, too: whoever created it may have been killed before it came here
+        client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
     return run_id
+
+
+def model_output(run_id: str, digest: str) -> Output:
+    """Return the model of a run as an output."""
+    return Output(name=MODEL, uri=f"runs:/{run_id}/{MODEL}", version=digest, digest=digest)
 
 
 def _create_run(model: str, name: str, tags: Mapping[str, str]) -> str:

@@ -22,8 +22,8 @@ from evergreen.contract import (
     TemporaryError,
     Window,
 )
-from evergreen.monitoring.proposal import proposal_of
-from evergreen.pipelines import PIPELINES, PUBLISHERS, STEPS, Step, dag_id, upstream_of
+from evergreen.monitoring.proposal import addresses_of, proposal_of
+from evergreen.pipelines import CASCADE, PIPELINES, PUBLISHERS, STEPS, Step, dag_id, training_run, upstream_of
 from evergreen.runner import build_request, execute
 from evergreen.store import get_store, read_manifest
 from evergreen_airflow.replay.summary import PeriodRuns
@@ -102,7 +102,7 @@ class AirflowDriver:
         """Start ``<model>.ingest`` for a partition; wait for features, monitor, retrain and a training."""
         self._run("ingest", run_id, {}, partition_key=str(partition))
         runs = {"ingest": run_id}
-        for before, pipeline in itertools.pairwise([*PUBLISHERS, "retrain"]):
+        for before, pipeline in itertools.pairwise(CASCADE):
             emitted = self._emitted(before, runs[before], PUBLISHERS[before])
             if emitted is None:
                 return PeriodRuns(**runs)
@@ -220,11 +220,10 @@ class InProcessDriver:
             if not self._pipeline(pipeline, run_id, window):
                 return PeriodRuns(**runs)
         runs["monitor"] = runs["retrain"] = run_id
-        # neither waits for the other's answer
-        drift, performance = (self._step("monitor", check, run_id, window) for check in PIPELINES["monitor"])
-        if proposal_of(drift, performance).retrain:
-            checks = {check.step: check.run.address for check in (drift, performance) if check.status is Status.OK}
-            guard = self._step("retrain", STEPS["guard"], run_id, window, checks)
+        # none waits for another's answer
+        checks = [self._step("monitor", STEPS[check], run_id, window) for check in STEPS["guard"].reads]
+        if proposal_of(*checks).retrain:
+            guard = self._step("retrain", STEPS["guard"], run_id, window, addresses_of(checks))
             if guard.status is Status.OK:
                 runs["train"] = _training_run(guard)
                 self._pipeline("train", runs["train"], window)
@@ -248,7 +247,7 @@ class InProcessDriver:
 
 def _training_run(guard: Manifest) -> str:
     """Return the run of ``<model>.train`` that follows from the report a guard has let pass."""
-    return f"drift__{guard.facts['report_id']}"
+    return training_run(str(guard.facts["report_id"]))
 
 
 _ERRORS: Mapping[FailureClass, type[StepError]] = {

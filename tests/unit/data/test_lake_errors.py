@@ -11,7 +11,7 @@ from psycopg import errors
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from evergreen.contract import ConfigurationError, DataError, StepError, TemporaryError
-from evergreen.data.lake_errors import lake_errors, retrying
+from evergreen.data.lake_errors import lake_errors, retrying_races
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_a_lost_race_is_tried_again_and_a_refusal_is_not(original: Exception, at
 
     if attempts == 1:
         with pytest.raises(ProgrammingError):
-            retrying(10)(create)
+            retrying_races(10)(create)
     else:
-        retrying(10)(create)
+        retrying_races(10)(create)
     assert len(made) == attempts
 
 

@@ -132,6 +132,7 @@ def test_a_valid_model_has_a_source_of_a_type(orders: ModelSpec) -> None:
                 "data/{partition}.parquet",
                 "/data/{day}{partition}",
                 "gs://b/{partition}",
+                "s3://{partition}.parquet",  # of no bucket
             )
         ),
     ],

@@ -151,7 +151,7 @@ def test_what_is_superseded_waits_no_more(settings):
 def test_a_rollback_is_shown_where_it_happened_and_with_what_it_undid(settings):
     log(decided("a", 30), moved("2", "1", day=30), decided("b"), moved("3", "2", training="b"))
     log(moved("2", "3", "rolled_back", training="", why="late flights scored as on time"))
-    first, second = list_decisions(get_store())
+    first, second = list_decisions(get_store(), MODEL)
     assert (first.rolled_back, second.rolled_back.why) == (None, "late flights scored as on time")
     assert [line.rstrip() for line in history(columns="80").splitlines()] == [
         "2013-05-30  promote: version 2",
@@ -172,7 +172,7 @@ def test_a_rollback_is_shown_where_it_happened_and_with_what_it_undid(settings):
     rows = [json.loads(row) for row in history("--json").splitlines()]
     assert [row["kind"] for row in rows] == ["decided", "promoted", "decided", "promoted", "rolled_back"]
     log(moved("3", "2", "rolled_back", training=""))
-    assert list_decisions(get_store())[1].rolled_back is None
+    assert list_decisions(get_store(), MODEL)[1].rolled_back is None
 
 
 def test_the_champion_before_is_the_one_that_a_promotion_replaced():
@@ -263,7 +263,7 @@ def test_a_broken_entry_is_named_and_the_others_are_shown(settings, content, sai
     assert "000002.json: not an event of the decision log: " in str(found.exception)
     assert said in str(found.exception)
     with pytest.raises(ConfigurationError, match=r"000002.json: not an event"):  # nothing is decided on half a log
-        list_decisions(get_store())
+        list_decisions(get_store(), MODEL)
     with pytest.raises(ConfigurationError, match=r"000002.json: not an event"):
         log(decided("d"))
     get_store().write(f"decision_log/{MODEL}/000002.json", decided("b").model_dump_json().encode())
@@ -273,7 +273,7 @@ def test_a_broken_entry_is_named_and_the_others_are_shown(settings, content, sai
 
 def test_records_come_oldest_partition_first(settings):
     log(decided("a", 31), decided("b", 1), decided("../../c d", 31))
-    found = [(record.partition.day, record.run.run_id) for record in list_decisions(get_store())]
+    found = [(record.partition.day, record.run.run_id) for record in list_decisions(get_store(), MODEL)]
     assert found == [(1, "b"), (31, "../../c d"), (31, "a")]
     assert list_decisions(get_store(), "flight") == []
 

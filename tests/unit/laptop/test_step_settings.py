@@ -9,12 +9,14 @@ import traceback
 from pathlib import Path
 
 import pytest
+import yaml
 
 from evergreen.contract import ConfigurationError
 from evergreen.settings import Settings
 from evergreen_laptop import embedded_airflow, mlflow_server, step_settings
 from evergreen_laptop.credentials import Credentials, credentials_file, ensure_credentials, read_credentials
 from evergreen_laptop.files import write_env_file
+from lifecycle_kit import write_model
 
 URL = "postgresql://evergreen:s3cret%25@127.0.0.1:1"
 
@@ -52,10 +54,27 @@ def test_both_halves_are_private_files_settings_can_read(user: Settings) -> None
     assert found.state_dir == user.state_dir
 
 
-@pytest.mark.parametrize(("root", "told"), [("s3://bucket/lake", True), (None, False)])
+@pytest.mark.parametrize(
+    ("root", "source", "told"),
+    [
+        ("s3://bucket/lake", None, True),
+        (None, "s3://orders/{partition}.parquet", True),
+        (None, "/data/orders/{partition}.parquet", False),
+        (None, None, False),
+    ],
+)
 def test_steps_get_the_keys_to_s3_only_where_something_lies_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: str | None, told: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: str | None, source: str | None, told: bool
 ) -> None:
+    models = tmp_path / "models"
+    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(models))
+    if source:
+        write_model(models, "binary")
+        file = models / "small_binary" / "model.yaml"
+        content = yaml.safe_load(file.read_text())
+        del content["sources"][0]["reader"]
+        content["sources"][0] |= {"type": "parquet", "options": {"path": source}}
+        file.write_text(yaml.safe_dump(content))
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     secret = {"AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_ACCESS_KEY_ID": "key", "AWS_SESSION_TOKEN": "token"}

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from evergreen.attempts import Attempts
 from evergreen.contract import ConfigurationError, FailureClass, Manifest, RunIdentity, Status, Window
 from evergreen.store import LocalStore
+from evergreen_airflow.attempts import Attempts
 from evergreen_airflow.ending import Ending
 from evergreen_airflow.outcome import (
     StepFailed,
     accept,
     airflow_error,
-    read_own_manifest,
+    read_task_manifest,
     xcom_value,
 )
 from operator_kit import task_context
@@ -179,7 +179,7 @@ def test_unreadable_manifest_is_the_steps_defect(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.write(f"{RUN.key}/result.json", b"{}")
     with pytest.raises(StepFailed, match="not a valid manifest") as caught:
-        read_own_manifest(store, RUN)
+        read_task_manifest(store, RUN)
     assert caught.value.failure_class is FailureClass.BUG
 
 
@@ -211,7 +211,7 @@ class Later:
         self.store.write(f"{RUN.key}/result.json", json.dumps(content).encode())
 
     def accepted(self, exit_code: int = 0) -> Manifest:
-        found = read_own_manifest(self.store, RUN)
+        found = read_task_manifest(self.store, RUN)
         return accept(found, Ending(exit_code), **EXPECTED)
 
 

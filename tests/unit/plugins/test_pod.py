@@ -273,11 +273,6 @@ def test_a_missing_file_is_named(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> N
         get_placement()
 
 
-def test_timeout_is_required(kit: Kit) -> None:
-    with pytest.raises(ValueError, match="execution_timeout is required"):
-        kit.operator(execution_timeout=None)
-
-
 @pytest.mark.parametrize("image", ["step:1.0", "registry:5000/a/step:1", f"registry:5000/step@sha256:{'0' * 64}"])
 def test_image_with_a_version(image: str) -> None:
     assert pods.checked_image(image) == image

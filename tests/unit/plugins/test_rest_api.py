@@ -137,6 +137,24 @@ def test_a_wrong_password_is_said_at_once(server: Server, api: AirflowApi) -> No
         api.dag_is_known("toy.ingest")
 
 
+@pytest.mark.parametrize(
+    ("status", "content", "said"),
+    [
+        (404, {"detail": "Not Found"}, r"refused POST /auth/token \(404\)"),
+        (308, "https://airflow.example.com", r"refused POST /auth/token \(308\)"),
+        (200, {"token": "of something else"}, "is no Airflow"),
+        (200, "hello", "is no Airflow"),
+    ],
+)
+def test_a_server_that_is_no_airflow_is_said_at_once(
+    server: Server, api: AirflowApi, status: int, content: object, said: str
+) -> None:
+    """Another port, an ingress that leads to https, an auth manager without tokens."""
+    server.answers["POST /auth/token"] = [(status, content)]
+    with pytest.raises(ConfigurationError, match=said):
+        api.dag_is_known("toy.ingest")
+
+
 def test_a_refused_request_says_what_airflow_said(server: Server, api: AirflowApi) -> None:
     server.answers["POST /dags/toy.ingest/dagRuns"] = [(400, {"detail": "'yesterday' is not a 'date'"})]
     with pytest.raises(ConfigurationError, match="is not a 'date'"):

@@ -9,7 +9,7 @@ import pytest
 
 from evergreen.catalog import load_model
 from evergreen.contract import ConfigurationError, DataError, Manifest, Output, Request, RunIdentity, Window, utc_now
-from evergreen.data.validation import report_key
+from evergreen.data.validation import validation_key
 from evergreen.handover import file_digest
 from evergreen.settings import Settings
 from evergreen.steps import publish
@@ -40,7 +40,7 @@ def manifest(step: str, *outputs: Output) -> Manifest:
 
 def request(content: bytes) -> Request:
     """Store a validation report; returns the request of a step that is given it."""
-    uri = get_store().write(report_key("flight_delay", WINDOW), content)
+    uri = get_store().write(validation_key("flight_delay", WINDOW), content)
     digest = file_digest(content)
     report = Output(name="validation", uri=uri, version=digest, digest=digest)
     upstream = {"ingest": manifest("ingest"), "validate": manifest("validate", report)}
@@ -62,7 +62,7 @@ def test_a_damaged_report_is_named_with_what_to_do(settings: Settings, content: 
 
 def test_a_report_that_was_changed_since_is_refused(settings: Settings) -> None:
     asked = request(b"{}")
-    get_store().write(report_key("flight_delay", WINDOW), b'{"sources": {}}')
+    get_store().write(validation_key("flight_delay", WINDOW), b'{"sources": {}}')
     with pytest.raises(DataError, match=r"validation\.digest is '.*', but the file ") as caught:
         publish.run(asked, load_model("flight_delay"))
     assert "run the task 'validate' of d (r) again" in caught.value.hint

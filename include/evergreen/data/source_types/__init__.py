@@ -30,7 +30,7 @@ Reader = Callable[[date], "pd.DataFrame | None"]
 DailyPath = Annotated[
     str,
     matching(
-        r"(s3:/)?(/[^/{}]+)*/[^/{}]*\{partition\}[^/{}]*",
+        r"(s3://[^/{}]+)?(/[^/{}]+)*/[^/{}]*\{partition\}[^/{}]*",
         "the file of a day, an absolute path or s3://bucket/key, with {partition} in its name",
     ),
 ]
