@@ -9,13 +9,15 @@ from evergreen.pipelines import STEPS
 from evergreen.runner import build_request, execute
 
 MODEL = "flight_delay"
+UPSTREAM = {"publish": {name: name for name in STEPS["publish"].reads}}
+"""What a step cannot do without; the others take what is current where they are given no manifest."""
 DATA = ("ingest", "validate", "publish", "build_features", "materialize")
 
 
 def run(step: str, window: Window, upstream: dict[str, str] | None = None) -> Manifest:
     """Run one step as Airflow would, without Airflow; publish is always given what it cannot do without."""
     identity = RunIdentity(dag_id="test", run_id=str(window), task_id=step)
-    upstream = upstream or ({name: name for name in STEPS[step].reads} if step == "publish" else {})
+    upstream = upstream or UPSTREAM.get(step, {})
     return execute(build_request(step, MODEL, window, identity, upstream, {}))
 
 
