@@ -38,7 +38,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     window = window_of(frame)
     tags = _tags(request, spec, assembled, dataset, window)
     name = f"{spec.name}-{request.partition}-{request.run.run_id}"
-    run_id = start_run(spec.name, name, key, tags, {**spec.training.model_dump(), "rows": len(frame)}, begun)
+    run_id = start_run(spec.name, name, key, tags, {**spec.training.model_dump(), "rows": len(frame)})
     trained = train(spec, frame, f"checkpoints/{spec.name}", f"{request.partition}-{key}")
     for epoch in trained.history:
         log.info("epoch %d: loss %.4f in %.1f s", epoch["epoch"], epoch["train_loss"], epoch["seconds"])

@@ -66,17 +66,15 @@ def logged_model(trained: Manifest) -> Output:
     return checked(trained, model_output(run_id, tags.get(DIGEST, "")), "MLflow")
 
 
-def start_run(
-    model: str, name: str, run_key: str, tags: Mapping[str, str], params: Mapping[str, Any], begun: str | None
-) -> str:
-    """Return the id of the run with a key, with its parameters: that of an earlier attempt, or a new one."""
-    client = connect()
-    from mlflow.entities import Param  # once `connect` has imported MLflow without Feast
+def start_run(model: str, name: str, run_key: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
+    """Return the id of the run with a key, with its parameters; it is created if there is none."""
+    existing = find_run(model, run_key)
+    from mlflow.entities import Param  # once `find_run` has imported MLflow without Feast
 
     with mlflow_errors():
-        run_id = begun or _create_run(model, name, {**tags, "run_key": run_key})
-        # of one that was begun, too: whoever created it may have been killed before it came here
-        client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+        run_id = existing[0] if existing else _create_run(model, name, {**tags, "run_key": run_key})
+        # of a run that was found, too: whoever created it may have been killed before it came here
+        connect().log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
     return run_id
 
 
