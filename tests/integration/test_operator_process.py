@@ -178,7 +178,7 @@ def test_crashed_step_that_recovers_is_well(kit: Kit) -> None:
 
 def test_upstream_manifest_that_is_missing_fails_at_once(kit: Kit) -> None:
     with pytest.raises(AirflowFailException, match=r"exit code 65 \(error: .*the upstream manifest is missing"):
-        kit.operator(upstream={"train": "train_it"}).execute(task_context())
+        kit.operator(step="evaluate", upstream={"train": "train_it"}).execute(task_context(task_id="evaluate"))
 
 
 def test_stale_manifest_is_not_taken_for_this_attempts(kit: Kit) -> None:

@@ -55,6 +55,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
 
 def _report(validated: Manifest, spec: ModelSpec) -> ValidationReport:
     output, content = validated.output("validation"), read_bytes(validated, "validation")
+    if output.rows is not None:
+        raise disagreement(validated, output, "rows", "the report itself says None")
     hint = "Run the step validate for this window again: it replaces the file."
     report = parse_document(content, output.uri, ValidationReport, "a validation report", hint)
     absent = [source.name for source in spec.sources if source.name not in report.sources]
