@@ -77,3 +77,12 @@ def test_only_airflow_s_help_needs_no_airflow(tmp_path: Path, arguments: list[st
     assert done.returncode == code, done.stderr
     assert ("Usage: airflow dags" in done.stdout) is (code == 0)
     assert ("evergreen up" in done.stderr) is (code != 0)
+
+
+def test_what_reads_this_machine_s_services_asks_no_proxy_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop itself reads manifests, from an S3 on loopback say; a company's proxy knows nothing of that."""
+    ensure_credentials(user_settings())
+    monkeypatch.setenv("NO_PROXY", "intern.example.com")
+    monkeypatch.setenv("no_proxy", "intern.example.com")  # put back after the test, whatever is written meanwhile
+    _account(monkeypatch)
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "intern.example.com,127.0.0.1,localhost"
