@@ -19,8 +19,7 @@ import evergreen_airflow.replay
 from evergreen.stored import Part, Stored
 
 CORPUS = Path(__file__).parent / "corpus"
-PACKAGES = (evergreen, evergreen_airflow.replay)
-MODULES = (evergreen_airflow.attempts,)
+PACKAGES, MODULES = (evergreen, evergreen_airflow.replay), (evergreen_airflow.attempts,)
 """Where documents are stored."""
 
 

@@ -76,17 +76,15 @@ STAY = "time.sleep(600)\n"
 TASK = """
 import os, sys
 sys.path.insert(0, {tests!r})
-from operator_kit import task_context
+from operator_kit import BOUNDS, task_context
 from evergreen.catalog import load_model
 from evergreen_airflow.operator import StepOperator
-from datetime import timedelta
 from pathlib import Path
 
 def task():
     Path({folder!r}, "task").write_text(str(os.getpid()))
     spec = load_model("tiny", Path({folder!r}, "models"))
-    options = dict(profile="small", execution_timeout=timedelta(hours=1))
-    StepOperator(step="ingest", spec=spec, cmds={command!r}, **options).execute(task_context())
+    StepOperator(step="ingest", spec=spec, cmds={command!r}, **BOUNDS).execute(task_context())
 
 if os.fork() == 0:  # as Airflow's supervisor forks a task
     task()

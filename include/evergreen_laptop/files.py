@@ -75,7 +75,7 @@ def keep_to_oneself(state_dir: Path) -> None:
         if not any(path.stat().st_mode & 0o077 for path in top):
             return
         below = (Path(folder, name) for path in top for folder, *names in os.walk(path) for name in chain(*names))
-        for path in (*top, *below):
+        for path in chain(top, below):
             with suppress(FileNotFoundError):  # it went away meanwhile
                 mode = path.lstat().st_mode
                 if mode & 0o077 and not stat.S_ISLNK(mode):

@@ -54,8 +54,6 @@ class StepOperator(ClusterPodOperator):
     upstream
         Manifests the step reads: step name to task id of the same run, or to the address of a task of another run;
         templated, or the output of a task that returns it.
-    follows
-        Tasks of the same run, beside those it reads, whose "refused" makes this one skip.
     params_json
         Parameters of the step; templated, passed as JSON.
     profile
@@ -92,7 +90,6 @@ class StepOperator(ClusterPodOperator):
         profile: Profile,
         execution_timeout: timedelta,
         upstream: Mapping[str, str] | XComArg | None = None,
-        follows: Sequence[str] = (),
         params_json: Mapping[str, Any] | None = None,
         cmds: Sequence[str] = pods.COMMAND,
         task_id: str | None = None,
@@ -119,7 +116,6 @@ class StepOperator(ClusterPodOperator):
         self.model = spec.name
         self.upstream_steps: Any = upstream if isinstance(upstream, XComArg) else dict(upstream or {})
         self.params_json = dict(params_json or {})
-        self.follows = list(follows)
         self.profile = profile
         self.rendered_pod = ""
         self._process: PodProcess | None = None
@@ -213,7 +209,7 @@ class StepOperator(ClusterPodOperator):
         return self._value
 
     def _skip_after_refusal(self, run: RunIdentity) -> None:
-        for task_id in dict.fromkeys([*self.upstream_steps.values(), *self.follows]):
+        for task_id in dict.fromkeys([*self.upstream_steps.values(), *sorted(self.upstream_task_ids)]):
             manifest = read_manifest(get_store(), run.resolve(task_id))
             if manifest is not None and manifest.status is Status.REFUSED:
                 raise AirflowSkipException(f"{task_id}: {manifest.reason}")

@@ -48,7 +48,6 @@ def step_tasks(
             spec=spec,
             profile=getattr(spec.resources, step.resources),
             execution_timeout=step.time_limit,
-            follows=[first for first, second in arrows(pipeline) if second == step.name],
             **{"upstream": upstream_of(step, pipeline), **options.get(step.name, {})},
         )
         for step in PIPELINES[pipeline]

@@ -18,7 +18,7 @@ WITHOUT = (
     "RAY_TRAIN_METRICS_ENABLED",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
-    "a trainer without its cleaner",
+    "our trainer",
 )
 """The settings that are there for speed; the others keep Ray on loopback and closed to strangers."""
 
@@ -32,7 +32,7 @@ from evergreen.catalog import load_model
 from evergreen import environment
 from evergreen.training import ray_training
 
-if without == "a trainer without its cleaner":
+if without == "our trainer":
 
     def trainer():
         from ray.train.torch import TorchTrainer

@@ -391,9 +391,9 @@ DOCUMENTED = frozenset(
 """Names that look private, or assignments to a module's attribute, which its documentation allows."""
 OUR_PACKAGES = frozenset({"evergreen", "evergreen_airflow", "evergreen_laptop"})
 UNIMPORTED = frozenset({"ray"})
+"""Libraries that no test may import: what is private in a class of ours on one of theirs counts as theirs."""
 INTERNAL = ("airflow.sdk.execution_time.", "mlflow.server.auth.")
 """Modules that are no part of what their libraries promise, though their names have no underscore."""
-"""Libraries that no test may import: what is private in a class of ours on one of theirs counts as theirs."""
 
 
 # --- a library is the one that was read, and has the name -----------------------------------------------------------

@@ -41,16 +41,16 @@ def foreign_reads(tree: Any, tables: Collection[str]) -> set[str]:
         known.update(str(step["key"]).lower() for step in steps.get("map", ()))
         if node.get("type") == "RECURSIVE_CTE_NODE":
             known.add(str(node.get("cte_name")).lower())
-    parts: set[str] = set()
+    reads: set[str] = set()
     for node in nodes:
         match node.get("type"):
             case "BASE_TABLE" if node.get("schema_name") or node["table_name"].lower() not in known:
-                parts.add(".".join(node["qualified_name"]["path"]))
+                reads.add(".".join(node["qualified_name"]["path"]))
             case "TABLE_FUNCTION" if (name := node["function"].get("function_name", "").lower()) not in _ROW_MAKERS:
-                parts.add(f"{name}()")
+                reads.add(f"{name}()")
             case "SHOW_REF":
-                parts.add("SHOW or DESCRIBE")
-    return parts
+                reads.add("SHOW or DESCRIBE")
+    return reads
 
 
 @cache

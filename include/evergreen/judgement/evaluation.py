@@ -154,14 +154,16 @@ def slice_scores(
         risk = (1 - spec.gate.confidence) / max(1, len(names))
         for value in names:
             rows = (values == value).to_numpy()
-            days, challenged = frame[PARTITION].to_numpy()[rows], challenger.select(rows)
-            defended = champion.select(rows) if champion else None
+            days, challenger_slice = frame[PARTITION].to_numpy()[rows], challenger.select(rows)
+            champion_slice = champion.select(rows) if champion else None
             yield SliceScore(
                 column=rule.column,
                 value=value,
                 rows=len(days),
                 partitions=len(set(days)),
-                champion=defended.metrics().get(metric) if defended else None,
-                challenger=challenged.metrics().get(metric),
-                **_bounds(improvement(defended, challenged, metric, days, risk=risk) if defended else None),
+                champion=champion_slice.metrics().get(metric) if champion_slice else None,
+                challenger=challenger_slice.metrics().get(metric),
+                **_bounds(
+                    improvement(champion_slice, challenger_slice, metric, days, risk=risk) if champion_slice else None
+                ),
             )
