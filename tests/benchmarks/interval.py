@@ -24,9 +24,10 @@ from scipy import stats
 from evergreen.catalog import load_model
 from evergreen.contract import Window
 from evergreen.judgement.evaluation import evaluation_of
-from evergreen.judgement.evidence import Candidate, decide
-from evergreen.judgement.interval import day_shares
+from evergreen.judgement.evidence import Candidate
+from evergreen.judgement.interval import improvement
 from evergreen.judgement.metrics import Scored
+from evergreen.judgement.rules import decide
 from evergreen.spec import METRICS, ModelSpec, Task
 
 LOOKS, RISK = 4, 0.0125
@@ -210,8 +211,8 @@ def promotes(methods: Sequence[str], metric: str, champion: Scored, challenger: 
     """Return the methods that say yes."""
     said = {"gate"} if "gate" in methods and gate_promotes(metric, champion, challenger, day) else set()
     if others := [name for name in methods if name in METHODS]:
-        found = day_shares(champion, challenger, metric, day)
-        said |= {name for name in others if found and METHODS[name][0](found[1], found[0], METHODS[name][1])}
+        better = improvement(champion, challenger, metric, day)
+        said |= {name for name in others if better and METHODS[name][0](better.shares, better.point, METHODS[name][1])}
     return said
 
 

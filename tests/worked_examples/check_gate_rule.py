@@ -8,7 +8,8 @@ import pytest
 
 from evergreen.catalog import load_model
 from evergreen.contract import Window
-from evergreen.judgement.evidence import Candidate, Evaluation, decide
+from evergreen.judgement.evidence import Candidate, Evaluation
+from evergreen.judgement.rules import decide
 
 SCORES = {"auc": 0.74, "log_loss": 0.5, "brier": 0.15}
 

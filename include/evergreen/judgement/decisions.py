@@ -7,7 +7,7 @@ from datetime import date
 
 from pydantic import BaseModel
 
-from evergreen.contract import Request, RunIdentity, utc_now
+from evergreen.contract import Request, RunIdentity, Window, utc_now
 from evergreen.judgement.events import (
     Event,
     EventKind,
@@ -124,6 +124,33 @@ def list_decisions(store: ArtifactStore, model: str) -> list[DecisionRecord]:
     """Return all decisions about a model, the oldest partition first."""
     records = fold(read_events(store, model))
     return sorted(records, key=lambda record: (record.partition, record.decided.at, record.run.run_id))
+
+
+def look_at(events: Iterable[Event], champion: str | None, run_id: str, window: Window) -> int:
+    """Return which look a judgement is, of those at challengers of one champion on days that overlap its own.
+
+    The same challenger on the same days is the same look, however often it is judged.
+
+    Parameters
+    ----------
+    events
+        What has happened to the model.
+    champion
+        The version compared with; None when there is none.
+    run_id, window
+        The challenger's MLflow run, and the evaluation window.
+    """
+    looks: list[tuple[str, Window]] = []
+    for event in events:
+        judged = event.judgement.evaluation if event.judgement else None
+        if judged is None or (judged.champion.version if judged.champion else None) != champion:
+            continue
+        look = (judged.challenger.run_id, judged.window)
+        if look == (run_id, window):
+            break  # later ones do not make this one stricter when it is judged again
+        if look not in looks and judged.window.start <= window.end and window.start <= judged.window.end:
+            looks.append(look)
+    return len(looks) + 1
 
 
 def decision_of(events: Iterable[Event], request: Request) -> DecisionRecord | None:

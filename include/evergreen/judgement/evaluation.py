@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from evergreen.contract import ConfigurationError, DataError
 from evergreen.data.lake import PARTITION
 from evergreen.judgement.baseline import best_baseline
 from evergreen.judgement.evidence import Baseline, Candidate, Evaluation, SliceScore
-from evergreen.judgement.interval import Interval, improvement
+from evergreen.judgement.interval import Improvement, Interval, improvement
 from evergreen.judgement.metrics import Scored, scored
 from evergreen.spec import ModelSpec
 from evergreen.training.preparation import check_labels, window_of
@@ -56,6 +57,7 @@ def evaluation_of(
     challenger: tuple[Candidate, Scored],
     champion: tuple[Candidate, Scored] | None,
     earlier: Callable[[], pd.DataFrame],
+    look: int = 1,
 ) -> Evaluation:
     """Return the evidence of a comparison: all that the gate decides on.
 
@@ -72,6 +74,8 @@ def evaluation_of(
         It is asked where there is no champion, or where a prediction of the champion is not finite: there the best
         baseline stands in for it, so that a champion that fails gives way to a challenger that is better than both. It
         also says which values of a slice were learned from: one that has no row in the frame is one without evidence.
+    look
+        Which judgement it is, of those about this champion on days that overlap these.
 
     Raises
     ------
@@ -80,14 +84,17 @@ def evaluation_of(
     """
     challenger_candidate, challenger_scores = challenger
     champion_candidate, champion_scores = champion or (None, None)
-    baseline, unscored = None, 0
+    baseline, unscored, risk = None, 0, spec.gate.risk(look)
     if champion_scores is None or not champion_scores.finite.all():
         name, trivial = best_baseline(spec, frame, earlier(), challenger_scores)
-        baseline = _baseline(spec, frame, name, trivial, challenger_scores)
+        better = _overall(spec, frame, trivial, challenger_scores)
+        bounds = _bounds(better.interval(risk) if better else None)
+        baseline = Baseline(name=name, score=trivial.metrics().get(spec.gate.metric), **bounds)
         if champion_scores is not None:
             unscored = int((~champion_scores.finite).sum())
             champion_scores = champion_scores.filled(trivial)
-    interval = _overall(spec, frame, champion_scores, challenger_scores) if champion_scores else None
+    over_champion = _overall(spec, frame, champion_scores, challenger_scores) if champion_scores else None
+    interval = over_champion.interval(risk) if over_champion else None
     return Evaluation(
         model=spec.name,
         metric=spec.gate.metric,
@@ -97,23 +104,20 @@ def evaluation_of(
         dataset=dataset,
         challenger=challenger_candidate,
         champion=champion_candidate,
-        confidence=1 - 2 * spec.gate.risk,
+        confidence=1 - 2 * risk,
+        look=look,
         unit="partition" if interval else "",
         effective_partitions=interval.effective if interval else None,
         baseline=baseline,
         unscored=unscored,
         slices=(*slice_scores(spec, frame, champion_scores, challenger_scores), *_without_rows(spec, frame, earlier)),
         **_bounds(interval),
+        **(asdict(over_champion.outlook()) if over_champion else {}),
     )
 
 
-def _baseline(spec: ModelSpec, frame: pd.DataFrame, name: str, trivial: Scored, challenger: Scored) -> Baseline:
-    interval = _overall(spec, frame, trivial, challenger)
-    return Baseline(name=name, score=trivial.metrics().get(spec.gate.metric), **_bounds(interval))
-
-
-def _overall(spec: ModelSpec, frame: pd.DataFrame, champion: Scored, challenger: Scored) -> Interval | None:
-    return improvement(champion, challenger, spec.gate.metric, frame[PARTITION].to_numpy(), risk=spec.gate.risk)
+def _overall(spec: ModelSpec, frame: pd.DataFrame, champion: Scored, challenger: Scored) -> Improvement | None:
+    return improvement(champion, challenger, spec.gate.metric, frame[PARTITION].to_numpy())
 
 
 def _bounds(interval: Interval | None) -> dict[str, float]:
@@ -156,6 +160,7 @@ def slice_scores(
             rows = (values == value).to_numpy()
             days, challenger_slice = frame[PARTITION].to_numpy()[rows], challenger.select(rows)
             champion_slice = champion.select(rows) if champion else None
+            better = improvement(champion_slice, challenger_slice, metric, days) if champion_slice else None
             yield SliceScore(
                 column=rule.column,
                 value=value,
@@ -163,7 +168,5 @@ def slice_scores(
                 partitions=len(set(days)),
                 champion=champion_slice.metrics().get(metric) if champion_slice else None,
                 challenger=challenger_slice.metrics().get(metric),
-                **_bounds(
-                    improvement(champion_slice, challenger_slice, metric, days, risk=risk) if champion_slice else None
-                ),
+                **_bounds(better.interval(risk) if better else None),
             )

@@ -15,7 +15,7 @@ from typing import TypeVar
 from pydantic import Field, JsonValue
 
 from evergreen.contract import ConfigurationError, Output, RunIdentity
-from evergreen.judgement.evidence import Decision, Evaluation
+from evergreen.judgement.evidence import Check, Decision, Evaluation
 from evergreen.judgement.log import Log, LogEntry
 from evergreen.store import ArtifactStore, read_document
 from evergreen.stored import OpenEnum, Part, Stored
@@ -54,6 +54,8 @@ class Judgement(Part):
     """The evaluation, the model and the data sets, each with address and version."""
     gate: dict[str, JsonValue] = Field(default_factory=dict)
     """The rules as they were."""
+    checks: tuple[Check, ...] = ()
+    """What each of them came to."""
     config_digest: str
     code_version: str
 

@@ -21,6 +21,8 @@ FEWEST_DAYS = 5
 """With fewer there is no interval. A gate asks for more: windows.minimum_evaluation_partitions."""
 _SURE = 1.28
 """Standard errors above its estimate at which the autocorrelation is taken: 90 % sure that it is no higher."""
+_FEWEST_DEGREES = 1.5
+"""Degrees of freedom of Student's t below which its mean would not be known."""
 _HIGHEST = 0.95
 """The autocorrelation is taken for no more than this: above, no number of days would be worth anything."""
 _WEIGHTS = 2_000_000
@@ -38,8 +40,62 @@ class Interval:
     """How many independent days they are worth."""
 
 
-def improvement(champion: Scored, challenger: Scored, metric: str, days: np.ndarray, *, risk: float) -> Interval | None:
-    """Return the challenger's improvement with its interval, or None if there is none.
+@dataclass(frozen=True)
+class Outlook:
+    """What a promotion may bring, weighed by how likely it is, in units of the deciding metric."""
+
+    gain: float
+    """Expected: each improvement times its likelihood, summed over those above 0."""
+    harm: float
+    """The same over those below 0, as a positive number."""
+    chance_of_harm: float
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """The improvement of a challenger and what each day contributes to it.
+
+    Parameters
+    ----------
+    point
+        The improvement.
+    shares
+        (days,) how far each day moves it, centred: of a mean, the day's own less the mean.
+    """
+
+    point: float
+    shares: np.ndarray
+
+    def interval(self, risk: float) -> Interval:
+        """Return the interval whose lower end lies above the truth with a chance of ``risk``; so for the upper end."""
+        from scipy import stats
+
+        error, effective = _standard_error(self.shares, _SURE)
+        reach = float(stats.t.ppf(1 - risk, effective - 1)) * error
+        return Interval(self.point, self.point - reach, self.point + reach, effective)
+
+    def outlook(self) -> Outlook:
+        """Return what to expect of a promotion, where nothing but these days is known.
+
+        The improvement is taken to be distributed as Student's t around its estimate. An interval must not be too
+        narrow, so it takes the autocorrelation at its upper end; an expectation takes the estimate itself.
+        """
+        from scipy import stats
+
+        error, effective = _standard_error(self.shares, 0.0)
+        if error == 0:
+            return Outlook(max(self.point, 0.0), max(-self.point, 0.0), float(self.point < 0))
+        student, ratio = stats.t(max(effective - 1, _FEWEST_DEGREES)), self.point / error
+        degrees = student.args[0]
+        below = float(student.cdf(-ratio))
+        # E[max(X, 0)] of X = ratio + t: the density's tail is (degrees + x^2) / (degrees - 1) times the density itself
+        tail = float((degrees + ratio**2) / (degrees - 1) * student.pdf(ratio))
+        gain = error * (tail + ratio * (1 - below))
+        return Outlook(gain, gain - self.point, below)
+
+
+def improvement(champion: Scored, challenger: Scored, metric: str, days: np.ndarray) -> Improvement | None:
+    """Return the challenger's improvement with the share of each day, or None if there is none.
 
     There is none if the metric is undefined for either model, as a whole or without any one day, if a prediction of
     either is not finite, or if there are fewer than :data:`FEWEST_DAYS` days.
@@ -52,22 +108,7 @@ def improvement(champion: Scored, challenger: Scored, metric: str, days: np.ndar
         The deciding metric.
     days
         (rows,) the partition of each row; days come in ascending order of it.
-    risk
-        The chance that the lower end lies above the truth; the upper end has the same.
     """
-    from scipy import stats
-
-    result = day_shares(champion, challenger, metric, days)
-    if result is None:
-        return None
-    point, shares = result
-    error, effective = _standard_error(shares)
-    reach = float(stats.t.ppf(1 - risk, effective - 1)) * error
-    return Interval(point, point - reach, point + reach, effective)
-
-
-def day_shares(champion: Scored, challenger: Scored, metric: str, days: np.ndarray) -> tuple[float, np.ndarray] | None:
-    """Return the improvement, and for each day how far it moves the improvement (of a mean: the day's own, centred)."""
     import numpy as np
 
     if not (champion.finite.all() and challenger.finite.all()):
@@ -89,16 +130,15 @@ def day_shares(champion: Scored, challenger: Scored, metric: str, days: np.ndarr
     if not (np.isfinite(point) and np.isfinite(without).all()):
         return None
     shares = (count - 1) * (point - without)
-    return point, shares - shares.mean()
+    return Improvement(point, shares - shares.mean())
 
 
-def _standard_error(shares: np.ndarray) -> tuple[float, float]:
+def _standard_error(shares: np.ndarray, sure: float) -> tuple[float, float]:
     """Return the standard error of the mean of a short, centred, autocorrelated series, and its effective length.
 
     The lag-1 autocorrelation of a series of n is estimated too low by (1 + 3 rho) / n (Marriott & Pope 1954). Corrected
     it scatters by 1 / sqrt(n - 3), the standard error of a correlation's z (Fisher 1921): more than the 1 / sqrt(n) of
-    long series, as it is stretched by n / (n - 3). Too low an estimate makes an interval too narrow, so the upper end
-    is taken.
+    long series, as it is stretched by n / (n - 3). It is taken ``sure`` such errors above its estimate.
     """
     import numpy as np
 
@@ -106,7 +146,7 @@ def _standard_error(shares: np.ndarray) -> tuple[float, float]:
     if squares == 0:
         return 0.0, float(count)
     estimate = float(shares[1:] @ shares[:-1]) / squares
-    upper = (count * estimate + 1) / (count - 3) + _SURE / (count - 3) ** 0.5
+    upper = (count * estimate + 1) / (count - 3) + sure / (count - 3) ** 0.5
     rho = float(np.clip(upper, 0, _HIGHEST))
     effective = max(count * (1 - rho) / (1 + rho), 2.0)
     variance = squares / count / (1 - 1 / effective)  # of a day, around the true mean

@@ -111,22 +111,37 @@ class Gate(Frozen):
 
     metric: str
     direction: Direction
+    rule: Literal["confidence", "expected_gain"] = "confidence"
+    """``confidence``: better beyond noise. ``expected_gain``: the gain that is expected is worth the expected harm."""
     minimum_improvement: Number = Field(default=0.0, ge=0)
-    """The lower confidence bound of the improvement must exceed this."""
+    """What the rule's figure must exceed: the lower confidence bound of the improvement, or the improvement itself."""
     confidence: Number = Field(default=0.95, gt=0.5, lt=1)
     """How sure it is that none of ``looks`` challengers no better than the champion is promoted."""
     looks: Count = Field(default=4, ge=1, le=100)
-    """Judgements that share the risk of a false promotion."""
+    """Judgements that share the risk of a false promotion; further ones at days that overlap share the last share."""
+    harm_weight: Number = Field(default=20.0, ge=1)
+    """Of ``expected_gain``: how often the expected harm must fit into the expected gain."""
     required: tuple[str, ...] = ()
     """Metrics that must be present and finite, beside the deciding one."""
     limits: dict[str, Number] = Field(default_factory=dict)
     """Absolute limit of a metric: a floor when it is maximized, a ceiling when it is minimized."""
     slices: tuple[Slice, ...] = ()
 
-    @property
-    def risk(self) -> float:
-        """The chance that one judgement promotes a challenger that is no better than the champion."""
-        return (1 - self.confidence) / self.looks
+    def risk(self, look: int) -> float:
+        """Return the chance that one judgement promotes a challenger that is no better than the champion.
+
+        Parameters
+        ----------
+        look
+            Which look at days that overlap it is. All but the last of ``looks`` have an equal share; what is left, the
+            last and all that follow it divide: half of it, a sixth, a twelfth. They never come to more than the whole.
+        """
+        further = look - self.looks + 1
+        return (1 - self.confidence) / self.looks / (further * (further + 1) if further > 0 else 1)
+
+    def weight(self, look: int) -> float:
+        """Return how often the expected harm must fit into the expected gain at such a look: 1, 3, 6, 10 times more."""
+        return self.harm_weight * look * (look + 1) / 2
 
 
 class Drift(Frozen):

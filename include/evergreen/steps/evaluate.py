@@ -9,9 +9,13 @@ from pydantic import JsonValue
 from evergreen.contract import Request, Result, Window
 from evergreen.handover import read_frame, store_output, upstream
 from evergreen.judgement.champions import champion_of
+from evergreen.judgement.decisions import look_at
 from evergreen.judgement.evaluation import evaluation_of, score
+from evergreen.judgement.events import read_events
 from evergreen.judgement.evidence import Candidate, Evaluation, unseen
 from evergreen.spec import ModelSpec
+from evergreen.store import get_store
+from evergreen.training.preparation import window_of
 from evergreen.training.registry import Version, champion_before, load
 from evergreen.training.tracking import logged_model
 
@@ -38,6 +42,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         (Candidate(run_id=run_id, training=learned, metrics=scores[0].metrics()), scores[0]),
         (_champion(champion, scores[1].metrics()), scores[1]) if champion else None,
         cache(partial(read_frame, assembled, "training")),  # it may be asked for twice
+        look_at(read_events(get_store(), spec.name), champion.number if champion else None, run_id, window_of(frame)),
     )
     content = evaluation.model_dump_json(indent=2).encode()
     return Result(
@@ -58,6 +63,8 @@ def _metrics(evaluation: Evaluation) -> dict[str, float]:
         metrics |= {f"champion_{name}": value for name, value in evaluation.champion.metrics.items()}
     if interval := evaluation.interval:
         metrics |= dict(zip(("improvement", "improvement_low", "improvement_high"), interval, strict=True))
+    if evaluation.gain is not None and evaluation.harm is not None:
+        metrics |= {"expected_gain": evaluation.gain, "expected_harm": evaluation.harm}
     if (baseline := evaluation.baseline) and (interval := baseline.interval) and baseline.score is not None:
         metrics["baseline"] = baseline.score
         metrics |= dict(zip(("merit", "merit_low", "merit_high"), interval, strict=True))
@@ -72,6 +79,7 @@ def _facts(evaluation: Evaluation, spec: ModelSpec) -> dict[str, JsonValue]:
         "champion": champion.version if champion else None,
         "partitions": evaluation.partitions,
         "effective_partitions": evaluation.effective_partitions,
+        "look": evaluation.look,
         "champion_saw_window": bool(champion and not unseen(champion, evaluation.window, spec)),
         "baseline": evaluation.baseline.name if evaluation.baseline else None,
         "champion_unscored": evaluation.unscored,

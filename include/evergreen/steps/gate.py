@@ -9,7 +9,8 @@ from evergreen.contract import Request, Result, Status
 from evergreen.handover import disagreement, read_bytes, upstream
 from evergreen.judgement.decisions import write_decision
 from evergreen.judgement.events import Judgement
-from evergreen.judgement.evidence import Evaluation, decide
+from evergreen.judgement.evidence import Evaluation
+from evergreen.judgement.rules import decide
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store, parse_document
 from evergreen.training.registry import TAG, connect, mlflow_errors
@@ -42,6 +43,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
             evaluation=evaluation,
             evidence=(output, model, *evaluated.inputs, *trained.inputs),
             gate=spec.gate.model_dump(mode="json"),
+            checks=verdict.checks,
             config_digest=config_digest(spec),
             code_version=code_version(),
         ),
@@ -60,6 +62,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
             "decision_key": key,
             "run_id": evaluation.challenger.run_id,
             "slices_not_judged": list(verdict.unjudged),
+            "checks": [check.model_dump(mode="json", exclude_none=True) for check in verdict.checks],
             "champion": evaluation.champion.version if evaluation.champion else None,
         },
     )

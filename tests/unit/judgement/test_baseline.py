@@ -13,8 +13,9 @@ from evergreen.contract import RunIdentity, Window
 from evergreen.judgement.baseline import best_baseline
 from evergreen.judgement.evaluation import evaluation_of
 from evergreen.judgement.events import Event, EventKind, Judgement, append
-from evergreen.judgement.evidence import Candidate, Decision, decide
+from evergreen.judgement.evidence import Candidate, Decision
 from evergreen.judgement.metrics import Scored
+from evergreen.judgement.rules import decide
 from evergreen.spec import METRICS, Task
 from evergreen.store import get_store
 

@@ -13,7 +13,7 @@ from decision_log_kit import assert_none_is_lost
 from evergreen.cli import app
 from evergreen.contract import ConfigurationError, Result, RunIdentity, Window
 from evergreen.judgement.champions import champions, served_before
-from evergreen.judgement.decisions import fold, list_decisions
+from evergreen.judgement.decisions import fold, list_decisions, look_at
 from evergreen.judgement.events import Event, EventKind, Judgement, append, last_move, read_events
 from evergreen.judgement.evidence import Candidate, Decision, Evaluation
 from evergreen.store import get_store
@@ -291,3 +291,35 @@ def test_history_is_readable_at_eighty_columns_and_says_which_model_if_there_are
 
 def test_history_of_an_unknown_model_is_an_error(settings):
     assert isinstance(CliRunner().invoke(app, ["history", "nothing"]).exception, ConfigurationError)
+
+
+def judged_on(window, run_id="r", champion="1", training="a"):
+    """Return the decision about a challenger on a window, compared with a version."""
+    found = judgement()
+    changes = {
+        "window": window,
+        "challenger": found.evaluation.challenger.model_copy(update={"run_id": run_id}),
+        "champion": found.evaluation.champion.model_copy(update={"version": champion}) if champion else None,
+    }
+    evaluation = found.evaluation.model_copy(update=changes)
+    return event("decided", training, judgement=found.model_copy(update={"evaluation": evaluation}))
+
+
+def days(first, last):
+    return Window(start=date(2013, 5, first), end=date(2013, 5, last))
+
+
+def test_looks_at_days_that_overlap_are_counted():
+    earlier = [judged_on(days(1, 10), "a"), judged_on(days(8, 17), "b"), judged_on(days(8, 17), "b", training="again")]
+    assert look_at(earlier, "1", "c", days(9, 18)) == 3
+    assert look_at(earlier, "1", "c", days(11, 20)) == 2
+    assert look_at(earlier, "1", "c", days(18, 27)) == 1  # days that nobody has looked at
+    assert look_at(earlier, "2", "c", days(9, 18)) == 1  # another champion
+    assert look_at(earlier, None, "c", days(9, 18)) == 1
+
+
+def test_a_judgement_made_again_is_the_same_look():
+    """Whatever came after it: cleared, it must find what it found."""
+    events = [judged_on(days(1, 10), "a"), judged_on(days(2, 11), "b"), judged_on(days(3, 12), "c")]
+    assert [look_at(events, "1", run, window) for run, window in (("a", days(1, 10)), ("b", days(2, 11)))] == [1, 2]
+    assert look_at([judged_on(days(1, 10), "a", champion=None)], None, "b", days(1, 10)) == 2

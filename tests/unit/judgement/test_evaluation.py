@@ -9,8 +9,9 @@ import pytest
 from evergreen.catalog import load_model
 from evergreen.contract import Window
 from evergreen.judgement.evaluation import evaluation_of
-from evergreen.judgement.evidence import Candidate, Decision, Evaluation, GateResult, decide
+from evergreen.judgement.evidence import Candidate, Decision, Evaluation, GateResult
 from evergreen.judgement.metrics import Scored
+from evergreen.judgement.rules import decide
 from evergreen.spec import METRICS, ModelSpec, Task
 
 DAYS, ROWS = 30, 100

@@ -6,7 +6,16 @@ import pytest
 
 from evergreen.catalog import load_model
 from evergreen.contract import Window
-from evergreen.judgement.evidence import Baseline, Candidate, Decision, Evaluation, SliceScore, decide
+from evergreen.judgement.evidence import (
+    Baseline,
+    Candidate,
+    Decision,
+    Evaluation,
+    GateResult,
+    SliceScore,
+    Verdict,
+)
+from evergreen.judgement.rules import decide
 
 WINDOW = Window(start=date(2013, 5, 2), end=date(2013, 5, 31))
 BEFORE = Window(start=date(2013, 2, 1), end=date(2013, 5, 1))
@@ -231,3 +240,58 @@ def test_minimized_metrics_turn_limits_and_slices_around(spec):
 def test_every_objection_is_named(spec):
     why = decide(evaluation(rows=1, low=-1.0, challenger=challenger(auc=0.1)), spec).why
     assert why.count(";") == 2
+
+
+def expecting(spec, **changes):
+    """Return the spec with the rule that weighs gain against harm."""
+    rule = {"rule": "expected_gain", "harm_weight": 15.0, "minimum_improvement": 0.02, **changes}
+    return spec.model_copy(update={"gate": spec.gate.model_copy(update=rule)})
+
+
+HOPEFUL = {"improvement": 0.05, "low": -0.01, "high": 0.11, "gain": 0.051, "harm": 0.001, "chance_of_harm": 0.06}
+"""Not better beyond noise, and worth a promotion: the gain is 51 times the harm."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"improvement": 0.02}, "not better by more than 0.02"),
+        ({"harm": 0.0035}, "the gain must be 15 times the harm"),
+        ({"look": 3}, "at the 3. look at days that overlap: expected gain 0.0510"),
+        ({"harm": 0.0}, ""),
+        ({"harm": None}, "the gain and the harm expected in auc could not be computed"),
+        ({"gain": float("nan")}, "could not be computed"),
+        ({"low": None}, "no confidence interval"),
+    ],
+)
+def test_an_expected_gain_is_weighed_against_the_harm(spec, changes, words):
+    found = evaluation(**{**HOPEFUL, **changes})
+    verdict = decide(found, expecting(spec))
+    assert verdict.passed == (words == "")
+    assert words in verdict.why
+    assert not decide(found, spec).passed  # the rule of confidence wants the lower end above 0
+
+
+def test_every_check_is_listed_with_value_limit_and_rows(spec):
+    verdict = decide(evaluation(), spec)
+    assert {check.verdict for check in verdict.checks} == {Verdict.PASSED}
+    table = {(check.rule, check.subject): (check.value, check.limit, check.rows) for check in verdict.checks}
+    assert table["windows.minimum_evaluation_rows", ""] == (27000, 3000, 27000)
+    assert table["gate.limits", "auc"] == (0.74, 0.6, 27000)
+    assert table["gate.minimum_improvement", "lower end of the improvement over the champion"] == (0.03, 0.0, 27000)
+    assert table["gate.slices", "origin=JFK"] == (-0.04, 0.02, 9000)
+    failed = decide(evaluation(rows=1, slices=(worse(0.03, 0.02), *SLICES[1:])), spec)
+    objections = [check for check in failed.checks if check.verdict is Verdict.FAILED]
+    assert [check.rule for check in objections] == ["windows.minimum_evaluation_rows", "gate.slices"]
+    assert failed.why == "; ".join(check.why for check in objections)
+    assert GateResult.model_validate_json(failed.model_dump_json()) == failed
+
+
+def test_the_shares_of_all_looks_come_to_no_more_than_the_risk(spec):
+    """Four have a quarter each of 5 %, as they always had; of however many, the sum is no more than 5 %."""
+    gate = spec.gate
+    assert [round(gate.risk(look), 6) for look in (1, 2, 3)] == [0.0125] * 3
+    assert 0.0124 < sum(gate.risk(look) for look in range(4, 1000)) < 0.0125
+    assert [gate.model_copy(update={"looks": 1}).risk(look) for look in (1, 2)] == pytest.approx([0.025, 0.05 / 6])
+    assert [gate.weight(look) / gate.harm_weight for look in (1, 2, 3)] == [1, 3, 6]
