@@ -39,6 +39,8 @@ class Candidate(Part):
     """What it learned from."""
     metrics: Metrics
     """Every metric that is defined and finite."""
+    error: float | None = None
+    """Standard error of the deciding one, as far as the days of the window tell."""
 
 
 class Compared(Part):

@@ -8,7 +8,9 @@ allows for what so few can say of their own spread. docs/decisions/interval.md h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from evergreen.judgement.metrics import Scored
@@ -66,6 +68,10 @@ class Improvement:
     point: float
     shares: np.ndarray
 
+    def error(self) -> tuple[float, float]:
+        """Return the standard error and the number of independent days, the autocorrelation taken at its estimate."""
+        return _standard_error(self.shares, 0.0)
+
     def interval(self, risk: float) -> Interval:
         """Return the interval whose lower end lies above the truth with a chance of ``risk``; so for the upper end."""
         from scipy import stats
@@ -82,7 +88,7 @@ class Improvement:
         """
         from scipy import stats
 
-        error, effective = _standard_error(self.shares, 0.0)
+        error, effective = self.error()
         if error == 0:
             return Outlook(max(self.point, 0.0), max(-self.point, 0.0), float(self.point < 0))
         student, ratio = stats.t(max(effective - 1, _FEWEST_DEGREES)), self.point / error
@@ -109,24 +115,34 @@ def improvement(champion: Scored, challenger: Scored, metric: str, days: np.ndar
     days
         (rows,) the partition of each row; days come in ascending order of it.
     """
-    import numpy as np
-
     if not (champion.finite.all() and challenger.finite.all()):
         return None  # to sort by nan would make it the highest score
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        better: np.ndarray = challenger.metric(metric, weights) - champion.metric(metric, weights)
+        return better
+
+    return _by_day(difference, metric, days)
+
+
+def performance(model: Scored, metric: str, days: np.ndarray) -> Improvement | None:
+    """Return how good one model is, positive when better, with the share of each day; None as for `improvement`."""
+    return _by_day(partial(model.metric, metric), metric, days) if model.finite.all() else None
+
+
+def _by_day(value: Callable[[np.ndarray], np.ndarray], metric: str, days: np.ndarray) -> Improvement | None:
+    """Return a figure of weighted rows, and by the jackknife how far each day moves it."""
+    import numpy as np
+
     names, codes = np.unique(days, return_inverse=True)
     count = len(names)
     if count < FEWEST_DAYS:
         return None
     sign = 1.0 if METRICS[metric][1] is Direction.MAXIMIZE else -1.0
-
-    def difference(weights: np.ndarray) -> np.ndarray:
-        better: np.ndarray = sign * (challenger.metric(metric, weights) - champion.metric(metric, weights))
-        return better
-
-    point = float(difference(np.ones((1, codes.size)))[0])
+    point = sign * float(value(np.ones((1, codes.size)))[0])
     at_a_time = max(1, _WEIGHTS // codes.size)
     parts = np.split(np.arange(count), range(at_a_time, count, at_a_time))
-    without = np.concatenate([difference((codes != part[:, None]).astype(np.float64)) for part in parts])
+    without = sign * np.concatenate([value((codes != part[:, None]).astype(np.float64)) for part in parts])
     if not (np.isfinite(point) and np.isfinite(without).all()):
         return None
     shares = (count - 1) * (point - without)

@@ -76,7 +76,7 @@ def proposal_of(drift: Manifest, performance: Manifest | None) -> Proposal:
     drift.output("drift_report")  # what it proposes must be there for people to read
     reasons, reports = [], [str(drift.facts["report_id"])]
     verdict = drift.facts["verdict"]
-    if verdict == "drift":
+    if verdict == "drift" and drift.facts.get("proposes", True):  # reports of before all proposed
         reasons.append(f"drift in {drift.facts['drifted_share'] or 0:.0%} of the monitored columns")
     if performance is not None and performance.facts.get("proposal"):
         reasons.append(f"the champion has become worse: {performance.facts['why']}")

@@ -116,6 +116,19 @@ class ModelSpec(Frozen):
             problems.append(f"gate.direction: {self.gate.metric} is to {best}, not to {self.gate.direction}")
         return problems
 
+    @property
+    def proposals(self) -> frozenset[str]:
+        """The checks that may propose a retraining: ``inputs``, ``performance``.
+
+        What a champion gets wrong says more than how its inputs look. So where its performance is asked for, and most
+        labels of a monitored window are known at its end, inputs are reported and propose nothing.
+        """
+        if self.retraining.proposals is not None:
+            return frozenset(self.retraining.proposals)
+        prompt = 2 * self.features.examples.label_delay_days <= self.drift.current_days
+        alone = prompt and self.retraining.performance_drop is not None
+        return frozenset({"performance"} if alone else {"inputs", "performance"})
+
     def first_unseen(self, training: Window) -> date:
         """Return the first day that a model of a training window may be judged on: all its labels were known before."""
         return training.end + timedelta(days=1 + self.features.examples.label_delay_days)

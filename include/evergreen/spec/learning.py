@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import date, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -166,8 +166,11 @@ class Retraining(Frozen):
     cooldown_days: Days = Field(default=7, ge=0)
     """Days of partitions that must lie between two trainings."""
     minimum_new_labels: Count = Field(default=1000, ge=0)
-    performance_drop: Number | None = Field(default=None, gt=0)
-    """A champion this much worse than at its promotion (deciding metric) proposes a retraining too."""
+    performance_drop: Annotated[Number, Field(gt=0)] | Literal["noise"] | None = None
+    """A champion this much worse than at its promotion (deciding metric) proposes a retraining; ``noise``: worse than
+    the days of both windows explain."""
+    proposals: tuple[Literal["inputs", "performance"], ...] | None = Field(default=None, min_length=1)
+    """Which checks may propose. Unset: the performance alone where it is asked and labels are prompt, else both."""
 
 
 class Approval(Frozen):

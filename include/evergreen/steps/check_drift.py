@@ -127,6 +127,7 @@ def _store(
     facts: dict[str, JsonValue] = {
         "report_id": name,
         "verdict": report.verdict,
+        "proposes": "inputs" in spec.proposals,
         "why": report.why,
         "drifted_share": len(report.drifted) / len(spec.drift.columns) if report.verdict != "insufficient" else None,
         "drifted_columns": [*report.drifted],

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
 from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import JsonValue
 
 from evergreen.catalog import config_digest
 from evergreen.contract import Request, Result, Status, Window
+from evergreen.data.lake import PARTITION
 from evergreen.data.lineage import current_together
 from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.handover import store_output
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.evaluation import score
+from evergreen.judgement.interval import performance
+from evergreen.judgement.metrics import Scored
 from evergreen.monitoring.proposal import PERFORMANCE_REPORT, PerformanceDocument, report_id, report_key
 from evergreen.spec import METRICS, Direction, ModelSpec
 from evergreen.training.registry import Version, load
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 log = logging.getLogger(__name__)
+_RISK = 0.01
+"""The chance that a champion as good as at its promotion is called worse by ``noise``."""
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
@@ -42,9 +51,10 @@ def run(request: Request, spec: ModelSpec) -> Result:
     frame, least = training_set(spec, window, snapshots=snapshots), spec.windows.minimum_evaluation_rows
     if len(frame) < least:
         return _skip(f"{len(frame)} labelled rows in {window}, {least} are needed")
-    metrics = score(spec, frame, [load(champion.uri)])[0].metrics()
+    scores = score(spec, frame, [load(champion.uri)])[0]
+    metrics = scores.metrics()
     name = report_id(spec.name, request.partition, config_digest(spec), frame)
-    facts = {"report_id": name, **_judged(spec, champion, window, metrics)}
+    facts = {"report_id": name, **_judged(spec, champion, window, _level(spec, frame, scores))}
     log.info("%s", facts["why"])
     details = {**facts, "metrics": metrics, "limit": spec.retraining.performance_drop, "inputs": snapshots}
     document = PerformanceDocument.model_validate(details).model_dump_json(indent=2)
@@ -60,20 +70,52 @@ def _skip(why: str) -> Result:
     return Result(status=Status.SKIPPED, reason=why, facts={"proposal": False})
 
 
-def _judged(spec: ModelSpec, champion: Version, window: Window, metrics: Mapping[str, float]) -> dict[str, JsonValue]:
+class _Level(NamedTuple):
+    """The deciding metric on some days, with its standard error; ``days`` is how many independent ones they are."""
+
+    value: float | None
+    error: float | None
+    days: float | None
+
+
+def _level(spec: ModelSpec, frame: pd.DataFrame, scores: Scored) -> _Level:
+    value = scores.metrics().get(spec.gate.metric)
+    known = performance(scores, spec.gate.metric, frame[PARTITION].to_numpy())
+    return _Level(value, *known.error()) if known else _Level(value, None, None)
+
+
+def _judged(spec: ModelSpec, champion: Version, window: Window, now: _Level) -> dict[str, JsonValue]:
     """Return whether the champion has become so much worse that it proposes a retraining."""
-    name, limit = spec.gate.metric, spec.retraining.performance_drop
-    now, before = metrics.get(name), champion.tags.get(f"metric.{name}")
+    name = spec.gate.metric
+    before = champion.tags.get(f"metric.{name}")
     drop: float | None = None
-    if now is not None and before is not None:
-        drop = (float(before) - now) * (1 if METRICS[name][1] is Direction.MAXIMIZE else -1)
+    if now.value is not None and before is not None:
+        drop = (float(before) - now.value) * (1 if METRICS[name][1] is Direction.MAXIMIZE else -1)
+    limit = _limit(spec, champion, now)
+    worse = limit is not None and drop is not None and drop > limit
     return {
-        "proposal": limit is not None and drop is not None and drop > limit,
-        "why": f"{name} of version {champion.number} on {window}: {_shown(now)}; when promoted: {_shown(before)}",
+        "proposal": worse and "performance" in spec.proposals,
+        "why": f"{name} of version {champion.number} on {window}: {_shown(now.value)}; when promoted: {_shown(before)}"
+        + ("" if limit is None else f"; worse by more than {limit:.4f} would propose a retraining"),
         "window": str(window),
         "champion": champion.number,
         "drop": drop,
+        "drop_limit": limit,
+        "error": now.error,
     }
+
+
+def _limit(spec: ModelSpec, champion: Version, now: _Level) -> float | None:
+    """Return the drop beyond which the champion is worse; None where there is no such limit, or none is known."""
+    limit = spec.retraining.performance_drop
+    if limit != "noise":
+        return limit
+    from scipy import stats
+
+    then = champion.tags.get("metric.error")
+    if then is None or now.error is None or now.days is None:
+        return None
+    return float(stats.t.ppf(1 - _RISK, max(now.days - 1, 1))) * math.hypot(float(then), now.error)
 
 
 def _shown(value: float | str | None) -> str:

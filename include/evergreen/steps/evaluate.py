@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from evergreen.contract import Request, Result, Window
+from evergreen.data.lake import PARTITION
 from evergreen.handover import read_frame, store_output, upstream
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.decisions import look_at
 from evergreen.judgement.evaluation import evaluation_of, score
 from evergreen.judgement.events import read_events
 from evergreen.judgement.evidence import Candidate, Evaluation, unseen
+from evergreen.judgement.interval import performance
+from evergreen.judgement.metrics import Scored
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.preparation import window_of
 from evergreen.training.registry import Version, champion_before, load
 from evergreen.training.tracking import logged_model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
@@ -35,11 +42,18 @@ def run(request: Request, spec: ModelSpec) -> Result:
     loaded = [load(model.uri), *([load(champion.uri)] if champion else [])]
     scores = score(spec, frame, loaded)
     learned = Window.model_validate({side: trained.facts[f"training_{side}"] for side in ("start", "end")})
+    error = _error(spec, frame, scores[0])
+    challenger = Candidate(run_id=run_id, training=learned, metrics=scores[0].metrics(), error=error)
     evaluation = evaluation_of(
         spec,
         frame,
         f"{dataset.uri} ({dataset.version})",
-        (Candidate(run_id=run_id, training=learned, metrics=scores[0].metrics()), scores[0]),
+        (
+            Candidate(
+                run_id=run_id, training=learned, metrics=scores[0].metrics(), error=_error(spec, frame, scores[0])
+            ),
+            scores[0],
+        ),
         (_champion(champion, scores[1].metrics()), scores[1]) if champion else None,
         cache(partial(read_frame, assembled, "training")),  # it may be asked for twice
         look_at(read_events(get_store(), spec.name), champion.number if champion else None, run_id, window_of(frame)),
@@ -57,8 +71,16 @@ def _champion(version: Version, metrics: dict[str, float]) -> Candidate:
     return Candidate(version=version.number, run_id=version.run_id, training=version.training, metrics=metrics)
 
 
+def _error(spec: ModelSpec, frame: pd.DataFrame, model: Scored) -> float | None:
+    """Return the standard error of a model's deciding metric: what a later drop is compared with."""
+    known = performance(model, spec.gate.metric, frame[PARTITION].to_numpy())
+    return known.error()[0] if known else None
+
+
 def _metrics(evaluation: Evaluation) -> dict[str, float]:
     metrics = {f"challenger_{name}": value for name, value in evaluation.challenger.metrics.items()}
+    if evaluation.challenger.error is not None:
+        metrics["challenger_error"] = evaluation.challenger.error
     if evaluation.champion:
         metrics |= {f"champion_{name}": value for name, value in evaluation.champion.metrics.items()}
     if interval := evaluation.interval:
