@@ -24,6 +24,7 @@ sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "tests" / "benchmarks")]
 
 import interval  # noqa: E402
 import parse  # noqa: E402
+import policy  # noqa: E402
 import psutil  # noqa: E402
 import ray_settings  # noqa: E402
 import waiting  # noqa: E402
@@ -35,7 +36,7 @@ from evergreen_airflow.kubelet.warm_client import socket_path  # noqa: E402
 from evergreen_airflow.rest_api import TaskRun  # noqa: E402
 from installation import Installation, installed  # noqa: E402
 
-PARTS = ("parse", "start", "ray", "loop", "waiting", "roundtrip", "interval")
+PARTS = ("parse", "start", "ray", "loop", "waiting", "roundtrip", "interval", "policy")
 STARTS = 9
 LIGHT = ("gate", "guard", "publish", "promote", "register")
 """Steps that do little: for them the way from the task's start to the step's counts most."""
@@ -44,7 +45,9 @@ LIGHT = ("gate", "guard", "publish", "promote", "register")
 def main() -> int:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--through", default="2013-06", help="last month of the replay")
+    parser.add_argument("--through", help="last month of the replay; default: 2013-06, of the policies 2013-12")
+    parser.add_argument("--model", default="flight_delay", help="whose months the policies replay")
+    parser.add_argument("--seeds", type=int, default=3, help="with how many seeds they do")
     parser.add_argument("--only", choices=PARTS, help="one part only")
     arguments = parser.parse_args()
     out = Console()
@@ -58,7 +61,7 @@ def main() -> int:
     if arguments.only in {None, "ray"}:
         figures["ray"] = ray_settings.measure(out.print)
     if arguments.only in {None, "loop"}:
-        figures["loop"] = replay(arguments.through, out)
+        figures["loop"] = replay(arguments.through or "2013-06", out)
     if arguments.only == "waiting":  # six minutes, and of interest to clusters alone
         figures |= waiting.measure()
     if arguments.only == "roundtrip":
@@ -67,6 +70,9 @@ def main() -> int:
         figures |= roundtrip.measure()
     if arguments.only == "interval":  # no speed, but how often the gate is wrong
         figures["interval"] = interval.measure(out.print)
+    if arguments.only == "policy":  # nor is this: whether to retrain at all
+        through = arguments.through or "2013-12"
+        figures["policy"] = policy.installed_measure(arguments.model, through, arguments.seeds)
     path = PROJECT / ".evergreen" / "bench.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(figures, indent=2) + "\n")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from evergreen.judgement.metrics import Scored
@@ -67,6 +66,10 @@ class Improvement:
 
     point: float
     shares: np.ndarray
+
+    def less(self, other: Improvement) -> Improvement:
+        """Return how much better this is than another on the same days."""
+        return Improvement(self.point - other.point, self.shares - other.shares)
 
     def error(self) -> tuple[float, float]:
         """Return the standard error and the number of independent days, the autocorrelation taken at its estimate."""
@@ -125,9 +128,14 @@ def improvement(champion: Scored, challenger: Scored, metric: str, days: np.ndar
     return _by_day(difference, metric, days)
 
 
-def performance(model: Scored, metric: str, days: np.ndarray) -> Improvement | None:
-    """Return how good one model is, positive when better, with the share of each day; None as for `improvement`."""
-    return _by_day(partial(model.metric, metric), metric, days) if model.finite.all() else None
+def performance(model: Scored, metric: str, days: np.ndarray, weights: np.ndarray | float = 1.0) -> Improvement | None:
+    """Return how good one model is, positive when better, with the share of each day; None as for `improvement`.
+
+    ``weights`` say how often each row counts.
+    """
+    if not model.finite.all():
+        return None
+    return _by_day(lambda kept: model.metric(metric, kept * weights), metric, days)
 
 
 def _by_day(value: Callable[[np.ndarray], np.ndarray], metric: str, days: np.ndarray) -> Improvement | None:

@@ -90,6 +90,8 @@ class Training(Frozen):
     learning_rate: Number = Field(default=2e-3, gt=0, le=10)
     weight_decay: Number = Field(default=1e-4, ge=0, le=10)
     seed: Count = Field(default=0, ge=0)
+    refit: bool = False
+    """Whether a challenger that has won is trained again, on the evaluation window as well, before it is registered."""
     classes: Count = Field(default=2, ge=2, le=10_000)
     """Number of classes of a multiclass task."""
 

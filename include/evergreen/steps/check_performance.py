@@ -91,7 +91,8 @@ def _judged(spec: ModelSpec, champion: Version, window: Window, now: _Level) -> 
     drop: float | None = None
     if now.value is not None and before is not None:
         drop = (float(before) - now.value) * (1 if METRICS[name][1] is Direction.MAXIMIZE else -1)
-    limit = _limit(spec, champion, now)
+    error = champion.tags.get("metric.error")
+    limit = drop_limit(spec, None if error is None else float(error), now.error, now.days)
     worse = limit is not None and drop is not None and drop > limit
     return {
         "proposal": worse and "performance" in spec.proposals,
@@ -105,17 +106,26 @@ def _judged(spec: ModelSpec, champion: Version, window: Window, now: _Level) -> 
     }
 
 
-def _limit(spec: ModelSpec, champion: Version, now: _Level) -> float | None:
-    """Return the drop beyond which the champion is worse; None where there is no such limit, or none is known."""
+def drop_limit(spec: ModelSpec, then: float | None, now: float | None, days: float | None) -> float | None:
+    """Return the drop beyond which a champion is worse; None where none is asked for, or none is known.
+
+    Parameters
+    ----------
+    spec
+        ``retraining.performance_drop`` says which.
+    then, now
+        Standard errors of the deciding metric at the promotion, and now.
+    days
+        How many independent days tell of it now.
+    """
     limit = spec.retraining.performance_drop
     if limit != "noise":
         return limit
+    if then is None or now is None or not days:
+        return None
     from scipy import stats
 
-    then = champion.tags.get("metric.error")
-    if then is None or now.error is None or now.days is None:
-        return None
-    return float(stats.t.ppf(1 - _RISK, max(now.days - 1, 1))) * math.hypot(float(then), now.error)
+    return float(stats.t.ppf(1 - _RISK, max(days - 1, 1))) * math.hypot(then, now)
 
 
 def _shown(value: float | str | None) -> str:

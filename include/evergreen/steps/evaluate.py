@@ -48,12 +48,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         spec,
         frame,
         f"{dataset.uri} ({dataset.version})",
-        (
-            Candidate(
-                run_id=run_id, training=learned, metrics=scores[0].metrics(), error=_error(spec, frame, scores[0])
-            ),
-            scores[0],
-        ),
+        (challenger, scores[0]),
         (_champion(champion, scores[1].metrics()), scores[1]) if champion else None,
         cache(partial(read_frame, assembled, "training")),  # it may be asked for twice
         look_at(read_events(get_store(), spec.name), champion.number if champion else None, run_id, window_of(frame)),
