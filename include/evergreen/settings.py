@@ -131,6 +131,10 @@ class Settings(BaseSettings):
     """How long one SQL file of a model may take before it is interrupted."""
     code_version: str = ""
     """Set in images; in a checkout the git commit is used."""
+    signing_key: SecretStr | None = None
+    """The private key (PEM, P-256) that models and records are signed with; only steps that sign are given it."""
+    verification_keys: str = ""
+    """The public keys (PEM) whose signatures are believed: several while keys change."""
 
     @property
     def config_file(self) -> Path:
@@ -141,6 +145,10 @@ class Settings(BaseSettings):
     def secrets_file(self) -> Path:
         """The secret half of it: the laptop's ``evergreen-secrets`` secret."""
         return self.state_dir / "secrets" / "evergreen-secrets.env"
+
+    def step_secret_file(self, name: str) -> Path:
+        """Return the file of what only some steps are given: the laptop's ``evergreen-<name>`` secret."""
+        return self.state_dir / "secrets" / f"evergreen-{name}.env"
 
     def database(self, name: str) -> str:
         """Return the SQLAlchemy address (psycopg 3) of one of the project's databases.

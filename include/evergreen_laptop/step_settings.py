@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from evergreen.catalog import survey
 from evergreen.environment import QUIET
 from evergreen.settings import Settings
+from evergreen.trust.keys import SIGNING_KEY, VERIFICATION_KEYS, in_one_line, published
 from evergreen_airflow.kubelet import BASE_VARIABLES
 from evergreen_laptop.credentials import Credentials
 
@@ -64,6 +65,18 @@ def step_secrets(settings: Settings, database_url: str, credentials: Credentials
     }
 
 
+def signing_secrets(settings: Settings, credentials: Credentials) -> dict[str, str]:
+    """Return what only the steps that sign are given: a person's key, or the one that was made here."""
+    own = settings.signing_key
+    return {SIGNING_KEY: in_one_line(own.get_secret_value() if own else credentials.signing_key)}
+
+
+def public_keys(settings: Settings, credentials: Credentials) -> dict[str, str]:
+    """Return whose signatures are believed: the public half of the key that signs, and what a person has added."""
+    private = signing_secrets(settings, credentials)[SIGNING_KEY]
+    return {VERIFICATION_KEYS: published(private, settings.verification_keys)}
+
+
 def _aws(settings: Settings, *, secret: bool) -> dict[str, str]:
     """Return this shell's secret or public AWS variables, if anything is kept on S3 or read from there."""
     places = [settings.artifact_root, settings.lake_root, *_files_of_sources(settings)]
@@ -95,7 +108,8 @@ def service_environment(config: Mapping[str, str]) -> dict[str, str]:
     """Return what every service is started with: this process's environment and the public half."""
     programs = str(Path(sys.executable).parent)
     path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
-    return {**os.environ, **config, "PATH": path, "no_proxy": config["NO_PROXY"], "PYTHONUNBUFFERED": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name != SIGNING_KEY}  # no service signs
+    return {**inherited, **config, "PATH": path, "no_proxy": config["NO_PROXY"], "PYTHONUNBUFFERED": "1"}
 
 
 def step_environment(service: Mapping[str, str], config: Mapping[str, str], folder: Path) -> dict[str, str]:
