@@ -17,7 +17,8 @@ from evergreen.judgement.champions import champion_of
 from evergreen.judgement.evaluation import score
 from evergreen.monitoring.proposal import PERFORMANCE_REPORT, PerformanceDocument, report_id, report_key
 from evergreen.spec import METRICS, Direction, ModelSpec
-from evergreen.training.registry import Version, load
+from evergreen.training.loading import load_version
+from evergreen.training.registry import Version
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     frame, least = training_set(spec, window, snapshots=snapshots), spec.windows.minimum_evaluation_rows
     if len(frame) < least:
         return _skip(f"{len(frame)} labelled rows in {window}, {least} are needed")
-    metrics = score(spec, frame, [load(champion.uri)])[0].metrics()
+    metrics = score(spec, frame, [load_version(champion)])[0].metrics()
     name = report_id(spec.name, request.partition, config_digest(spec), frame)
     facts = {"report_id": name, **_judged(spec, champion, window, metrics)}
     log.info("%s", facts["why"])

@@ -6,13 +6,15 @@ from functools import cache, partial
 
 from pydantic import JsonValue
 
-from evergreen.contract import Request, Result, Window
+from evergreen.contract import Request, Result
 from evergreen.handover import read_frame, store_output, upstream
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.evaluation import evaluation_of, score
 from evergreen.judgement.evidence import Candidate, Evaluation, unseen
 from evergreen.spec import ModelSpec
-from evergreen.training.registry import Version, champion_before, load
+from evergreen.training.loading import load_trained, load_version
+from evergreen.training.registry import champion_before
+from evergreen.training.scorer import Scorer
 from evergreen.training.tracking import logged_model
 
 
@@ -28,15 +30,15 @@ def run(request: Request, spec: ModelSpec) -> Result:
     run_id = str(trained.facts["run_id"])
     champion_of(request)
     champion = champion_before(spec.name, run_id)
-    loaded = [load(model.uri), *([load(champion.uri)] if champion else [])]
+    loaded = [load_trained(trained, model), *([load_version(champion)] if champion else [])]
     scores = score(spec, frame, loaded)
-    learned = Window.model_validate({side: trained.facts[f"training_{side}"] for side in ("start", "end")})
+    candidates = [_candidate(loaded_one, scored.metrics()) for loaded_one, scored in zip(loaded, scores, strict=True)]
     evaluation = evaluation_of(
         spec,
         frame,
         f"{dataset.uri} ({dataset.version})",
-        (Candidate(run_id=run_id, training=learned, metrics=scores[0].metrics()), scores[0]),
-        (_champion(champion, scores[1].metrics()), scores[1]) if champion else None,
+        (candidates[0], scores[0]),
+        (candidates[1], scores[1]) if champion else None,
         cache(partial(read_frame, assembled, "training")),  # it may be asked for twice
     )
     content = evaluation.model_dump_json(indent=2).encode()
@@ -48,8 +50,10 @@ def run(request: Request, spec: ModelSpec) -> Result:
     )
 
 
-def _champion(version: Version, metrics: dict[str, float]) -> Candidate:
-    return Candidate(version=version.number, run_id=version.run_id, training=version.training, metrics=metrics)
+def _candidate(model: Scorer, metrics: dict[str, float]) -> Candidate:
+    """Return who was scored, and the window it learned from, as it was signed."""
+    bound = model.bound
+    return Candidate(version=bound.version, run_id=bound.run_id, training=bound.training, metrics=metrics)
 
 
 def _metrics(evaluation: Evaluation) -> dict[str, float]:
