@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -205,15 +205,21 @@ def get_settings() -> Settings:
     return _load(user.config_file, user.secrets_file, ENV_FILE)
 
 
-def export_service_environment() -> None:
+def export_service_environment(secrets: Iterable[str] = ()) -> None:
     """Give this process what only environment variables can say to libraries, e.g. MLflow's user and password.
 
     A step in a pod or under the StepOperator has them already; a step run from a shell has not. What is set stays.
+
+    Parameters
+    ----------
+    secrets
+        What the step is given beyond what every step is; it takes the place of that.
     """
     user = user_settings()
-    for file in (user.config_file, user.secrets_file):
+    further = [user.step_secret_file(name) for name in secrets]
+    for file in (*further, user.config_file, user.secrets_file):
         for name, value in dotenv_values(file, interpolate=False).items():
-            if value is not None and not name.startswith(PREFIX):
+            if value is not None and (file in further or not name.startswith(PREFIX)):
                 os.environ.setdefault(name, value)
 
 

@@ -47,6 +47,7 @@ class Credentials(Part):
     database_steps: str = Field(default_factory=new_password)
     mlflow_admin: str = Field(default_factory=new_password)
     mlflow_steps: str = Field(default_factory=new_password)
+    mlflow_registry: str = Field(default_factory=new_password)
     mlflow_session_secret: str = Field(default_factory=_key)
     signing_key: str = Field(default_factory=lambda: new_key()[0])
 

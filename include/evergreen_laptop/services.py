@@ -35,6 +35,7 @@ from evergreen_laptop.roles import ensure_roles, role_url
 from evergreen_laptop.status import run_folder
 from evergreen_laptop.step_settings import (
     public_keys,
+    registry_secrets,
     service_environment,
     signing_secrets,
     step_config,
@@ -103,6 +104,7 @@ def build_services(user: Settings) -> list[Service]:
     write_env_file(user.config_file, config)  # where the steps, and `Settings`, read them
     write_env_file(user.secrets_file, secrets)
     write_env_file(user.step_secret_file("signing"), signing_secrets(user, credentials))
+    write_env_file(user.step_secret_file("registry"), registry_secrets(user, credentials))
     get_settings.cache_clear()
     # what follows is for the services: the steps are never told these two
     addresses = {f"{owner}_database_url": SecretStr(urls[owner]) for owner in ("airflow", "mlflow")}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SIGNING_KEY, VERIFICATION_KEYS = f"{PREFIX}SIGNING_KEY", f"{PREFIX}VERIFICATION_KEYS"
 """The variables of the private key and of the public ones."""
 _MAKE = "docs/kubernetes.md tells how to make one; on one machine `evergreen up` does."
-_PEM = re.compile("-----BEGIN [A-Z ]+-----([^-]+)-----END [A-Z ]+-----")
+_PEM = re.compile("-----BEGIN (?!EC PARAMETERS)[A-Z ]+-----([^-]+)-----END [A-Z ]+-----")
 
 
 class UntrustedError(DataError):
@@ -91,9 +91,7 @@ def verification_keys() -> dict[str, EllipticCurvePublicKey]:
     ConfigurationError
         If there are none, or one is no key of the curve P-256.
     """
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
-
-    keys = [*_keys(get_settings().verification_keys, VERIFICATION_KEYS, load_der_public_key)]
+    keys = [*_keys(get_settings().verification_keys, VERIFICATION_KEYS, _load_public)]
     if not keys:
         raise ConfigurationError(
             f"{VERIFICATION_KEYS} is not set: no signature can be verified, so nothing is believed.",
@@ -144,9 +142,7 @@ def published(private: str, others: str = "") -> str:
     ConfigurationError
         If one of them is no key of the curve P-256.
     """
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
-
-    every = [_private(private).public_key(), *_keys(others, VERIFICATION_KEYS, load_der_public_key)]
+    every = [_private(private).public_key(), *_keys(others, VERIFICATION_KEYS, _load_public)]
     return " ".join(dict.fromkeys(base64.b64encode(public_der(key)).decode() for key in every))
 
 
@@ -248,6 +244,17 @@ def _private(text: str) -> EllipticCurvePrivateKey:
 
     key: EllipticCurvePrivateKey = next(_keys(text, SIGNING_KEY, lambda der: load_der_private_key(der, None)))
     return key
+
+
+def _load_public(der: bytes) -> Any:
+    """Load a public key, or take it out of a certificate: what Helm can make of a private key."""
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+    from cryptography.x509 import load_der_x509_certificate
+
+    try:
+        return load_der_public_key(der)
+    except ValueError:
+        return load_der_x509_certificate(der).public_key()
 
 
 def _bodies(text: str) -> list[str]:
