@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import date, datetime
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -263,6 +264,23 @@ def models_validate(
     wrong = [model for model, errors in by_model.items() if errors]
     if wrong:
         raise ConfigurationError(f"{len(wrong)} of {len(by_model)} models cannot run: {', '.join(wrong)}.")
+
+
+@models_app.command("verify")
+def models_verify(
+    version: Annotated[str, typer.Argument(help="MODEL@VERSION, or MODEL@champion.")],
+    keep: Annotated[Path | None, typer.Option(help="A new folder for the files and their signatures.")] = None,
+) -> None:
+    """Verify a registered version: its signature, its files and its tags. Prints what it is bound to."""
+    from evergreen.settings import export_service_environment
+    from evergreen.training.verification import verified_version
+
+    export_service_environment()
+    bound = verified_version(version, keep)
+    typer.echo(f"{bound.model}@{bound.version}: verified")
+    about = {"run_id": bound.run_id, "logged_model": bound.logged_model} | dict(sorted(bound.facts.items()))
+    for name, value in about.items():
+        typer.echo(f"  {name}: {value}")
 
 
 @models_app.command("new")

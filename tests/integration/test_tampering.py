@@ -321,3 +321,62 @@ def test_whoever_has_verified_it_may_load_it_with_mlflow_alone(store: Store) -> 
     raw = evaluation_rows("binary")[["x", "gap", "site", "hour"]].assign(hour=lambda frame: frame["hour"].astype(str))
     alone = mlflow.pyfunc.load_model(champion().uri).predict(raw)
     assert alone.equals(load_version(champion()).predict(raw))
+
+
+def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "evergreen", "models", "verify", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def stranger(folder: Path, public: str) -> subprocess.CompletedProcess[str]:
+    """Do what docs/decisions/trust.md says: the files, the signature, the public key, and no Evergreen."""
+    pem = folder / "verification.pem"
+    pem.write_text(f"-----BEGIN PUBLIC KEY-----\n{public}\n-----END PUBLIC KEY-----\n")
+    command = [str(Path(sys.executable).with_name("model_signing")), "verify", "key", str(folder / "model")]
+    options = ["--signature", str(folder / "model.sig"), "--public_key", str(pem)]
+    nothing = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    return subprocess.run([*command, *options], env=nothing, capture_output=True, text=True, check=False)
+
+
+def test_a_stranger_verifies_a_version_with_the_public_key_alone(store: Store, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    done = cli("small_binary@champion", f"--keep={kept}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("small_binary@2: verified\n")
+    assert "  decision_key: second\n" in done.stdout
+    assert "  training_end: 2024-03-11\n" in done.stdout
+    verified = stranger(kept, KEYS[1])
+    assert verified.returncode == 0, verified.stderr
+    assert stranger(kept, new_key()[1]).returncode != 0
+    with (kept / "model/artifacts/model/network.py").open("a") as code:
+        code.write("\n")
+    assert stranger(kept, KEYS[1]).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("small_binary@3",), 78, "small_binary has no version '3'. Name one of those registered: 1, 2."),
+        (("small_binary@challengers",), 78, "small_binary has no version 'challengers'"),
+        (("small_binary",), 78, "small_binary has no version ''"),
+        (("small_binary@2", "--keep=."), 78, "--keep=.: it is there already"),
+    ],
+)
+def test_what_cannot_be_verified_is_named(store: Store, arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = cli(*arguments)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+
+
+@pytest.mark.parametrize("tamper", [changed_code, replayed], ids=lambda tamper: tamper.__name__)
+def test_a_person_is_told_what_a_step_is_told(store: Store, tamper: Tamper) -> None:
+    tamper(store)
+    done = cli("small_binary@2")
+    assert done.returncode == 65
+    assert TAMPERED[tamper] in done.stderr
+
+
+def test_the_signature_of_the_openssf_is_not_there_for_show(store: Store) -> None:
+    shutil.copyfile(store.signatures("1") / "model.sig", store.signatures("2") / "model.sig")
+    done = cli("small_binary@2")
+    assert done.returncode == 65
+    assert "model.sig does not verify" in done.stderr

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from evergreen.training.registry import Version, connect, mlflow_errors
-from evergreen.trust.keys import SIGNING_KEY, UnsignedError, signing_key
+from evergreen.trust.keys import ChangedError, UnsignedError, signing_key, verification_keys
 from evergreen.trust.statement import Bound, Statement
 
 FOLDER = "signatures"
@@ -107,6 +107,45 @@ def fetch(run_id: str, name: str, folder: Path) -> Path | None:
     return Path(path)
 
 
+def verify_openssf(folder: Path, signature: Path, what: str) -> None:
+    """Verify a folder with its signature in the format of the OpenSSF, as a stranger does.
+
+    Raises
+    ------
+    ChangedError
+        If none of the keys that are believed has signed these files.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    from model_signing.verifying import Config
+
+    problems = []
+    for key in verification_keys().values():
+        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        verifying = Config()  # type: ignore[no-untyped-call]
+        try:
+            with _as_file(pem) as file:
+                verifying.use_elliptic_key_verifier(public_key=file)
+            verifying.verify(folder, signature)
+        except (ValueError, InvalidSignature) as error:
+            problems.append(str(error) or type(error).__name__)
+        else:
+            return
+    raise ChangedError(f"{what}: {OPENSSF_FILE} does not verify: {problems[0]}", "Restore it from a backup.")
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """Give a library that wants a file what belongs on no disk."""
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, content)
+        os.close(writer)
+        yield f"/dev/fd/{reader}"
+    finally:
+        os.close(reader)
+
+
 def _read(run_id: str, name: str) -> bytes | None:
     with TemporaryDirectory() as place:
         path = fetch(run_id, name, Path(place))
@@ -129,13 +168,8 @@ def _write_openssf(folder: Path, signature: Path) -> None:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
     from model_signing.signing import Config
 
-    pem = signing_key(f"A model ({SIGNING_KEY})").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    reader, writer = os.pipe()  # the library wants a file, and the key belongs on no disk
-    try:
-        os.write(writer, pem)
-        os.close(writer)
-        signing = Config()  # type: ignore[no-untyped-call]  # model_signing has few types
-        signing.use_elliptic_key_signer(private_key=f"/dev/fd/{reader}")
-    finally:
-        os.close(reader)
+    pem = signing_key("A model").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    signing = Config()  # type: ignore[no-untyped-call]  # model_signing has few types
+    with _as_file(pem) as file:
+        signing.use_elliptic_key_signer(private_key=file)
     signing.sign(folder, signature)
