@@ -12,9 +12,14 @@ import pytest
 from dotenv import dotenv_values
 
 from evergreen.settings import Settings, get_settings
+from evergreen.trust.keys import SIGNING_KEY, VERIFICATION_KEYS, new_key
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
+
+
+KEYS = new_key()
+"""The private and the public key of this run of the tests."""
 
 
 def execute(engine: Engine, statement: str) -> None:
@@ -42,6 +47,8 @@ def own_settings(folder: Path, database_url: str | None = None) -> Iterator[Sett
         ):
             patch.delenv(f"EVERGREEN_{name}", raising=False)
         patch.setenv("EVERGREEN_STATE_DIR", str(folder / "state"))
+        for variable, key in zip((SIGNING_KEY, VERIFICATION_KEYS), KEYS, strict=True):
+            patch.setenv(variable, key)
         if database_url:
             patch.setenv("EVERGREEN_DATABASE_URL", database_url)
         forget_settings()

@@ -195,11 +195,14 @@ class Run:
         tags = {"model": self.model, "dag_id": self.dag_id, "run_id": self.run_id}
         run_id = start_run(self.model, self.run_id, self.run_id, tags, {})
         trained = Trained(prepared.encoder, weights, [{"epoch": 1, "train_loss": 0.5, "seconds": 0.1}])
-        digest = log_training(run_id, self.spec, trained, frame)
         assembled = read_manifest(get_store(), self.identity("assemble"))
+        facts = {**tags, "training_start": str(window.start), "training_end": str(window.end)}
+        learned = assembled.output("training")
+        facts |= {"dataset_uri": learned.uri, "dataset_version": learned.version, "dataset_digest": learned.digest}
+        digest = log_training(run_id, self.spec, trained, frame, facts)
         self.leave(
             "train",
-            inputs=(assembled.output("training"), *assembled.inputs),
+            inputs=(learned, *assembled.inputs),
             outputs=(Output(name="model", uri=f"runs:/{run_id}/model", version=digest, digest=digest),),
             facts={"run_id": run_id, "training_start": str(window.start), "training_end": str(window.end)},
         )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import date, datetime
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -117,7 +118,9 @@ def run_step(
     """Run one step here and store its manifest; the manifest is printed as one line of JSON, the log is stderr."""
     from evergreen.environment import complete
     from evergreen.logs import configure
+    from evergreen.pipelines import STEPS
     from evergreen.runner import build_request, check_step, execute, exit_code, stoppable
+    from evergreen.trust.keys import take_key
 
     configure()
     os.umask(0o077)  # what a step leaves on this machine is nobody else's to read
@@ -128,7 +131,8 @@ def run_step(
         raise ConfigurationError(f"--window-start={start} is after --partition={end}.", "Swap them.")
     run = RunIdentity(dag_id=dag_id or _shell(model), run_id=run_id or str(end), task_id=task_id or step)
     params = {name: _json(name, text) for name, text in _pairs(param or [], "--param").items()}
-    complete()
+    complete(STEPS[step].secrets)
+    take_key()
     try:
         with stoppable():
             window = Window(start=start, end=end)
@@ -201,13 +205,16 @@ def rollback(
 
     from evergreen.contract import utc_now
     from evergreen.logs import configure
+    from evergreen.pipelines import STEPS
     from evergreen.runner import build_request, execute, exit_code
     from evergreen.settings import export_service_environment
+    from evergreen.trust.keys import take_key
 
     if not yes:
         typer.confirm(f"Let {f'version {to}' if to else 'the champion before'} of {model} serve again?", abort=True)
     configure()
-    export_service_environment()
+    export_service_environment(STEPS["rollback"].secrets)
+    take_key()
     now = utc_now()
     day = Window(start=now.date(), end=now.date())
     run = RunIdentity(dag_id=_shell(model), run_id=f"rollback__{now.isoformat()}", task_id="rollback")
@@ -257,6 +264,23 @@ def models_validate(
     wrong = [model for model, errors in by_model.items() if errors]
     if wrong:
         raise ConfigurationError(f"{len(wrong)} of {len(by_model)} models cannot run: {', '.join(wrong)}.")
+
+
+@models_app.command("verify")
+def models_verify(
+    version: Annotated[str, typer.Argument(help="MODEL@VERSION, or MODEL@champion.")],
+    keep: Annotated[Path | None, typer.Option(help="A new folder for the files and their signatures.")] = None,
+) -> None:
+    """Verify a registered version: its signature, its files and its tags. Prints what it is bound to."""
+    from evergreen.settings import export_service_environment
+    from evergreen.training.verification import verified_version
+
+    export_service_environment()
+    bound = verified_version(version, keep)
+    typer.echo(f"{bound.model}@{bound.version}: verified")
+    about = {"run_id": bound.run_id, "logged_model": bound.logged_model} | dict(sorted(bound.facts.items()))
+    for name, value in about.items():
+        typer.echo(f"  {name}: {value}")
 
 
 @models_app.command("new")

@@ -14,7 +14,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from itertools import accumulate
@@ -78,9 +78,15 @@ _WORKER = {
 """What Ray Train and torch set in a training worker once it runs; the worker's own rank takes the place of this one."""
 
 
-def complete() -> None:
-    """Add what is missing, by the settings of this process; writes nothing when it is called again."""
-    export_service_environment()
+def complete(secrets: Iterable[str] = ()) -> None:
+    """Add what is missing, by the settings of this process; writes nothing when it is called again.
+
+    Parameters
+    ----------
+    secrets
+        What this step is given beyond what every step is.
+    """
+    export_service_environment(secrets)
     settings = get_settings()
     add_constants()
     retries = _mlflow_retries(settings.mlflow_retry_seconds)

@@ -13,6 +13,8 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Literal
 
+StepSecret = Literal["signing", "registry"]
+
 
 @dataclass(frozen=True)
 class Step:
@@ -32,6 +34,9 @@ class Step:
         How long an attempt may take; the pod's deadline too.
     after
         The steps it follows; default: the last one it reads, or none.
+    secrets
+        What it is given beyond what every step is: the key that signs, the login that may move aliases. Its pod reads
+        the Secrets ``evergreen-<name>``, and no other pod does.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Step:
     resources: Literal["default", "features", "training"] = "default"
     time_limit: timedelta = timedelta(hours=1)
     after: tuple[str, ...] = ()
+    secrets: tuple[StepSecret, ...] = ()
 
 
 _INGEST = (
@@ -75,13 +81,20 @@ PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
                 outputs=("model",),
                 resources="training",
                 time_limit=timedelta(hours=6),
+                secrets=("signing",),
             ),
-            Step("evaluate", reads=("assemble", "train"), outputs=("evaluation",), resources="features"),
-            Step("gate", reads=("train", "evaluate")),
-            Step("register", reads=("train", "gate"), outputs=("version",)),
-            Step("promote", reads=("gate", "register"), outputs=("champion",)),
+            Step(
+                "evaluate",
+                reads=("assemble", "train"),
+                outputs=("evaluation",),
+                resources="features",
+                secrets=("signing",),
+            ),
+            Step("gate", reads=("train", "evaluate"), secrets=("signing",)),
+            Step("register", reads=("train", "gate"), outputs=("version",), secrets=("signing", "registry")),
+            Step("promote", reads=("gate", "register"), outputs=("champion",), secrets=("signing", "registry")),
         ),
-        "rollback": (Step("rollback", outputs=("champion",)),),
+        "rollback": (Step("rollback", outputs=("champion",), secrets=("signing", "registry")),),
         "backfill": (
             *(_in_bulk(step) for step in _INGEST),
             _in_bulk(_FEATURES[0], after=("publish",)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -131,6 +131,10 @@ class Settings(BaseSettings):
     """How long one SQL file of a model may take before it is interrupted."""
     code_version: str = ""
     """Set in images; in a checkout the git commit is used."""
+    signing_key: SecretStr | None = None
+    """The private key (PEM, P-256) that models and records are signed with; only steps that sign are given it."""
+    verification_keys: str = ""
+    """The public keys (PEM) whose signatures are believed: several while keys change."""
 
     @property
     def config_file(self) -> Path:
@@ -141,6 +145,10 @@ class Settings(BaseSettings):
     def secrets_file(self) -> Path:
         """The secret half of it: the laptop's ``evergreen-secrets`` secret."""
         return self.state_dir / "secrets" / "evergreen-secrets.env"
+
+    def step_secret_file(self, name: str) -> Path:
+        """Return the file of what only some steps are given: the laptop's ``evergreen-<name>`` secret."""
+        return self.state_dir / "secrets" / f"evergreen-{name}.env"
 
     def database(self, name: str) -> str:
         """Return the SQLAlchemy address (psycopg 3) of one of the project's databases.
@@ -197,15 +205,21 @@ def get_settings() -> Settings:
     return _load(user.config_file, user.secrets_file, ENV_FILE)
 
 
-def export_service_environment() -> None:
+def export_service_environment(secrets: Iterable[str] = ()) -> None:
     """Give this process what only environment variables can say to libraries, e.g. MLflow's user and password.
 
     A step in a pod or under the StepOperator has them already; a step run from a shell has not. What is set stays.
+
+    Parameters
+    ----------
+    secrets
+        What the step is given beyond what every step is; it takes the place of that.
     """
     user = user_settings()
-    for file in (user.config_file, user.secrets_file):
+    further = [user.step_secret_file(name) for name in secrets]
+    for file in (*further, user.config_file, user.secrets_file):
         for name, value in dotenv_values(file, interpolate=False).items():
-            if value is not None and not name.startswith(PREFIX):
+            if value is not None and (file in further or not name.startswith(PREFIX)):
                 os.environ.setdefault(name, value)
 
 

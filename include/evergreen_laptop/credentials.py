@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from evergreen.contract import ConfigurationError
 from evergreen.settings import Settings
 from evergreen.stored import Part
+from evergreen.trust.keys import new_key
 from evergreen_laptop.files import make_folder, write_private
 
 _HINT = "Correct the file, or remove it: new passwords are made."
@@ -46,7 +47,9 @@ class Credentials(Part):
     database_steps: str = Field(default_factory=new_password)
     mlflow_admin: str = Field(default_factory=new_password)
     mlflow_steps: str = Field(default_factory=new_password)
+    mlflow_registry: str = Field(default_factory=new_password)
     mlflow_session_secret: str = Field(default_factory=_key)
+    signing_key: str = Field(default_factory=lambda: new_key()[0])
 
     @property
     def airflow_passwords(self) -> dict[str, str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import httpx
 
 from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import Settings
 from evergreen_laptop.credentials import Credentials, credentials_file
 from evergreen_laptop.files import make_folder, write_config_file
-from evergreen_laptop.step_settings import MLFLOW_STEPS_USER, MLFLOW_USER
+from evergreen_laptop.step_settings import MLFLOW_REGISTRY_USER, MLFLOW_STEPS_USER, MLFLOW_USER
 
 _API = "/api/2.0/mlflow"
+_RIGHTS = "/api/3.0/mlflow/users/permissions"
 
 
 def mlflow_environment(settings: Settings, credentials: Credentials) -> dict[str, str]:
@@ -39,9 +42,10 @@ def mlflow_environment(settings: Settings, credentials: Credentials) -> dict[str
 
 
 def ensure_users(settings: Settings, credentials: Credentials) -> None:
-    """Check the password of ``admin``, people's user, and make the steps' user, which is no administrator.
+    """Check the password of ``admin``, people's user, and make the two users of the steps, which are no administrators.
 
-    A steps' user that exists is given the password of the credentials.
+    A user that exists is given the password of the credentials, and loses what an earlier version let it do: the steps'
+    own could move aliases.
 
     Raises
     ------
@@ -52,30 +56,57 @@ def ensure_users(settings: Settings, credentials: Credentials) -> None:
     """
     url = f"http://127.0.0.1:{settings.mlflow_port}"
     login = (MLFLOW_USER, credentials.mlflow_admin)
-    user = {"username": MLFLOW_STEPS_USER, "password": credentials.mlflow_steps}
     try:
         with httpx.Client(base_url=url, auth=login, timeout=30, trust_env=False) as client:
-            answer = client.get(f"{_API}/users/get", params={"username": MLFLOW_STEPS_USER})
-            if answer.status_code in {401, 403}:
-                raise ConfigurationError(
-                    f"MLflow refuses the password of its user {MLFLOW_USER!r} ({answer.status_code}): "
-                    "it was made with another one.",
-                    f"Put back the old {credentials_file(settings)}, or drop the database mlflow_auth.",
-                )
-            if answer.status_code == httpx.codes.NOT_FOUND:
-                client.post(f"{_API}/users/create", json=user).raise_for_status()
-            else:
-                answer.raise_for_status()
-                client.patch(f"{_API}/users/update-password", json=user).raise_for_status()
-            _let_manage(client, MLFLOW_STEPS_USER)
+            for name, (password, rights) in _users(credentials).items():
+                _ensure_user(client, settings, name, password)
+                _permit(client, name, rights)
     except httpx.HTTPError as error:
         raise TemporaryError(f"MLflow at {url}: {error}.", "See `evergreen status`.") from error
 
 
-def _let_manage(client: httpx.Client, user: str) -> None:
-    """Let a user manage every experiment and registered model, also those that a person or an earlier version made."""
-    for kind in ("experiment", "registered_model"):
-        grant = {"username": user, "resource_type": kind, "resource_id": "*", "permission": "MANAGE"}
-        answer = client.post("/api/3.0/mlflow/users/permissions/grant", json=grant)
-        if answer.is_error and answer.json().get("error_code") != "RESOURCE_ALREADY_EXISTS":
-            answer.raise_for_status()
+def _users(credentials: Credentials) -> dict[str, tuple[str, dict[str, str]]]:
+    """Return the steps' users: password, and what each may do with every experiment and registered model.
+
+    All read, by the server's default, and that is all that the steps' own may do with registered models.
+    """
+    return {
+        MLFLOW_STEPS_USER: (credentials.mlflow_steps, {"experiment": "MANAGE"}),
+        MLFLOW_REGISTRY_USER: (credentials.mlflow_registry, {"experiment": "EDIT", "registered_model": "MANAGE"}),
+    }
+
+
+def _ensure_user(client: httpx.Client, settings: Settings, name: str, password: str) -> None:
+    user = {"username": name, "password": password}
+    answer = client.get(f"{_API}/users/get", params={"username": name})
+    if answer.status_code in {401, 403}:
+        raise ConfigurationError(
+            f"MLflow refuses the password of its user {MLFLOW_USER!r} ({answer.status_code}): "
+            "it was made with another one.",
+            f"Put back the old {credentials_file(settings)}, or drop the database mlflow_auth.",
+        )
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        client.post(f"{_API}/users/create", json=user).raise_for_status()
+    else:
+        answer.raise_for_status()
+        client.patch(f"{_API}/users/update-password", json=user).raise_for_status()
+
+
+def _permit(client: httpx.Client, user: str, rights: Mapping[str, str]) -> None:
+    """Give a user these rights on everything of a kind, also on what a person made.
+
+    Taken away is any other right on everything, and any on a registered model: whoever creates one may do all with it.
+    """
+    answer = client.get(f"{_RIGHTS}/list", params={"username": user}).raise_for_status()
+    held = {(row["resource_type"], row["resource_pattern"]): row["permission"] for row in answer.json()["permissions"]}
+    wanted = {(kind, "*"): permission for kind, permission in rights.items()}
+    for (kind, name), permission in held.items():
+        if (name == "*" or kind == "registered_model") and wanted.get((kind, name)) != permission:
+            _change(client, "revoke", username=user, resource_type=kind, resource_id=name)
+    for (kind, name), permission in wanted.items():
+        if held.get((kind, name)) != permission:
+            _change(client, "grant", username=user, resource_type=kind, resource_id=name, permission=permission)
+
+
+def _change(client: httpx.Client, verb: str, **right: str) -> None:
+    client.post(f"{_RIGHTS}/{verb}", json=right).raise_for_status()

@@ -33,7 +33,15 @@ from evergreen_laptop.mlflow_server import ensure_users, mlflow_environment
 from evergreen_laptop.postgres import EmbeddedPostgres, connect, create_databases, plain_environment
 from evergreen_laptop.roles import ensure_roles, role_url
 from evergreen_laptop.status import run_folder
-from evergreen_laptop.step_settings import service_environment, step_config, step_environment, step_secrets
+from evergreen_laptop.step_settings import (
+    public_keys,
+    registry_secrets,
+    service_environment,
+    signing_secrets,
+    step_config,
+    step_environment,
+    step_secrets,
+)
 
 HEARTBEAT_SECONDS = 30.0
 """An Airflow component beats every 5 s; without a beat for this long it is not well."""
@@ -91,9 +99,12 @@ def build_services(user: Settings) -> list[Service]:
         for owner, url in urls.items():
             user.database(OWNERS[owner][0])  # a wrong address is an error now, before anything starts
             create_databases(url, OWNERS[owner])
-    config, secrets = step_config(user), step_secrets(user, urls["steps"], credentials)
+    config = {**step_config(user), **public_keys(user, credentials)}
+    secrets = step_secrets(user, urls["steps"], credentials)
     write_env_file(user.config_file, config)  # where the steps, and `Settings`, read them
     write_env_file(user.secrets_file, secrets)
+    write_env_file(user.step_secret_file("signing"), signing_secrets(user, credentials))
+    write_env_file(user.step_secret_file("registry"), registry_secrets(user, credentials))
     get_settings.cache_clear()
     # what follows is for the services: the steps are never told these two
     addresses = {f"{owner}_database_url": SecretStr(urls[owner]) for owner in ("airflow", "mlflow")}

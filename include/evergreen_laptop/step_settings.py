@@ -13,12 +13,16 @@ from pydantic import SecretStr
 from evergreen.catalog import survey
 from evergreen.environment import QUIET
 from evergreen.settings import Settings
+from evergreen.trust.keys import SIGNING_KEY, VERIFICATION_KEYS, in_one_line, published
 from evergreen_airflow.kubelet import BASE_VARIABLES
 from evergreen_laptop.credentials import Credentials
 
 MLFLOW_USER = "admin"
 """The administrator of the embedded MLflow, for people."""
 MLFLOW_STEPS_USER = "evergreen-steps"
+"""Every step's: makes experiments, runs and models, and reads the registry."""
+MLFLOW_REGISTRY_USER = "evergreen-registry"
+"""That of the steps which register, promote and roll back: the only one, beside the administrator, that may."""
 _MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _RAY_LOGIN = (
     "RAY_AUTH_MODE",
@@ -64,6 +68,29 @@ def step_secrets(settings: Settings, database_url: str, credentials: Credentials
     }
 
 
+def signing_secrets(settings: Settings, credentials: Credentials) -> dict[str, str]:
+    """Return what only the steps that sign are given: a person's key, or the one that was made here."""
+    own = settings.signing_key
+    return {SIGNING_KEY: in_one_line(own.get_secret_value() if own else credentials.signing_key)}
+
+
+def registry_secrets(settings: Settings, credentials: Credentials) -> dict[str, str]:
+    """Return what only the steps that register and promote are given: the login that may move aliases.
+
+    In another MLflow than the embedded one they have the login that every step has.
+    """
+    if not _is_embedded(settings):
+        return {}
+    user, password = MLFLOW_REGISTRY_USER, credentials.mlflow_registry
+    return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+
+
+def public_keys(settings: Settings, credentials: Credentials) -> dict[str, str]:
+    """Return whose signatures are believed: the public half of the key that signs, and what a person has added."""
+    private = signing_secrets(settings, credentials)[SIGNING_KEY]
+    return {VERIFICATION_KEYS: published(private, settings.verification_keys)}
+
+
 def _aws(settings: Settings, *, secret: bool) -> dict[str, str]:
     """Return this shell's secret or public AWS variables, if anything is kept on S3 or read from there."""
     places = [settings.artifact_root, settings.lake_root, *_files_of_sources(settings)]
@@ -81,10 +108,14 @@ def _files_of_sources(settings: Settings) -> Iterator[str]:
 
 def _mlflow_login(settings: Settings, credentials: Credentials) -> dict[str, str]:
     """Return the embedded MLflow's user and password; another server is never shown them, it gets this shell's."""
-    address = urlsplit(settings.mlflow_tracking_uri)
-    if address.hostname in _LOOPBACK and address.port == settings.mlflow_port:
+    if _is_embedded(settings):
         return {"MLFLOW_TRACKING_USERNAME": MLFLOW_STEPS_USER, "MLFLOW_TRACKING_PASSWORD": credentials.mlflow_steps}
     return _of_this_shell(_MLFLOW_LOGIN)
+
+
+def _is_embedded(settings: Settings) -> bool:
+    address = urlsplit(settings.mlflow_tracking_uri)
+    return address.hostname in _LOOPBACK and address.port == settings.mlflow_port
 
 
 def _of_this_shell(names: Iterable[str], wanted: bool = True) -> dict[str, str]:
@@ -95,7 +126,8 @@ def service_environment(config: Mapping[str, str]) -> dict[str, str]:
     """Return what every service is started with: this process's environment and the public half."""
     programs = str(Path(sys.executable).parent)
     path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
-    return {**os.environ, **config, "PATH": path, "no_proxy": config["NO_PROXY"], "PYTHONUNBUFFERED": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name != SIGNING_KEY}  # no service signs
+    return {**inherited, **config, "PATH": path, "no_proxy": config["NO_PROXY"], "PYTHONUNBUFFERED": "1"}
 
 
 def step_environment(service: Mapping[str, str], config: Mapping[str, str], folder: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ from airflow.sdk.log import mask_secret
 from kubernetes.client import models as k8s
 
 from evergreen.contract import ConfigurationError, Manifest, RunIdentity, Status, StepError
+from evergreen.pipelines import StepSecret
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec, Profile
 from evergreen.store import get_store, read_manifest
@@ -51,6 +52,8 @@ class StepOperator(ClusterPodOperator):
         The step's name.
     spec
         The model.
+    secrets
+        What the pod is given beyond what every step's is.
     upstream
         Manifests the step reads: step name to task id of the same run, or to the address of a task of another run;
         templated, or the output of a task that returns it.
@@ -89,6 +92,7 @@ class StepOperator(ClusterPodOperator):
         spec: ModelSpec,
         profile: Profile,
         execution_timeout: timedelta,
+        secrets: Sequence[StepSecret] = (),
         upstream: Mapping[str, str] | XComArg | None = None,
         params_json: Mapping[str, Any] | None = None,
         cmds: Sequence[str] = pods.COMMAND,
@@ -103,6 +107,7 @@ class StepOperator(ClusterPodOperator):
             "logging_interval": 5,
             "random_name_suffix": False,
         }
+        defaults["env_from"] += [pods.further_secret(name) for name in secrets]
         super().__init__(
             task_id=task_id or step,
             cmds=list(cmds),

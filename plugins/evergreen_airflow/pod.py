@@ -11,6 +11,7 @@ from typing import Any
 from kubernetes.client import models as k8s
 
 from evergreen.contract import ConfigurationError, RunIdentity
+from evergreen.pipelines import StepSecret
 from evergreen.spec import Profile
 
 COMMAND = ("python", "-m", "evergreen")
@@ -76,6 +77,11 @@ def _hardened() -> dict[str, Any]:
         "termination_message_policy": "FallbackToLogsOnError",
         "image_pull_policy": "IfNotPresent",
     }
+
+
+def further_secret(name: StepSecret) -> k8s.V1EnvFromSource:
+    """Return the variables of a Secret that only some steps read; they take the place of what every step is told."""
+    return k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=f"evergreen-{name}"))
 
 
 def labels(model: str, step: str) -> dict[str, str]:

@@ -48,6 +48,7 @@ def step_tasks(
             spec=spec,
             profile=getattr(spec.resources, step.resources),
             execution_timeout=step.time_limit,
+            secrets=step.secrets,
             **{"upstream": upstream_of(step, pipeline), **options.get(step.name, {})},
         )
         for step in PIPELINES[pipeline]

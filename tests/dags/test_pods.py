@@ -40,6 +40,44 @@ def test_every_pod_of_every_pipeline(settings: Settings, dags: dict[str, DAG]) -
     assert wrong == {}
 
 
+SIGNING = {"train", "evaluate", "gate", "register", "promote", "rollback"}
+REGISTRY = {"register", "promote", "rollback"}
+
+
+def secrets_of(pod: dict[str, Any]) -> set[str]:
+    sources = [source for container in pod["spec"]["containers"] for source in container["envFrom"]]
+    return {source["secretRef"]["name"] for source in sources if "secretRef" in source}
+
+
+def misplaced_secrets(pods: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the pods that are given more or less than their step needs."""
+    wrong = []
+    for name, pod in pods.items():
+        step = pod["metadata"]["labels"]["evergreen/step"]
+        wanted = {"evergreen-secrets"}
+        wanted |= {"evergreen-signing"} if step in SIGNING else set()
+        wanted |= {"evergreen-registry"} if step in REGISTRY else set()
+        wrong += [name] if secrets_of(pod) != wanted else []
+    return wrong
+
+
+def test_only_who_signs_has_the_key_and_only_who_promotes_may_move_aliases(
+    settings: Settings, dags: dict[str, DAG]
+) -> None:
+    pods = rendered_pods(dags)
+    assert {pod["metadata"]["labels"]["evergreen/step"] for pod in pods.values()} >= SIGNING
+    assert misplaced_secrets(pods) == []
+    key = {"secretRef": {"name": "evergreen-signing"}}
+    for name in ("flight_delay.ingest.ingest", "flight_delay.monitor.check_performance"):
+        pods[name]["spec"]["containers"][0]["envFrom"].append(key)
+    pods["flight_delay.train.train"]["spec"]["containers"][0]["envFrom"].remove(key)
+    assert sorted(misplaced_secrets(pods)) == [
+        "flight_delay.ingest.ingest",
+        "flight_delay.monitor.check_performance",
+        "flight_delay.train.train",
+    ]
+
+
 def test_training_asks_for_its_own_resources(settings: Settings, dags: dict[str, DAG]) -> None:
     pods = rendered_pods(dags)
 

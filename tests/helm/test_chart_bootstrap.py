@@ -121,6 +121,23 @@ def test_the_steps_cannot_enter_the_databases_of_the_platform(
             _connect(administrator, user="chart_evergreen_steps", dbname=database)
 
 
+GRANTS = (
+    "SELECT username, resource_type, resource_pattern, permission FROM users "
+    "JOIN roles ON roles.name = '__user_' || users.id || '__' JOIN role_permissions ON role_id = roles.id"
+)
+RIGHTS = {
+    ("evergreen-steps", "experiment", "*", "MANAGE"),
+    ("evergreen-registry", "experiment", "*", "EDIT"),
+    ("evergreen-registry", "registered_model", "*", "MANAGE"),
+}
+
+
+def _id_of(connection: psycopg.Connection, user: str) -> int:
+    found = connection.execute("SELECT id FROM users WHERE username = %s", (user,)).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
 @pytest.mark.integration
 def test_mlflow_s_users_follow_the_secret(administrator: dict[str, str], names: list[dict[str, object]]) -> None:
     _create(administrator, names, "any")
@@ -136,17 +153,26 @@ def test_mlflow_s_users_follow_the_secret(administrator: dict[str, str], names: 
     assert all("chart_evergreen_mlflow@/chart_mlflow" in address for address in environment.values())
 
     def bootstrap(password: str) -> str:
-        secrets = {"MLFLOW_AUTH_ADMIN_PASSWORD": f"admin {password}", "MLFLOW_STEPS_PASSWORD": f"steps {password}"}
+        secrets = {f"MLFLOW_{name}_PASSWORD": f"{name} {password}" for name in ("AUTH_ADMIN", "STEPS", "REGISTRY")}
         done = _run("mlflow_bootstrap.py", environment | secrets | {"MLFLOW_DISABLE_TELEMETRY": "true"})
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     assert "user admin created\nuser evergreen-steps created" in bootstrap("the first")
+    with _connect(administrator, user="chart_evergreen_mlflow", dbname="chart_mlflow_auth") as connection:
+        assert set(connection.execute(GRANTS).fetchall()) == RIGHTS
+        # of an earlier version: the steps' user managed what it had registered, and a wildcard grant may be a person's
+        earlier = "INSERT INTO role_permissions (role_id, resource_type, resource_pattern, permission) "
+        role = "SELECT id, 'registered_model', %s, 'MANAGE' FROM roles WHERE name = %s"
+        for pattern in ("flight_delay", "*"):
+            connection.execute(f"{earlier} {role}", (pattern, f"__user_{_id_of(connection, 'evergreen-steps')}__"))
+        assert len(connection.execute(GRANTS).fetchall()) == len(RIGHTS) + 2
     assert "user admin has the new password\nuser evergreen-steps has the new password" in bootstrap("the second")
     assert _run("mlflow_bootstrap.py", environment, "--wait").returncode == 0
     with _connect(administrator, user="chart_evergreen_mlflow", dbname="chart_mlflow_auth") as connection:
         rights = dict(connection.execute("SELECT username, is_admin FROM users").fetchall())
-    assert rights == {"admin": True, "evergreen-steps": False}
+        assert set(connection.execute(GRANTS).fetchall()) == RIGHTS
+    assert rights == {"admin": True, "evergreen-steps": False, "evergreen-registry": False}
     with _connect(administrator, user="chart_evergreen_mlflow", dbname="chart_mlflow") as connection:
         assert connection.execute("SELECT count(*) FROM registered_models").fetchone() == (0,)
 

@@ -14,6 +14,7 @@ from cryptography.fernet import Fernet
 from mlflow.server.security_utils import is_allowed_host_header
 
 from evergreen.settings import Settings
+from evergreen.trust import keys
 from evergreen_airflow import placement, pod
 
 
@@ -141,6 +142,21 @@ def test_secrets_of_a_trial_fit_together() -> None:
     assert len(set(platform.values())) == len(platform)
 
 
+def test_what_a_trial_signs_with_is_believed_and_only_steps_that_sign_are_given_it() -> None:
+    found = objects("trial")
+    private = _secret(found, pod.further_secret("signing").secret_ref.name)
+    believed = _secret(found, pod.SECRETS)[keys.VERIFICATION_KEYS]
+    assert private.keys() == {keys.SIGNING_KEY}
+    assert keys.published(private[keys.SIGNING_KEY], believed) == keys.published(private[keys.SIGNING_KEY])
+    login = _secret(found, pod.further_secret("registry").secret_ref.name)
+    assert login["MLFLOW_TRACKING_USERNAME"] == "evergreen-registry"
+    assert login["MLFLOW_TRACKING_PASSWORD"] == _secret(found, "evergreen-platform")["mlflow-registry-password"]
+    for case in CASES:
+        for one in pods(objects(case)):
+            named = {name for kind, name in references(one) if kind == "Secret"}
+            assert not named & {"evergreen-signing", "evergreen-registry"}, one["metadata"]["name"]
+
+
 def test_secrets_of_a_trial_are_random() -> None:
     first, second = (_secret(parse(render(TRIAL)), "evergreen-platform") for _ in range(2))
     assert not set(first.values()) & set(second.values())
@@ -150,6 +166,7 @@ def test_nobody_in_the_step_namespace_is_given_a_key_of_the_platform() -> None:
     platform = set(_secret(objects("trial"), "evergreen-platform").values())
     steps = _secret(objects("trial"), pod.SECRETS)
     own = {"MLFLOW_TRACKING_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN"}
+    own |= {keys.VERIFICATION_KEYS}  # a public one
     assert {name for name, value in steps.items() if value in platform} == own
     for case in CASES:
         for one in pods(objects(case)):

@@ -28,8 +28,9 @@ from evergreen.settings import PROJECT_ROOT, get_settings
 from evergreen.steps import promote
 from evergreen.steps.train import run_key
 from evergreen.store import get_store, read_manifest, write_manifest
-from evergreen.training.registry import by_alias, connect, load
-from evergreen.training.tracking import DIGEST, find_run, start_run
+from evergreen.training.loading import DIGEST, load_version
+from evergreen.training.registry import by_alias, connect
+from evergreen.training.tracking import find_run, start_run
 from evergreen.version import code_version
 from lifecycle_kit import PARTITION, Run, evaluation_rows, training_rows, write_model
 
@@ -72,7 +73,7 @@ def test_a_model_of_every_task_becomes_champion(models, task):
     assert losses[-1].value < losses[0].value
 
     raw = pd.DataFrame({"x": [0.3, np.nan], "gap": [np.nan, 1.0], "site": ["north", "never seen"], "hour": [5, None]})
-    predicted = load(champion.uri).predict(raw)
+    predicted = load_version(champion).predict(raw)
     expected = {"binary": ["probability"], "multiclass": ["high", "low", "middle"], "regression": ["prediction"]}
     assert list(predicted.columns) == expected[task]
     assert np.isfinite(predicted.to_numpy()).all()
@@ -264,8 +265,9 @@ def test_a_challenger_judged_against_a_former_champion_is_not_promoted(binary):
 
 REGISTERING = (
     "mlflow.MlflowClient.create_registered_model",
-    "mlflow.register_model",
-    "evergreen.training.registry.set_tags",
+    "mlflow.MlflowClient.create_model_version",
+    "evergreen.training.registration.set_tags",
+    "evergreen.training.registration.sign_version",
     "evergreen.steps.register.set_alias",
 )
 
@@ -281,7 +283,7 @@ def test_a_register_that_is_killed_again_and_again_ends_in_one_version_that_load
     (version,) = connect().search_model_versions(f"name = '{binary}'")
     assert by_alias(binary, "challenger").number == str(version.version) == "1"
     assert version.tags["evergreen.decision_key"] == gate.facts["decision_key"]
-    assert load(f"models:/{binary}/1").loaded.metadata.signature
+    assert load_version(by_alias(binary, "challenger")).bound.version == "1"
 
 
 def killed_after(function):
@@ -294,22 +296,25 @@ def killed_after(function):
 
 def test_of_two_registrations_at_once_the_older_version_counts(binary, monkeypatch):
     run, _ = judged(binary, "twice")
-    register = pkgutil.resolve_name("mlflow.register_model")
+    create = MlflowClient.create_model_version
 
-    def second(*arguments):
-        register(*arguments)  # another process was faster, by less than the time since this one has looked
-        return register(*arguments)
+    def second(*arguments, **named):
+        create(*arguments, **named)  # another process was faster, by less than the time since this one has looked
+        return create(*arguments, **named)
 
-    monkeypatch.setattr("mlflow.register_model", second)
+    monkeypatch.setattr(MlflowClient, "create_model_version", second)
     assert run.steps("register").facts["version"] == "1"
     assert run.steps("promote").facts["version"] == "1"
 
 
 def test_no_alias_points_to_a_version_that_does_not_load(binary, tmp_path):
-    run, gate = judged(binary, "broken")
-    (tmp_path / "MLmodel").write_text("{")
-    logged = connect().get_run(gate.facts["run_id"]).outputs.model_outputs[0]
-    connect().log_model_artifact(logged.model_id, str(tmp_path / "MLmodel"))
+    broken = tmp_path / "broken"
+    with (tmp_path / "models" / binary / "network.py").open("a") as network:
+        network.write(f"\n\nbuild_well = build\n\n\ndef build(schema):\n    open({str(broken)!r})\n")
+        network.write("    return build_well(schema)\n")
+    broken.touch()
+    run, _ = judged(binary, "broken")
+    broken.unlink()
     failure = run.step("register").failure
     assert failure.failure_class is FailureClass.DATA
     assert f"models:/{binary}/1: it is registered, but does not load" in failure.message
@@ -428,7 +433,7 @@ def test_a_champion_keeps_inputs_the_spec_no_longer_names(models):
     (models / name / "network.py").write_text("raise RuntimeError('the champion must not load this')\n")
     assert load_model(name).features.numeric == ("x",)
     raw = evaluation_rows("binary")
-    assert len(load(by_alias(name, "champion").uri).predict(raw[["x", "gap", "site", "hour"]])) == len(raw)
+    assert len(load_version(by_alias(name, "champion")).predict(raw[["x", "gap", "site", "hour"]])) == len(raw)
 
 
 def kinds(model):

@@ -121,6 +121,26 @@ def test_step_sees_the_pods_environment_and_no_more(kit: Kit, monkeypatch: pytes
     assert redact("cannot connect with pa55word") == "cannot connect with ***"
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_only_the_process_of_a_step_that_signs_is_told_the_key_and_no_log_shows_it(kit: Kit, given: bool) -> None:
+    kit.write_variables("secrets/evergreen-secrets.env", MLFLOW_TRACKING_USERNAME="every-step")
+    kit.write_variables("secrets/evergreen-signing.env", EVERGREEN_SIGNING_KEY=f"k3y-{given}")
+    kit.write_variables("secrets/evergreen-registry.env", MLFLOW_TRACKING_USERNAME="registry")
+    body = """
+    from evergreen.settings import get_settings
+    key = get_settings().signing_key
+    seen = {"key": key and key.get_secret_value(), "variables": dict(os.environ)}
+    (here / "seen.json").write_text(json.dumps(seen))
+    return Result()
+    """
+    kit.operator(body, secrets=("signing", "registry") if given else ()).execute(task_context())
+    seen = json.loads((kit.folder / "seen.json").read_text())
+    assert seen["key"] == (f"k3y-{given}" if given else None)
+    assert "EVERGREEN_SIGNING_KEY" not in seen["variables"]  # what it starts has none
+    assert seen["variables"]["MLFLOW_TRACKING_USERNAME"] == ("registry" if given else "every-step")
+    assert redact(f"k3y-{given}") == ("***" if given else "k3y-False")
+
+
 @pytest.mark.parametrize(
     ("body", "retried", "message"),
     [

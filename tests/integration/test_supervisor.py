@@ -29,7 +29,7 @@ from evergreen_laptop.credentials import Credentials, read_credentials
 from evergreen_laptop.postgres import EmbeddedPostgres
 from evergreen_laptop.processes import is_alive
 from evergreen_laptop.status import State, SupervisorStatus, read_status
-from evergreen_laptop.step_settings import MLFLOW_STEPS_USER
+from evergreen_laptop.step_settings import MLFLOW_REGISTRY_USER, MLFLOW_STEPS_USER
 from installation import PORTS, free_ports
 
 pytestmark = pytest.mark.integration
@@ -230,7 +230,10 @@ def test_the_steps_user_of_mlflow_is_no_administrator(stack: Stack) -> None:
     of_admin = {"Authorization": f"Basic {admin}"}
     model, version = {"name": "of_the_admin"}, {"name": "of_the_admin", "key": "k", "value": "v"}
     assert stack.request("MLFLOW", "POST", "/api/2.0/mlflow/registered-models/create", of_admin, model)[0] == 200
-    assert stack.request("MLFLOW", "POST", "/api/2.0/mlflow/registered-models/set-tag", headers, version)[0] == 200
+    assert stack.request("MLFLOW", "POST", "/api/2.0/mlflow/registered-models/set-tag", headers, version)[0] == 403
+    registry = base64.b64encode(f"{MLFLOW_REGISTRY_USER}:{stack.credentials.mlflow_registry}".encode()).decode()
+    of_registry = {"Authorization": f"Basic {registry}"}
+    assert stack.request("MLFLOW", "POST", "/api/2.0/mlflow/registered-models/set-tag", of_registry, version)[0] == 200
     experiment = {"name": "of_the_admin"}
     made = stack.request("MLFLOW", "POST", "/api/2.0/mlflow/experiments/create", of_admin, experiment)[1]
     run = {"experiment_id": made["experiment_id"]}

@@ -11,7 +11,8 @@ import pytest
 
 from evergreen.contract import TemporaryError
 from evergreen.settings import Settings, get_settings
-from evergreen.training.registry import TAG, by_alias, by_run, connect, load
+from evergreen.training.registry import TAG, by_alias, by_run, connect
+from evergreen.training.signatures import stated_of_run
 from evergreen.training.tracking import find_run, start_run
 from installation import free_ports
 
@@ -80,7 +81,7 @@ def test_an_mlflow_that_goes_away_is_temporary_wherever_it_is_asked(
         lambda: start_run(model, "one", "key", {}, PARAMS),
         lambda: by_alias(model, "champion"),
         lambda: by_run(model, run),
-        lambda: load(f"runs:/{run}/model"),
+        lambda: stated_of_run(model, run),
     ):
         with pytest.raises(TemporaryError, match="Is the server up"):
             use()

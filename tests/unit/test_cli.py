@@ -19,6 +19,8 @@ import pytest
 from evergreen import cli
 from evergreen.contract import Manifest, Request, Result
 from evergreen.settings import PROJECT_ROOT, Settings, get_settings
+from evergreen.trust import keys
+from isolation import KEYS
 
 RUN_STEP = ("run-step", "ingest", "--model=flight_delay", "--partition=2013-03-01")
 VALIDATE = ("run-step", "validate", *RUN_STEP[2:])
@@ -329,3 +331,40 @@ def test_a_log_line_is_one_event_in_utc(waiting_step: dict[str, str], tmp_path: 
     assert any("WARNING py.warnings:" in line and "careful" in line for line in done.stderr.splitlines())
     assert "chatter" not in done.stderr
     assert Manifest.model_validate_json(done.stdout).status == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("step", "signs", "user"),
+    [("gate", True, "evergreen-steps"), ("promote", True, "evergreen-registry"), ("ingest", False, "evergreen-steps")],
+)
+def test_a_step_in_a_shell_has_the_secrets_of_its_row_and_what_it_starts_has_no_key(
+    evergreen: Callable[..., tuple[int, str, str]],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    signs: bool,
+    user: str,
+) -> None:
+    for name in (keys.SIGNING_KEY, "MLFLOW_TRACKING_USERNAME"):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    get_settings.cache_clear()
+    folder = settings.state_dir / "secrets"
+    folder.mkdir(parents=True)
+    folder.joinpath("evergreen-signing.env").write_text(f"{keys.SIGNING_KEY}={KEYS[0]}\n")
+    folder.joinpath("evergreen-registry.env").write_text("MLFLOW_TRACKING_USERNAME=evergreen-registry\n")
+    folder.joinpath("evergreen-secrets.env").write_text("MLFLOW_TRACKING_USERNAME=evergreen-steps\n")
+
+    def run(request: Request, _: object) -> Result:
+        child = subprocess.run([sys.executable, "-c", "import os; print(*os.environ)"], capture_output=True, text=True)
+        has_key = get_settings().signing_key is not None
+        told = os.environ["MLFLOW_TRACKING_USERNAME"]
+        return Result(facts={"signs": has_key, "child": keys.SIGNING_KEY in child.stdout.split(), "user": told})
+
+    module = ModuleType(f"evergreen.steps.{step}")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    code, out, err = evergreen("run-step", step, *RUN_STEP[2:])
+    assert (code, err) == (0, "")
+    assert json.loads(out)["facts"] == {"signs": signs, "child": False, "user": user}
+    assert KEYS[0] not in out

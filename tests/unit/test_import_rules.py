@@ -125,14 +125,15 @@ GROUND_FLOOR = (
 
 ROOMS: dict[str, set[str]] = {
     "data": set(),
-    "training": {"data"},
+    "trust": set(),
+    "training": {"data", "trust"},
     "features": {"data", "training"},
-    "judgement": {"data", "training"},
+    "judgement": {"data", "training", "trust"},
     "monitoring": {"data", "training"},
     "authoring": {"data", "features"},
-    "steps": {"data", "features", "training", "judgement", "monitoring"},
+    "steps": {"data", "features", "training", "judgement", "monitoring", "trust"},
     "runner": {"steps"},
-    "cli": {"data", "features", "training", "judgement", "monitoring", "authoring", "steps", "runner"},
+    "cli": {"data", "features", "training", "judgement", "monitoring", "trust", "authoring", "steps", "runner"},
     "__main__": {"cli"},
 }
 """What else is in include/evergreen, and what of it each may import: data flows one way."""

@@ -1,7 +1,8 @@
-"""Bring MLflow's two databases up to date and its two users in line with the Secret.
+"""Bring MLflow's two databases up to date and its users in line with the Secret.
 
-`admin` is for people; `evergreen-steps` is the steps' own user, no administrator: it manages what it has made and
-reads the rest. A new password in the Secret becomes the user's at the next `helm upgrade`.
+`admin` is for people. The steps have two users, which are no administrators: `evergreen-steps`, every step's, manages
+experiments and reads registered models; `evergreen-registry`, that of the steps which register, promote and roll back,
+manages these. A new password in the Secret becomes the user's at the next `helm upgrade`.
 With the argument --wait: only wait until that has been done.
 """
 
@@ -15,7 +16,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
 
-STEPS_USER = "evergreen-steps"
+STEPS_USER, REGISTRY_USER = "evergreen-steps", "evergreen-registry"
+RIGHTS = {
+    STEPS_USER: {"experiment": "MANAGE"},
+    REGISTRY_USER: {"experiment": "EDIT", "registered_model": "MANAGE"},
+}
+"""What each may do with everything of a kind; all read, by the server's default."""
 PATIENCE = 900.0  # seconds
 
 
@@ -50,8 +56,23 @@ def ensure_user(store: SqlAlchemyStore, name: str, password: str, *, is_admin: b
         print(f"user {name} has the new password", flush=True)
 
 
+def permit(store: SqlAlchemyStore, user: str) -> None:
+    """Give a user its rights, and take away any other on registered models: whoever creates one may do all with it."""
+    held = {("experiment", one.experiment_id): one.permission for one in store.list_experiment_permissions(user)}
+    models = store.list_registered_model_permissions(user)
+    held |= {("registered_model", one.name): one.permission for one in models}
+    wanted = {(kind, "*"): permission for kind, permission in RIGHTS[user].items()}
+    for (kind, name), permission in held.items():
+        if (name == "*" or kind == "registered_model") and wanted.get((kind, name)) != permission:
+            store.revoke_user_resource_permission(user, kind, name)
+            print(f"user {user}: {permission} on {kind} {name} is taken away", flush=True)
+    for (kind, name), permission in wanted.items():
+        if held.get((kind, name)) != permission:
+            store.grant_user_resource_permission(user, kind, name, permission)
+
+
 def wait() -> None:
-    """Return when the steps' user is there: the last thing this job does."""
+    """Return when the last user is there: the last thing this job does."""
     import psycopg
 
     address = os.environ["EVERGREEN_MLFLOW_AUTH_URI"].replace("+psycopg", "")
@@ -59,7 +80,7 @@ def wait() -> None:
     while time.monotonic() < deadline:
         try:
             with psycopg.connect(address, connect_timeout=5) as connection:
-                if connection.execute("SELECT 1 FROM users WHERE username = %s", (STEPS_USER,)).fetchone():
+                if connection.execute("SELECT 1 FROM users WHERE username = %s", (REGISTRY_USER,)).fetchone():
                     return
         except psycopg.Error as error:
             print(f"waiting: {error}", flush=True)
@@ -73,6 +94,9 @@ def main() -> None:
     store = users()
     ensure_user(store, "admin", os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"], is_admin=True)
     ensure_user(store, STEPS_USER, os.environ["MLFLOW_STEPS_PASSWORD"], is_admin=False)
+    permit(store, STEPS_USER)
+    ensure_user(store, REGISTRY_USER, os.environ["MLFLOW_REGISTRY_PASSWORD"], is_admin=False)
+    permit(store, REGISTRY_USER)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from evergreen.judgement.interval import performance
 from evergreen.judgement.metrics import Scored
 from evergreen.monitoring.proposal import PERFORMANCE_REPORT, PerformanceDocument, report_id, report_key
 from evergreen.spec import METRICS, Direction, ModelSpec
-from evergreen.training.registry import Version, load
+from evergreen.training.loading import load_version
+from evergreen.training.registry import Version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     frame, least = training_set(spec, window, snapshots=snapshots), spec.windows.minimum_evaluation_rows
     if len(frame) < least:
         return _skip(f"{len(frame)} labelled rows in {window}, {least} are needed")
-    scores = score(spec, frame, [load(champion.uri)])[0]
+    scores = score(spec, frame, [load_version(champion)])[0]
     metrics = scores.metrics()
     name = report_id(spec.name, request.partition, config_digest(spec), frame)
     facts = {"report_id": name, **_judged(spec, champion, window, _level(spec, frame, scores))}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from evergreen.contract import Request, Result, Window
+from evergreen.contract import Request, Result
 from evergreen.data.lake import PARTITION
 from evergreen.handover import read_frame, store_output, upstream
 from evergreen.judgement.champions import champion_of
@@ -19,8 +19,10 @@ from evergreen.judgement.interval import performance
 from evergreen.judgement.metrics import Scored
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
+from evergreen.training.loading import load_trained, load_version
 from evergreen.training.preparation import window_of
-from evergreen.training.registry import Version, champion_before, load
+from evergreen.training.registry import champion_before
+from evergreen.training.scorer import Scorer
 from evergreen.training.tracking import logged_model
 
 if TYPE_CHECKING:
@@ -39,17 +41,15 @@ def run(request: Request, spec: ModelSpec) -> Result:
     run_id = str(trained.facts["run_id"])
     champion_of(request)
     champion = champion_before(spec.name, run_id)
-    loaded = [load(model.uri), *([load(champion.uri)] if champion else [])]
+    loaded = [load_trained(trained, model), *([load_version(champion)] if champion else [])]
     scores = score(spec, frame, loaded)
-    learned = Window.model_validate({side: trained.facts[f"training_{side}"] for side in ("start", "end")})
-    error = _error(spec, frame, scores[0])
-    challenger = Candidate(run_id=run_id, training=learned, metrics=scores[0].metrics(), error=error)
+    candidates = [_candidate(spec, frame, *pair) for pair in zip(loaded, scores, strict=True)]
     evaluation = evaluation_of(
         spec,
         frame,
         f"{dataset.uri} ({dataset.version})",
-        (challenger, scores[0]),
-        (_champion(champion, scores[1].metrics()), scores[1]) if champion else None,
+        (candidates[0], scores[0]),
+        (candidates[1], scores[1]) if champion else None,
         cache(partial(read_frame, assembled, "training")),  # it may be asked for twice
         look_at(read_events(get_store(), spec.name), champion.number if champion else None, run_id, window_of(frame)),
     )
@@ -62,14 +62,16 @@ def run(request: Request, spec: ModelSpec) -> Result:
     )
 
 
-def _champion(version: Version, metrics: dict[str, float]) -> Candidate:
-    return Candidate(version=version.number, run_id=version.run_id, training=version.training, metrics=metrics)
-
-
-def _error(spec: ModelSpec, frame: pd.DataFrame, model: Scored) -> float | None:
-    """Return the standard error of a model's deciding metric: what a later drop is compared with."""
-    known = performance(model, spec.gate.metric, frame[PARTITION].to_numpy())
-    return known.error()[0] if known else None
+def _candidate(spec: ModelSpec, frame: pd.DataFrame, model: Scorer, scores: Scored) -> Candidate:
+    """Return who was scored, how well, and the window it learned from, as it was signed."""
+    bound, known = model.bound, performance(scores, spec.gate.metric, frame[PARTITION].to_numpy())
+    return Candidate(
+        version=bound.version,
+        run_id=bound.run_id,
+        training=bound.training,
+        metrics=scores.metrics(),
+        error=known.error()[0] if known else None,
+    )
 
 
 def _metrics(evaluation: Evaluation) -> dict[str, float]:

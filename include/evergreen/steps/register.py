@@ -11,7 +11,9 @@ from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of,
 from evergreen.judgement.events import Event, EventKind, append, read_events
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
-from evergreen.training.registry import CHALLENGER, register, set_alias
+from evergreen.training.registration import register
+from evergreen.training.registry import CHALLENGER, set_alias
+from evergreen.training.signatures import stated_of_run
 from evergreen.training.tracking import logged_model
 
 
@@ -20,29 +22,15 @@ def run(request: Request, spec: ModelSpec) -> Result:
     refuse_in_backfill(request)
     trained, judged = upstream(request, "train"), upstream(request, "gate")
     run_id, model = str(trained.facts["run_id"]), logged_model(trained)
-    inputs = {table.name: table for table in trained.inputs}
-    dataset = inputs.pop("training")
+    signed = stated_of_run(spec.name, run_id)
     scores = {
         f"metric.{name.removeprefix('challenger_')}": repr(value)
         for name, value in judged.metrics.items()
         if name.startswith("challenger_")
     }
-    tags = {
-        "training_start": trained.facts["training_start"],
-        "training_end": trained.facts["training_end"],
-        "partition": request.partition,
-        "dataset_uri": dataset.uri,
-        "dataset_version": dataset.version,
-        "dataset_digest": dataset.digest,
-        "config_digest": trained.config_digest,
-        "code_version": trained.code_version,
-        "model_digest": model.digest,
-        "decision": judged.facts["decision"],
-        "decision_key": judged.facts["decision_key"],
-        **{f"snapshot.{table.name}": table.version for table in inputs.values()},
-        **scores,
-    }
-    version = register(spec.name, spec.description, run_id, {name: str(value) for name, value in tags.items()})
+    # what it learned from is what was signed, whatever the manifests have become since
+    decided = {name: str(judged.facts[name]) for name in ("decision", "decision_key")}
+    version = register(signed, spec.description, {**signed.bound.facts, **decided, **scores})
     set_alias(version, CHALLENGER)
     append(get_store(), event_of(request, EventKind.REGISTERED, version=version.number))
     if spec.approval.required:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from importlib.metadata import version
 
 from evergreen.catalog import config_digest
 from evergreen.contract import Manifest, Output, Request, Result, Window
 from evergreen.handover import read_frame, upstream
 from evergreen.spec import ModelSpec
+from evergreen.training.loading import DIGEST
 from evergreen.training.preparation import window_of
 from evergreen.training.ray_training import train
-from evergreen.training.tracking import DIGEST, find_run, log_training, model_output, start_run
+from evergreen.training.tracking import find_run, log_training, model_output, start_run
+from evergreen.trust.keys import signing_key
 from evergreen.version import code_version
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     if begun and DIGEST in tags:
         log.info("the MLflow run %s already holds this training", begun)
         return _result(begun, tags[DIGEST], dataset, assembled, tags)
+    signing_key(f"What train makes of {spec.name}")  # not found out when hours of training are over
     window = window_of(frame)
     tags = _tags(request, spec, assembled, dataset, window)
     name = f"{spec.name}-{request.partition}-{request.run.run_id}"
@@ -42,7 +46,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     trained = train(spec, frame, f"checkpoints/{spec.name}", f"{request.partition}-{key}")
     for epoch in trained.history:
         log.info("epoch %d: loss %.4f in %.1f s", epoch["epoch"], epoch["train_loss"], epoch["seconds"])
-    digest = log_training(run_id, spec, trained, frame)
+    digest = log_training(run_id, spec, trained, frame, tags)
     return _result(run_id, digest, dataset, assembled, tags)
 
 
@@ -65,8 +69,10 @@ def _tags(request: Request, spec: ModelSpec, assembled: Manifest, dataset: Outpu
         "training_end": str(window.end),
         "dataset_uri": dataset.uri,
         "dataset_version": dataset.version,
+        "dataset_digest": dataset.digest,
         "config_digest": config_digest(spec),
         "code_version": code_version(),
+        "image": os.environ.get("EVERGREEN_IMAGE", ""),
         **snapshots,
     }
 

@@ -171,6 +171,19 @@ def load_network(file: str | Path, function: str, schema: Mapping[str, Any]) -> 
     return build(schema)
 
 
+def load(folder: Path) -> tuple[Encoder, Any]:
+    """Return encoder and network from the files of a logged model: text, and weights as safetensors. No pickle."""
+    import json
+
+    from safetensors.torch import load_file
+
+    described = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    encoder = Encoder(**described["encoder"])
+    network = load_network(folder / "network.py", described["function"], encoder.schema)
+    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    return encoder, network
+
+
 def predict(network: Any, encoder: Encoder, frame: pd.DataFrame, batch_size: int = 65536) -> pd.DataFrame:
     """Score raw rows in batches; the result has the index of ``frame``."""
     import numpy as np

@@ -1,12 +1,12 @@
-"""What a logged model runs when MLflow loads it ("models from code"): raw columns in, predictions out.
+"""What a logged model runs when somebody else's MLflow loads it ("models from code"): raw columns in, predictions out.
 
-MLflow copies this file and the folder ``model`` (encoder.py, network.py, encoder.json, weights.pt) into the
-model. There is no pickle in it, and nothing of Evergreen is imported: it loads wherever torch does.
+MLflow copies this file and the folder ``model`` (encoder.py, network.py, encoder.json, weights.safetensors) into the
+model. There is no pickle in it, and nothing of Evergreen is imported: it loads wherever torch and safetensors do.
+Evergreen itself does not come this way: see ``evergreen.training.loading``.
 """
 
 from __future__ import annotations
 
-import json
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,15 +21,10 @@ class LoggedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow ha
 
     def load_context(self, context: Any) -> None:
         """Load the files of the model's folder."""
-        import torch
-
         folder = Path(context.artifacts["model"])
         # run and not imported: every model keeps its own version, however many there are in one process
         self.code = SimpleNamespace(**runpy.run_path(str(folder / "encoder.py"), run_name="evergreen_encoder"))
-        described = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-        self.encoder = self.code.Encoder(**described["encoder"])
-        self.network = self.code.load_network(folder / "network.py", described["function"], self.encoder.schema)
-        self.network.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+        self.encoder, self.network = self.code.load(folder)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return probabilities or values for raw rows; see ``Encoder.decode``."""

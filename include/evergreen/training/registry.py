@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, Self
 
-from evergreen.contract import ConfigurationError, DataError, Output, StepError, TemporaryError, Window
+from evergreen.contract import ConfigurationError, DataError, Output, TemporaryError, Window
 from evergreen.environment import add_constants, complete
 from evergreen.settings import get_settings
 from evergreen.store.base import PLAIN, UNTRUSTED
-from evergreen.training.scorer import Scorer
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,7 +55,7 @@ class Version:
         except (KeyError, ValueError) as error:
             raise DataError(
                 f"{self.uri}: the tags {TAG}training_start and {TAG}training_end do not say what it learned from.",
-                "Set them in MLflow (YYYY-MM-DD), or take the alias away from this version.",
+                "Take the alias away from this version.",
             ) from error
         return Window(start=start, end=end)
 
@@ -172,7 +171,7 @@ def by_alias(model: str, alias: str) -> Version | None:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
-        return None if number is None else _version(client.get_model_version(model, number))
+        return None if number is None else version_of(client.get_model_version(model, number))
 
 
 def by_run(model: str, run_id: str) -> Version | None:
@@ -180,14 +179,14 @@ def by_run(model: str, run_id: str) -> Version | None:
     client = connect()
     with mlflow_errors():
         versions = client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
-    return _version(min(versions, key=lambda version: int(version.version))) if versions else None
+    return version_of(min(versions, key=lambda version: int(version.version))) if versions else None
 
 
 def by_number(model: str, number: str) -> Version:
     """Return a version by its number."""
     client = connect()
     with mlflow_errors():
-        return _version(client.get_model_version(model, number))
+        return version_of(client.get_model_version(model, number))
 
 
 def named_version(model: str, number: str) -> Version:
@@ -220,47 +219,6 @@ def champion_before(model: str, run_id: str) -> Version | None:
     return None if replaced == "0" else by_number(model, replaced)
 
 
-def register(model: str, description: str, run_id: str, tags: Mapping[str, str]) -> Version:
-    """Register the model a run logged, once: a second call returns the version of the first.
-
-    Raises
-    ------
-    DataError
-        If it cannot be loaded: no alias may point to such a version.
-    """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    client = connect()
-    version = by_run(model, run_id)
-    if version is None:
-        with mlflow_errors():
-            try:
-                client.create_registered_model(model, description=description)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            created = mlflow.register_model(f"runs:/{run_id}/model", model)
-        version = by_run(model, run_id) or _version(created)  # of two processes at once both return the older one
-    set_tags(version, tags)
-    _check_loads(version)
-    return by_number(model, version.number)
-
-
-def _check_loads(version: Version) -> None:
-    """Load a version and ask it about a row of which nothing is known."""
-    try:
-        scorer = load(version.uri)
-        scorer.predict(scorer.nothing_known())
-    except StepError:
-        raise
-    except Exception as error:  # whatever MLflow, torch and the model's own code raise
-        raise DataError(
-            f"{version.uri}: it is registered, but does not load: {type(error).__name__}: {error}.",
-            f"No alias points to it. Delete the run {version.run_id} in MLflow, then clear train.",
-        ) from error
-
-
 def set_tags(version: Version, tags: Mapping[str, Any]) -> None:
     """Set tags of a version; a tag that already has its value is not written again."""
     client = connect()
@@ -277,31 +235,11 @@ def set_alias(version: Version, alias: str) -> None:
         client.set_registered_model_alias(version.model, alias, version.number)
 
 
-def load(version_uri: str) -> Scorer:
-    """Load a logged or registered model.
-
-    Raises
-    ------
-    DataError
-        If it was logged without a signature: nobody could say what its inputs are.
-    """
-    import mlflow
-
-    connect()
-    with mlflow_errors():
-        loaded = mlflow.pyfunc.load_model(version_uri)
-    if loaded.metadata.get_input_schema() is None:
-        raise DataError(
-            f"{version_uri}: the model has no signature: nothing says what its inputs are.",
-            "Train it again; a model logged by other means needs mlflow.models.infer_signature.",
-        )
-    return Scorer(version_uri, loaded)
-
-
 def project_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the tags that this project has set, without their prefix."""
     return {name.removeprefix(TAG): value for name, value in tags.items() if name.startswith(TAG)}
 
 
-def _version(registered: Any) -> Version:
+def version_of(registered: Any) -> Version:
+    """Return a version as MLflow knows it."""
     return Version(registered.name, str(registered.version), registered.run_id, project_tags(registered.tags))

@@ -1,11 +1,13 @@
-"""A loaded model that names wrong inputs: MLflow drops columns it does not know, and refuses nullable types."""
+"""A loaded model that names wrong inputs, and takes missing values of any type."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import DataError
+from evergreen.trust.statement import Bound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,27 +15,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model of MLflow with a signature.
+    """A model that was verified and loaded.
 
     Parameters
     ----------
     name
         What to call it in errors: its address.
-    loaded
-        The ``mlflow.pyfunc.PyFuncModel``.
+    encoder
+        What it knows of its inputs: an ``Encoder`` of the version that it was trained with.
+    answer
+        Predicts from the columns it knows.
+    bound
+        What it is bound to by its signature.
     """
 
     name: str
-    loaded: Any
+    encoder: Any
+    answer: Callable[[pd.DataFrame], pd.DataFrame]
+    bound: Bound
 
     @property
     def inputs(self) -> dict[str, bool]:
         """The columns it asks for, in their order, and whether each is a number."""
-        from mlflow.types import DataType
-
-        return {
-            column.name: column.type == DataType.double for column in self.loaded.metadata.get_input_schema().inputs
-        }
+        return dict.fromkeys(self.encoder.mean, True) | dict.fromkeys(self.encoder.vocabulary, False)
 
     def nothing_known(self) -> pd.DataFrame:
         """Return a row in which every input is missing."""
@@ -58,11 +62,10 @@ class Scorer:
         if wrong := "; ".join(f"{problem} {', '.join(names)}" for problem, names in problems.items() if names):
             raise DataError(f"{self.name}: the inputs are not the model's: {wrong}.", f"Give {', '.join(inputs)}.")
         plain = {name: self._plain(frame[name], number) for name, number in inputs.items()}
-        predicted: pd.DataFrame = self.loaded.predict(frame.assign(**plain)[list(inputs)])
-        return predicted
+        return self.answer(frame.assign(**plain)[list(inputs)])
 
     def _plain(self, column: pd.Series, number: bool) -> Any:
-        """Return a column as MLflow takes it: a number's as float64, any other's missing values as None."""
+        """Return a column in plain types: a number's as float64, any other's missing values as None."""
         import numpy as np
         import pandas as pd
 

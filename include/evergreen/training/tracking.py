@@ -15,17 +15,18 @@ from evergreen.handover import checked, disagreement
 from evergreen.spec import ModelSpec, Task
 from evergreen.training import encoder as encoder_module
 from evergreen.training.encoder import Encoder
+from evergreen.training.loading import DIGEST
 from evergreen.training.ray_training import Trained
 from evergreen.training.registry import TAG, connect, mlflow_errors, project_tags
+from evergreen.training.signatures import sign_model
+from evergreen.trust.statement import Bound
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MODEL = "model"
 """Name of the model within its run."""
-DIGEST = "model_digest"
-"""Tag set last: a run that has it is complete."""
-_REQUIREMENTS = ("mlflow", "numpy", "pandas", "torch")
+_REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "torch")
 
 
 def find_run(model: str, run_key: str) -> tuple[str, dict[str, str]] | None:
@@ -100,37 +101,71 @@ def _create_run(model: str, name: str, tags: Mapping[str, str]) -> str:
     return run_id
 
 
-def log_training(run_id: str, spec: ModelSpec, trained: Trained, example: pd.DataFrame) -> str:
-    """Log metrics and model of a training into its run and finish it; returns the model's content digest."""
-    import mlflow
-    from mlflow.entities import Metric
+def log_training(
+    run_id: str, spec: ModelSpec, trained: Trained, example: pd.DataFrame, facts: Mapping[str, str]
+) -> str:
+    """Log metrics and model of a training into its run, sign the model, and finish the run.
+
+    Parameters
+    ----------
+    facts
+        What the model is bound to by its signature, beside its own digest.
+
+    Returns
+    -------
+    str
+        The model's content digest; as a tag it is set last: a run that has it is complete.
+    """
+    from mlflow.entities import LoggedModelOutput, Metric
 
     client = connect()
-    with mlflow_errors(), TemporaryDirectory() as folder:
-        stamp = client.get_run(run_id).info.start_time  # not the clock: the same training logs the same
+    with mlflow_errors(), TemporaryDirectory() as place:
+        run = client.get_run(run_id)
+        stamp = run.info.start_time  # not the clock: the same training logs the same
         metrics = [
             Metric(name, epoch[name], stamp, int(epoch["epoch"]))
             for epoch in trained.history
             for name in ("train_loss", "seconds")
         ]
         client.log_batch(run_id, metrics=metrics)
-        model_folder = Path(folder) / MODEL
-        digest = _write_model(model_folder, spec, trained)
-        with mlflow.start_run(run_id=run_id, log_system_metrics=False):
-            mlflow.pyfunc.log_model(
-                name=MODEL,
-                python_model=str(Path(__file__).with_name("logged_model.py")),
-                artifacts={MODEL: str(model_folder)},
-                signature=_signature(trained.encoder),
-                input_example=example[trained.encoder.columns].head(3),
-                pip_requirements=_requirements(),
-            )
+        digest = _write_model(Path(place) / MODEL, spec, trained)
+        logged = client.create_logged_model(run.info.experiment_id, name=MODEL, source_run_id=run_id)
+        folder = _save(Path(place), run_id, logged, trained.encoder, example)
+        bound = Bound(model=spec.name, run_id=run_id, logged_model=logged.model_id, facts={**facts, DIGEST: digest})
+        sign_model(folder, bound)  # before it is anywhere else
+        client.log_model_artifacts(logged.model_id, str(folder))
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        client.finalize_logged_model(logged.model_id, "READY")
         client.set_tag(run_id, f"{TAG}{DIGEST}", digest)
+        client.set_terminated(run_id)
     return digest
 
 
+def _save(place: Path, run_id: str, logged: Any, encoder: Encoder, example: pd.DataFrame) -> Path:
+    """Write the folder that MLflow logs: the model's files, and beside them what another MLflow needs to load it."""
+    import mlflow
+    from mlflow.models import Model
+
+    folder = place / "logged"
+    mlflow.pyfunc.save_model(
+        folder,
+        mlflow_model=Model(
+            artifact_path=logged.artifact_location, model_uuid=logged.model_id, model_id=logged.model_id, run_id=run_id
+        ),
+        python_model=str(Path(__file__).with_name("logged_model.py")),
+        artifacts={MODEL: str(place / MODEL)},
+        signature=_signature(encoder),
+        input_example=example[encoder.columns].head(3),
+        pip_requirements=_requirements(),
+    )
+    for cache in [*folder.rglob("__pycache__")]:  # it has loaded what it wrote
+        shutil.rmtree(cache)
+    return folder
+
+
 def _write_model(folder: Path, spec: ModelSpec, trained: Trained) -> str:
-    import torch
+    """Write a model's files; returns the digest of their names and content."""
+    from safetensors.torch import save_file
 
     folder.mkdir()
     file, _, function = spec.training.network.partition(":")
@@ -138,13 +173,11 @@ def _write_model(folder: Path, spec: ModelSpec, trained: Trained) -> str:
     shutil.copyfile(spec.folder / file, folder / "network.py")
     described = {"encoder": trained.encoder.to_dict(), "function": function}
     (folder / "encoder.json").write_text(json.dumps(described), encoding="utf-8")
-    torch.save(trained.weights, folder / "weights.pt")
+    weights = {name: tensor.detach().clone().contiguous() for name, tensor in trained.weights.items()}
+    save_file(weights, folder / "weights.safetensors")
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.name != "weights.pt":  # a zip file, with times in it
-            digest.update(path.read_bytes())
-    for name, tensor in sorted(trained.weights.items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 

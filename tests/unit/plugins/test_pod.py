@@ -16,6 +16,7 @@ from airflow.sdk import DAG
 
 from documented import blocks
 from evergreen.contract import ConfigurationError, RunIdentity
+from evergreen.pipelines import StepSecret
 from evergreen.settings import PROJECT_ROOT, Settings, get_settings
 from evergreen_airflow import pod as pods
 from evergreen_airflow.operator import StepOperator
@@ -168,6 +169,20 @@ def test_rendered_pod_holds_no_secret(kit: Kit) -> None:
     get_settings.cache_clear()
     operator = kit.operator()
     rendered(operator)
+    assert "s3cr3t" not in operator.rendered_pod
+
+
+@pytest.mark.parametrize("secrets", [(), ("signing",), ("signing", "registry")])
+def test_further_secrets_come_last_and_are_named_and_not_shown(kit: Kit, secrets: tuple[StepSecret, ...]) -> None:
+    for name in ("signing", "registry"):
+        kit.write_variables(f"secrets/evergreen-{name}.env", EVERGREEN_SIGNING_KEY="s3cr3t")
+    operator = kit.operator(secrets=secrets)
+    pod = rendered(operator)
+    sources = pod["spec"]["containers"][0]["envFrom"]
+    assert [source["secretRef"]["name"] for source in sources[1:]] == [
+        "evergreen-secrets",
+        *(f"evergreen-{name}" for name in secrets),
+    ]
     assert "s3cr3t" not in operator.rendered_pod
 
 

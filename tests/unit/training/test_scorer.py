@@ -11,36 +11,34 @@ import torch
 
 from evergreen.catalog import load_model
 from evergreen.contract import DataError
-from evergreen.settings import Settings
 from evergreen.training import tracking
 from evergreen.training.encoder import Encoder, load_network
+from evergreen.training.loading import read_model
 from evergreen.training.ray_training import Trained
-from evergreen.training.registry import import_mlflow, load
+from evergreen.training.registry import import_mlflow
 from evergreen.training.scorer import Scorer
+from evergreen.trust.statement import Bound, Statement
 
 RAW = pd.DataFrame({"x": [0.5, 1.0, 2.0], "open": [1.0, 0.0, 1.0], "site": ["a", "b", "a"]})
 
 
 @pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
-    """Two numbers and a category, with the files, the signature and the loader of every logged model."""
-    import_mlflow()
-    import mlflow
-
-    folder = tmp_path_factory.mktemp("logged")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a logged model: two numbers and a category."""
+    folder = tmp_path_factory.mktemp("logged") / "model"
     spec = load_model("flight_delay")
     encoder = Encoder.fit(RAW.assign(x=[0.5, np.nan, 2.0]), pd.Series([0, 1, 1]), "binary", ["x", "open"], ["site"])
     torch.manual_seed(0)
     network = load_network(spec.folder / "network.py", "build", encoder.schema)
-    tracking._write_model(folder / "model", spec, Trained(encoder, network.state_dict(), []))
-    mlflow.pyfunc.save_model(
-        folder / "saved",
-        python_model=str(Path(tracking.__file__).with_name("logged_model.py")),
-        artifacts={"model": str(folder / "model")},
-        signature=tracking._signature(encoder),
-        pip_requirements=["torch"],
-    )
-    return Scorer("models:/m/1", mlflow.pyfunc.load_model(str(folder / "saved")))
+    tracking._write_model(folder, spec, Trained(encoder, network.state_dict(), []))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scorer(files: Path) -> Scorer:
+    """That model, loaded as every step loads it."""
+    statement = Statement.of(files, Bound(model="m", run_id="r", logged_model="m-1", version="1"))
+    return read_model(files, "models:/m/1", statement)
 
 
 @pytest.mark.parametrize(
@@ -94,25 +92,25 @@ def test_wrong_columns_are_named_and_none_is_dropped_silently(scorer: Scorer, fr
 
 
 @pytest.mark.parametrize(("name", "typed"), [("x", "X"), ("site", "sites")])
-def test_mlflow_alone_names_a_misspelt_column_too(scorer: Scorer, name: str, typed: str) -> None:
-    """Without the scorer, as `mlflow models serve` asks: a column that is gone is an error, not a missing value."""
+def test_mlflow_alone_loads_the_model_too_and_names_a_misspelt_column(
+    scorer: Scorer, files: Path, tmp_path: Path, name: str, typed: str
+) -> None:
+    """As `mlflow models serve` asks: a column that is gone is an error, not a missing value."""
+    import_mlflow()
+    import mlflow
+
+    mlflow.pyfunc.save_model(
+        tmp_path / "saved",
+        python_model=str(Path(tracking.__file__).with_name("logged_model.py")),
+        artifacts={"model": str(files)},
+        signature=tracking._signature(scorer.encoder),
+        pip_requirements=["torch"],
+    )
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "saved"))
+    assert loaded.predict(RAW).equals(scorer.predict(RAW))
     with pytest.raises(Exception, match=f"missing inputs.*{name}"):
-        scorer.loaded.predict(RAW.rename(columns={name: typed}))
+        loaded.predict(RAW.rename(columns={name: typed}))
 
 
 def test_a_row_of_which_nothing_is_known_has_a_prediction(scorer: Scorer) -> None:
     assert np.isfinite(scorer.predict(scorer.nothing_known())["probability"]).all()
-
-
-def test_a_model_without_a_signature_is_not_loaded_and_so_not_registered(settings: Settings, tmp_path: Path) -> None:
-    """MLflow logs one without a word when it could not infer a signature."""
-    import_mlflow()
-    import mlflow
-
-    (tmp_path / "plain.py").write_text(
-        "import mlflow\n\n\nclass Plain(mlflow.pyfunc.PythonModel):\n    def predict(self, context, model_input):\n"
-        "        return model_input\n\n\nmlflow.models.set_model(Plain())\n"
-    )
-    mlflow.pyfunc.save_model(tmp_path / "saved", python_model=str(tmp_path / "plain.py"), pip_requirements=["mlflow"])
-    with pytest.raises(DataError, match="saved: the model has no signature: nothing says what its inputs are"):
-        load(str(tmp_path / "saved"))

@@ -1,0 +1,1 @@
+"""Who is believed: keys, signatures, and the models that bear them."""
