@@ -11,7 +11,7 @@ evidence in the artifact store under `decision_log/<model>/`.
 
 #### Triage notes
 
-- *gate green, register and promote skipped*: "not justified" is a result. The gate's XCom says why.
+- *gate green, all after it skipped*: "not justified" is a result. The gate's XCom says why.
 - *assemble skipped*: too few labelled rows in a window, as early in a model's life; its reason counts them. Publish the
   missing partitions, or change `windows`.
 - *train fails (out of memory)*: it is tried once more on the next larger profile; then raise `resources.training`.
@@ -41,6 +41,7 @@ for spec in models():
             spec,
             "train",
             train={"pool": TRAINING_POOL},
+            refit={"pool": TRAINING_POOL},
             gate={"params_json": {"requested_by": "{{ dag_run.triggering_user_name or dag_run.run_id }}"}},
             promote={"params_json": answer(spec)},
             before={"promote": approval(spec)},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
+from datetime import date
 from typing import TYPE_CHECKING
 
 from evergreen.contract import ConfigurationError, DataError, Manifest, Output, Request
@@ -106,6 +108,26 @@ def store_output(name: str, key: str, content: bytes, *, version: str = "", rows
     """Write a file of the artifact store; returns the output that it is, versioned by its digest unless otherwise."""
     digest = file_digest(content)
     return Output(name=name, uri=get_store().write(key, content), version=version or digest, digest=digest, rows=rows)
+
+
+def store_frames(model: str, partition: date, frames: Mapping[str, pd.DataFrame]) -> tuple[Output, ...]:
+    """Write data sets under one digest of their content: equal data has an equal address, whenever it is written."""
+    contents = {name: _parquet(frame) for name, frame in frames.items()}
+    digest = file_digest(b"".join(contents.values()))
+    folder = f"{DATASETS}{model}/{partition}-{digest}"
+    return tuple(
+        store_output(name, f"{folder}/{name}.parquet", content, version=digest, rows=len(frames[name]))
+        for name, content in contents.items()
+    )
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd")
+    return bytes(sink.getvalue())
 
 
 def key_of(uri: str) -> str | None:

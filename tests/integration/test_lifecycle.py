@@ -26,8 +26,8 @@ from evergreen.judgement.evidence import Decision
 from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT, get_settings
 from evergreen.steps import promote
-from evergreen.steps.train import run_key
 from evergreen.store import get_store, read_manifest, write_manifest
+from evergreen.training.challenger import run_key
 from evergreen.training.loading import DIGEST, load_version
 from evergreen.training.registry import by_alias, connect
 from evergreen.training.tracking import find_run, start_run
@@ -152,7 +152,7 @@ def test_a_finished_training_is_found_again_by_the_same_code_only(binary, monkey
     network.write_text(before)
     assert find_run(binary, key())[0] == finished
     with monkeypatch.context() as patch:
-        patch.setattr("evergreen.steps.train.version", lambda name: "0" if name == "torch" else version(name))
+        patch.setattr("evergreen.training.challenger.version", lambda name: "0" if name == "torch" else version(name))
         assert find_run(binary, key()) is None
     assert find_run(binary, key())[0] == finished
     monkeypatch.setenv("EVERGREEN_CODE_VERSION", "fixed")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from evergreen.contract import Output, Request, Result, Status, Window
+from evergreen.contract import Request, Result, Status, Window
 from evergreen.data.arrow import count_known
 from evergreen.data.lake import PARTITION, get_lake
 from evergreen.data.lineage import current_together
 from evergreen.features.feature_store import feature_tables, training_set
-from evergreen.handover import DATASETS, store_output
+from evergreen.handover import store_frames
 from evergreen.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     }
     if reason := " ".join([*_too_few(spec, windows, frames), *immature(spec, windows, shares)]):
         return Result(status=Status.SKIPPED, reason=reason, inputs=tuple(inputs), facts=facts)
-    outputs = _store(request, spec, frames)
+    outputs = store_frames(spec.name, request.partition, frames)
     return Result(outputs=outputs, inputs=tuple(inputs), facts={**facts, "digest": outputs[0].version})
 
 
@@ -96,26 +95,6 @@ def immature(spec: ModelSpec, windows: dict[str, Window], shares: dict[str, floa
         "raise features.examples.label_delay_days; if fewer examples get one from now on, lower "
         "windows.minimum_label_share."
     ]
-
-
-def _store(request: Request, spec: ModelSpec, frames: dict[str, pd.DataFrame]) -> tuple[Output, ...]:
-    """Write both files under one digest of their content: equal data has an equal address, whenever it is written."""
-    contents = {name: _parquet(frame) for name, frame in frames.items()}
-    digest = hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
-    folder = f"{DATASETS}{spec.name}/{request.partition}-{digest}"
-    return tuple(
-        store_output(name, f"{folder}/{name}.parquet", content, version=digest, rows=len(frames[name]))
-        for name, content in contents.items()
-    )
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd")
-    return bytes(sink.getvalue())
 
 
 def _mean(frame: pd.DataFrame, spec: ModelSpec) -> float | None:

@@ -20,7 +20,7 @@ from evergreen.training.tracking import logged_model
 def run(request: Request, spec: ModelSpec) -> Result:
     """Register the run's model once, with the tags that later steps and people need."""
     refuse_in_backfill(request)
-    trained, judged = upstream(request, "train"), upstream(request, "gate")
+    trained, judged = upstream(request, "refit"), upstream(request, "gate")
     run_id, model = str(trained.facts["run_id"]), logged_model(trained)
     signed = stated_of_run(spec.name, run_id)
     scores = {

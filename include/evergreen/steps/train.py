@@ -2,89 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-from importlib.metadata import version
-
-from evergreen.catalog import config_digest
-from evergreen.contract import Manifest, Output, Request, Result, Window
+from evergreen.contract import Request, Result
 from evergreen.handover import read_frame, upstream
 from evergreen.spec import ModelSpec
-from evergreen.training.loading import DIGEST
-from evergreen.training.preparation import window_of
-from evergreen.training.ray_training import train
-from evergreen.training.tracking import find_run, log_training, model_output, start_run
-from evergreen.trust.keys import signing_key
-from evergreen.version import code_version
-
-log = logging.getLogger(__name__)
-
-_LIBRARIES = ("numpy", "pandas", "ray", "torch")
-"""What learns: another version of one of them gives another model."""
+from evergreen.training.challenger import trained_once
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
-    """Train a challenger; its MLflow run is found again, never repeated, when the step runs again.
-
-    The run is named by the model, the Airflow run, the configuration, the code, the libraries and the training set:
-    with all of them equal a finished training is returned as it is, and an interrupted one goes on from its last
-    checkpoint. Cleared after a fix it trains anew.
-    """
+    """Train a challenger; its MLflow run is found again, never repeated, when the step runs again."""
     assembled = upstream(request, "assemble")
     dataset, frame = assembled.output("training"), read_frame(assembled, "training")
-    key = run_key(request, spec, dataset)
-    begun, tags = find_run(spec.name, key) or (None, {})
-    if begun and DIGEST in tags:
-        log.info("the MLflow run %s already holds this training", begun)
-        return _result(begun, tags[DIGEST], dataset, assembled, tags)
-    signing_key(f"What train makes of {spec.name}")  # not found out when hours of training are over
-    window = window_of(frame)
-    tags = _tags(request, spec, assembled, dataset, window)
-    name = f"{spec.name}-{request.partition}-{request.run.run_id}"
-    run_id = start_run(spec.name, name, key, tags, {**spec.training.model_dump(), "rows": len(frame)})
-    trained = train(spec, frame, f"checkpoints/{spec.name}", f"{request.partition}-{key}")
-    for epoch in trained.history:
-        log.info("epoch %d: loss %.4f in %.1f s", epoch["epoch"], epoch["train_loss"], epoch["seconds"])
-    digest = log_training(run_id, spec, trained, frame, tags)
-    return _result(run_id, digest, dataset, assembled, tags)
-
-
-def run_key(request: Request, spec: ModelSpec, dataset: Output) -> str:
-    """Return what a training is found again by."""
-    run = (request.run.dag_id, request.run.run_id, str(request.window))
-    libraries = (f"{name} {version(name)}" for name in _LIBRARIES)
-    parts = (*run, config_digest(spec), code_version(), *libraries, dataset.digest)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-
-
-def _tags(request: Request, spec: ModelSpec, assembled: Manifest, dataset: Output, window: Window) -> dict[str, str]:
-    snapshots = {f"snapshot.{source.name}": source.version for source in assembled.inputs}
-    return {
-        "model": spec.name,
-        "partition": str(request.partition),
-        "dag_id": request.run.dag_id,
-        "run_id": request.run.run_id,
-        "training_start": str(window.start),
-        "training_end": str(window.end),
-        "dataset_uri": dataset.uri,
-        "dataset_version": dataset.version,
-        "dataset_digest": dataset.digest,
-        "config_digest": config_digest(spec),
-        "code_version": code_version(),
-        "image": os.environ.get("EVERGREEN_IMAGE", ""),
-        **snapshots,
-    }
-
-
-def _result(run_id: str, digest: str, dataset: Output, assembled: Manifest, tags: dict[str, str]) -> Result:
-    return Result(
-        outputs=(model_output(run_id, digest),),
-        inputs=(dataset, *assembled.inputs),
-        facts={
-            "run_id": run_id,
-            "training_start": tags["training_start"],
-            "training_end": tags["training_end"],
-            "rows": dataset.rows,
-        },
-    )
+    return trained_once(request, spec, dataset, frame, assembled.inputs)

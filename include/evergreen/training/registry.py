@@ -59,6 +59,11 @@ class Version:
             ) from error
         return Window(start=start, end=end)
 
+    @property
+    def challenger(self) -> str:
+        """The MLflow run of the challenger that was judged for it: its own, unless it was fitted again since."""
+        return self.tags.get("refit_of") or self.run_id
+
     def output(self, name: str) -> Output:
         """Return this version as an input or output of a step."""
         return Output(name=name, uri=self.uri, version=self.number)
@@ -213,7 +218,7 @@ def champion_before(model: str, run_id: str) -> Version | None:
     that an evaluation run again finds what it found the first time.
     """
     champion = by_alias(model, CHAMPION)
-    if champion is None or champion.run_id != run_id:
+    if champion is None or champion.challenger != run_id:
         return champion
     replaced = champion.tags.get(REPLACED, "0")
     return None if replaced == "0" else by_number(model, replaced)
