@@ -126,7 +126,9 @@ class Run:
         self.spec = load_model(model)
 
     def step(self, name: str, **params) -> Manifest:
-        """Run a step and return its manifest."""
+        """Run a step and return its manifest; ``register`` after ``refit``, which comes before it."""
+        if name == "register" and read_manifest(get_store(), self.identity("refit")) is None:
+            self.step("refit")
         upstream = upstream_of(STEPS[name], "train")
         window = Window(start=self.partition, end=self.partition)
         return execute(build_request(name, self.model, window, self.identity(name), upstream, params))

@@ -94,7 +94,7 @@ def runs_of(model: str) -> set[str]:
     return {run.info.run_id for run in found}
 
 
-STEPS = ("train", "evaluate", "gate", "register", "promote")
+STEPS = ("train", "evaluate", "gate", "refit", "register", "promote")
 
 
 @pytest.fixture
@@ -196,6 +196,35 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
     assert run.step("evaluate").metrics == first.metrics
     assert run.step("promote", answer="Approve", answered_by="ada").facts == promoted.facts
     assert len(list_decisions(get_store(), binary)) == 2
+
+
+def test_a_winner_is_fitted_again_on_the_days_it_was_judged_on(models):
+    """What is registered has learned from both windows; the decision is about the challenger, and says so."""
+    model = write_model(models, "binary", refit=True)
+    first = champion(model, frame=weak())
+    assert first.steps("refit").outputs == read_manifest(get_store(), first.identity("train")).outputs  # no other yet
+    run, gate = judged(model, "better")
+    assert gate.status is Status.OK, gate.reason
+    challenger = read_manifest(get_store(), run.identity("train")).facts["run_id"]
+    fitted = run.steps("refit")
+    assert fitted.facts["refit_of"] == challenger != fitted.facts["run_id"]
+    assert fitted.facts["rows"] == len(training_rows("binary")) + len(evaluation_rows("binary"))
+    assert run.steps("refit").outputs == fitted.outputs  # again: found, and not trained twice
+    run.steps("register", "promote")
+    serving = by_alias(model, "champion")
+    assert (serving.number, serving.run_id, serving.challenger) == ("2", fitted.facts["run_id"], challenger)
+    assert (serving.training.start, serving.training.end) == (BEFORE.start, PARTITION)
+    again = run.steps("evaluate")  # of what was judged, with the champion of then
+    assert again.facts["champion"] == "1"
+    assert run.steps("gate", "promote").facts == {"version": "2", "previous": "1"}
+
+
+def test_what_a_gate_refuses_is_not_fitted_again(models):
+    model = write_model(models, "binary", refit=True)
+    champion(model)
+    run, gate = judged(model, "the same")
+    assert gate.status is Status.REFUSED
+    assert run.step("refit").status is Status.SKIPPED
 
 
 def test_a_person_says_no_then_yes(binary, models):
@@ -327,7 +356,8 @@ READ = [
     ("evaluate", "train", "model"),
     ("gate", "train", "model"),
     ("gate", "evaluate", "evaluation"),
-    ("register", "train", "model"),
+    ("refit", "train", "model"),
+    ("register", "refit", "model"),
     ("promote", "register", "version"),
 ]
 
@@ -342,7 +372,7 @@ def test_a_changed_manifest_is_refused_by_every_step_that_reads_it(binary):
         write_manifest(get_store(), before)
         if own:
             write_manifest(get_store(), own)
-    for step in ("evaluate", "gate", "register", "promote"):  # untouched, all of them pass
+    for step in ("evaluate", "gate", "refit", "register", "promote"):  # untouched, all of them pass
         assert run.step(step).failure is None
     evaluation_of_another_training_is_refused(run)
 

@@ -13,13 +13,13 @@ from evergreen.judgement.events import Event, EventKind, append, last_move, read
 from evergreen.pipelines import APPROVED
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
-from evergreen.training.registry import REPLACED, Version, by_run, set_tags
+from evergreen.training.registry import REPLACED, Version, by_challenger, set_tags
 
 
 def _registered(manifest: Manifest, spec: ModelSpec, record: DecisionRecord) -> Version:
     """Return the version of the run that was judged, which must be the one that ``register`` names."""
     run_id = record.judgement.evaluation.challenger.run_id
-    version = by_run(spec.name, run_id)
+    version = by_challenger(spec.name, run_id)
     if version is None:
         raise DataError(f"{spec.name}: no version is registered from the run {run_id}.", "Run register again.")
     checked(manifest, version.output("version"), "MLflow")

@@ -187,6 +187,14 @@ def by_run(model: str, run_id: str) -> Version | None:
     return version_of(min(versions, key=lambda version: int(version.version))) if versions else None
 
 
+def by_challenger(model: str, run_id: str) -> Version | None:
+    """Return the version of a challenger's run, or of what was fitted again once it had won; the oldest, or None."""
+    client = connect()
+    with mlflow_errors():
+        found = client.search_model_versions(f"name = '{model}' and tags.`{TAG}refit_of` = '{run_id}'")
+    return version_of(min(found, key=lambda version: int(version.version))) if found else by_run(model, run_id)
+
+
 def by_number(model: str, number: str) -> Version:
     """Return a version by its number."""
     client = connect()
