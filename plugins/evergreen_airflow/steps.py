@@ -9,6 +9,7 @@ from airflow.sdk import Asset, BaseOperator, chain
 
 from evergreen.pipelines import PIPELINES, PUBLISHERS, arrows, upstream_of
 from evergreen.spec import ModelSpec
+from evergreen_airflow.alerts.notifier import result_callback
 from evergreen_airflow.operator import StepOperator
 
 
@@ -48,7 +49,11 @@ def step_tasks(
             spec=spec,
             profile=getattr(spec.resources, step.resources),
             execution_timeout=step.time_limit,
-            **{"upstream": upstream_of(step, pipeline), **options.get(step.name, {})},
+            **{
+                "upstream": upstream_of(step, pipeline),
+                **result_callback(spec, step.name),
+                **options.get(step.name, {}),
+            },
         )
         for step in PIPELINES[pipeline]
     }
