@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import evergreen
+import evergreen_airflow.alerts.delivery
 import evergreen_airflow.attempts
 import evergreen_airflow.replay
 from evergreen.stored import Part, Stored
 
 CORPUS = Path(__file__).parent / "corpus"
-PACKAGES, MODULES = (evergreen, evergreen_airflow.replay), (evergreen_airflow.attempts,)
+PACKAGES = (evergreen, evergreen_airflow.replay)
+MODULES = (evergreen_airflow.attempts, evergreen_airflow.alerts.delivery)
 """Where documents are stored."""
 
 

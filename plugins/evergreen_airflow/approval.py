@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
 from evergreen.pipelines import APPROVED, REJECTED
 from evergreen.spec import ModelSpec
+from evergreen_airflow.alerts.notifier import approval_callback
 from evergreen_airflow.approval_trigger import ApprovalTrigger
 from evergreen_airflow.partition import resolve_window
 
@@ -91,6 +92,7 @@ def approval(spec: ModelSpec) -> list[ApprovalQuestion]:
             options=[APPROVED, REJECTED],
             defaults=REJECTED,
             response_timeout=timedelta(hours=spec.approval.timeout_hours),
+            **approval_callback(spec),
         )
     ]
 

@@ -20,6 +20,7 @@ from airflow.sdk.definitions.asset import BaseAsset
 from evergreen.catalog import load_model, survey
 from evergreen.pipelines import PIPELINES
 from evergreen.spec import ModelSpec
+from evergreen_airflow.alerts.notifier import failure_callback
 
 PARTITION_FORMAT = "%Y-%m-%d"
 """A partition key is its day."""
@@ -70,6 +71,7 @@ def dag_options(spec: ModelSpec, tag: Tag, doc: str | None) -> dict[str, Any]:
             "retry_exponential_backoff": 2.0,
             "max_retry_delay": timedelta(minutes=10),
             "execution_timeout": timedelta(hours=1),
+            **failure_callback(spec),
         },
         "max_active_runs": 4,
         "max_consecutive_failed_dag_runs": 0,

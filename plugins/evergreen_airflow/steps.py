@@ -9,6 +9,7 @@ from airflow.sdk import Asset, BaseOperator, chain
 
 from evergreen.pipelines import PIPELINES, PUBLISHERS, arrows, upstream_of
 from evergreen.spec import ModelSpec
+from evergreen_airflow.alerts.notifier import result_callback
 from evergreen_airflow.operator import StepOperator
 
 
@@ -49,7 +50,11 @@ def step_tasks(
             profile=getattr(spec.resources, step.resources),
             execution_timeout=step.time_limit,
             secrets=step.secrets,
-            **{"upstream": upstream_of(step, pipeline), **options.get(step.name, {})},
+            **{
+                "upstream": upstream_of(step, pipeline),
+                **result_callback(spec, step.name),
+                **options.get(step.name, {}),
+            },
         )
         for step in PIPELINES[pipeline]
     }

@@ -19,14 +19,14 @@ Parse = Callable[[Path], "dict[str, DAG]"]
 MAX_LINES = 150
 LIGHT_TASKS = {
     *("ProposalSensor", "TrainingTrigger", "ApprovalQuestion", "PartitionDone"),
-    *("PodReaper", "PartitionReconciler"),
+    *("PodReaper", "PartitionReconciler", "ModelWatch"),
 }
 """What may run beside StepOperators: these decide and wait, they do no work.
 
 The PodReaper deletes pods, which no pod of a step may do: they have no rights in the cluster. The PartitionReconciler
-asks Airflow, which steps do not know.
+and the ModelWatch ask Airflow, which steps do not know.
 """
-MAINTENANCE = {"maintenance.reap_pods", "maintenance.reconcile"}
+MAINTENANCE = {"maintenance.reap_pods", "maintenance.reconcile", "maintenance.watch"}
 """The DAGs that are of no model."""
 DOC_PARTS = ("**Fires**", "**Publishes**", "#### Triage notes")
 

@@ -51,6 +51,8 @@ CASES: dict[str, Object] = {
             "databaseCidrs": [],
             "databasePeers": [{"namespaceSelector": {"matchLabels": {"team": "databases"}}}],
             "objectStorePorts": [8333],
+            "alertPorts": [587, 9093],
+            "alertPeers": [{"namespaceSelector": {"matchLabels": {"team": "observers"}}}],
             "cilium": True,
         },
         "scheduling": {

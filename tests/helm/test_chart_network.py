@@ -140,6 +140,8 @@ NEEDED = [
     ("everything", STEP, WORLD, 443),
     ("everything", INGRESS, platform("api-server"), 8080),
     ("everything", INGRESS, platform("mlflow"), 5000),
+    *[("everything", platform(name), WORLD, 587) for name in ("scheduler", "dag-processor")],
+    ("everything", platform("scheduler"), Peer("observers", {}), 9093),
 ]
 FORBIDDEN = [
     ("trial", STEP, platform("api-server"), 8080),  # a step must not speak to Airflow
@@ -171,6 +173,10 @@ FORBIDDEN = [
     ("production", STEP, WORLD, 6443),
     ("everything", STEP, WORLD, 5432),
     ("everything", STEP, Peer("databases", {}), 22),
+    ("everything", STEP, WORLD, 587),  # alerts are Airflow's
+    ("everything", platform("triggerer"), WORLD, 587),  # what it ends has no callback
+    ("everything", platform("dag-processor"), WORLD, 8333),
+    ("production", platform("scheduler"), WORLD, 587),
     ("production", INGRESS, platform("api-server"), 8080),
     ("kubernetes-executor", steps("worker"), WORLD, 5432),  # a task needs no database
 ]

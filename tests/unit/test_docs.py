@@ -30,11 +30,11 @@ def problem(command: list[str]) -> str | None:
 def problem_with_evergreen(arguments: list[str]) -> str | None:
     words = [word for word in arguments if not word.startswith("-")]
     names = words[:2] if words[0] == "models" else words[:1]
+    if names == ["airflow"]:
+        return None  # Airflow's own commands and options
     shown = CliRunner().invoke(app, [*names, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     if shown.exit_code:
         return f"evergreen has no command {' '.join(names)}"
-    if names == ["airflow"]:
-        return None  # Airflow's own options
     options = [word.partition("=")[0] for word in arguments if word.startswith("--")]
     unknown = [option for option in options if option not in shown.output]
     return f"evergreen {' '.join(names)} has no option {unknown}" if unknown else None

@@ -101,7 +101,7 @@ PRIVATE = (
         *SDK,
         "airflow/sdk/execution_time/context.py",
         "InletEventsAccessor",
-        (f"{AIRFLOW}/reconciler.py",),
+        (f"{AIRFLOW}/reconciler.py", f"{AIRFLOW}/alerts/watch.py"),
         "the events of an asset that is no inlet of the task.",
     ),
     *(

@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from evergreen.contract import Frozen, Name, Window
 from evergreen.field_types import Text
+from evergreen.spec.alerts import AlertEvent, Channel
 from evergreen.spec.data import ColumnType, Features, FeatureView, Schedule, Source, refuse
 from evergreen.spec.learning import (
     METRICS,
@@ -27,6 +28,8 @@ from evergreen.spec.learning import (
 
 __all__ = [
     "METRICS",
+    "AlertEvent",
+    "Channel",
     "ColumnType",
     "Direction",
     "FeatureView",
@@ -63,6 +66,7 @@ class ModelSpec(Frozen):
     retraining: Retraining = Retraining()
     approval: Approval = Approval()
     resources: Resources = Resources()
+    alerts: tuple[Channel, ...] = ()
 
     _folder: Path = PrivateAttr()
 
@@ -74,7 +78,7 @@ class ModelSpec(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
         inputs = self.features.inputs
-        problems = [*self._table_problems(), *self._metric_problems()]
+        problems = [*self._table_problems(), *self._metric_problems(), *self._alert_problems()]
         problems += [
             f"drift.columns: {column!r} is not an input of the model"
             for column in self.drift.columns
@@ -115,6 +119,11 @@ class ModelSpec(Frozen):
         if best is not self.gate.direction:
             problems.append(f"gate.direction: {self.gate.metric} is to {best}, not to {self.gate.direction}")
         return problems
+
+    def _alert_problems(self) -> list[str]:
+        titles = [channel.title for channel in self.alerts]
+        twice = sorted({title for title in titles if titles.count(title) > 1})
+        return [f"alerts: {title!r} is there twice; give one channel all its events" for title in twice]
 
     @property
     def proposals(self) -> frozenset[str]:

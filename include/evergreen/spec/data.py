@@ -11,7 +11,18 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, JsonValue, model_validator
 
 from evergreen.contract import Frozen, Name
-from evergreen.field_types import ColumnName, Columns, Count, DailyCron, Day, Days, FunctionPath, RelativePath, TimeZone
+from evergreen.field_types import (
+    ColumnName,
+    Columns,
+    Count,
+    DailyCron,
+    Day,
+    Days,
+    FunctionPath,
+    Number,
+    RelativePath,
+    TimeZone,
+)
 
 ColumnType = Literal["string", "int64", "double", "boolean", "date", "timestamp"]
 """``timestamp`` is UTC with microseconds: the only form every engine here agrees on."""
@@ -41,6 +52,9 @@ class Schedule(Frozen):
     maximum_backfill_days: Days = Field(default=400, ge=1)
     """How many days one run may be given, at most: more would need more memory than any profile has."""
 
+    deadline_hours: Number | None = Field(default=None, gt=0, le=8760)
+    """How long after its ingestion is due a partition may take until its features are there."""
+
     @model_validator(mode="after")
     def _comes_every_day(self) -> Schedule:
         minute, hour = (int(field) for field in self.cron.split()[:2])
@@ -57,6 +71,15 @@ class Schedule(Frozen):
         """Return when a partition is ingested, in UTC: no row of it can be known to anybody here before."""
         minute, hour = (int(field) for field in self.cron.split()[:2])
         return datetime.combine(day + timedelta(days=1), time(hour, minute), ZoneInfo(self.timezone)).astimezone(UTC)
+
+    def newest_due(self, now: datetime) -> date | None:
+        """Return the newest partition whose deadline is over; None if there is none, or no deadline."""
+        if self.deadline_hours is None:
+            return None
+        latest = now - timedelta(hours=self.deadline_hours)
+        days = (latest.date() - timedelta(days=back) for back in range(4))  # its time zone may be a day ahead or behind
+        due = next(day for day in days if self.ingested_at(day) <= latest)
+        return due if due >= self.start else None
 
 
 @cache

@@ -1,0 +1,132 @@
+"""What there is to tell: from how a task ends to a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.sdk.log import redact  # type: ignore[attr-defined]  # it has it, and does not list it
+
+from evergreen.contract import Manifest, RunIdentity, Status, printable
+from evergreen.spec import AlertEvent, ModelSpec
+from evergreen.store import get_store, read_manifest
+from evergreen_airflow.alerts.message import Finding
+from evergreen_airflow.partition import resolve_window
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+def task_failed(context: Context, spec: ModelSpec) -> Finding:
+    """Tell of a task that has failed for good: Airflow asks after the last try only.
+
+    The DAG processor asks in the place of a task whose worker died, and knows of no exception then.
+    """
+    ti: Any = context["ti"]
+    error = context.get("exception")
+    why = printable(str(redact(str(error)))) if error else "it was ended from outside, or its worker died"
+    run = RunIdentity(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id)
+    return Finding(AlertEvent.TASK_FAILED, run.address, f"{ti.dag_id}, run {ti.run_id}: {ti.task_id} failed: {why}")
+
+
+def approval_waits(context: Context, spec: ModelSpec) -> Finding:
+    """Tell that a person is asked."""
+    partition = resolve_window(context).end
+    within = f"within {spec.approval.timeout_hours:g} hours"
+    what = f"the challenger of {partition} has passed the gate and waits for a person's answer {within}"
+    return Finding(AlertEvent.APPROVAL_WAITS, str(context["ti"].run_id), what)
+
+
+def result_of(context: Context, spec: ModelSpec) -> Finding | None:
+    """Tell what a step has found, if it is in the table."""
+    ti: Any = context["ti"]
+    run = RunIdentity(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id)
+    manifest = read_manifest(get_store(), run)
+    return found_in(manifest) if manifest is not None else None
+
+
+def found_in(manifest: Manifest) -> Finding | None:
+    """Return what a manifest says that people are to be told."""
+    row = RESULTS.get(manifest.step)
+    matter = row.matter(manifest) if row and manifest.status is row.status else None
+    if row is None or matter is None:
+        return None
+    return Finding(row.event, matter, row.says.format_map(_Facts(manifest)))
+
+
+class _Facts(dict[str, Any]):
+    """A manifest's facts for a sentence; what another version does not write is "unknown"."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__(partition=manifest.window.end, **manifest.facts)
+
+    def __getitem__(self, name: str) -> Any:
+        value = self.get(name, "unknown")
+        return "none" if value is None else value
+
+
+def _report(fact: str, value: object) -> Callable[[Manifest], str | None]:
+    """Return which report a check has left, if a fact of it has a value."""
+
+    def matter(manifest: Manifest) -> str | None:
+        report = str(manifest.facts.get("report_id") or manifest.run.address)
+        return report if manifest.facts.get(fact) == value else None
+
+    return matter
+
+
+def _refused_again(manifest: Manifest) -> str | None:
+    """Return the first of the refusals in a row that this one ends, if it is not the first itself.
+
+    A third refusal in a row is the same matter as the second.
+    """
+    from evergreen.judgement.decisions import fold
+    from evergreen.judgement.events import read_events
+
+    records = fold(read_events(get_store(), manifest.model))
+    trainings = [(record.decided.training, record.partition) for record in records]
+    this = (manifest.run.run_id, manifest.window.end)
+    if this not in trainings:
+        return None
+    before = records[: trainings.index(this) + 1]
+    passed = [position for position, record in enumerate(before) if record.decision.passed]
+    row = before[passed[-1] + 1 if passed else 0 :]
+    return f"{row[0].decided.training} {row[0].partition}" if len(row) > 1 else None
+
+
+class Row(NamedTuple):
+    """An answer of a step that people are told of."""
+
+    event: AlertEvent
+    status: Status
+    matter: Callable[[Manifest], str | None]
+    """Which matter of its kind it is; None: there is nothing to tell."""
+    says: str
+    """The sentence, a template of the manifest's facts."""
+
+
+RESULTS: Mapping[str, Row] = {
+    "check_drift": Row(AlertEvent.DRIFT, Status.OK, _report("verdict", "drift"), "the inputs of {partition}: {why}"),
+    "check_performance": Row(
+        AlertEvent.PERFORMANCE_DROP, Status.OK, _report("proposal", True), "the champion has become worse: {why}"
+    ),
+    "gate": Row(
+        AlertEvent.GATE_REFUSED,
+        Status.REFUSED,
+        _refused_again,
+        "the gate has refused at least two challengers in a row, that of {partition} because: {why}",
+    ),
+    "promote": Row(
+        AlertEvent.PROMOTION,
+        Status.OK,
+        lambda manifest: f"{manifest.run.run_id} {manifest.facts.get('version')}",
+        "version {version} is champion now; before it: {previous}",
+    ),
+    "rollback": Row(
+        AlertEvent.ROLLBACK,
+        Status.OK,
+        lambda manifest: manifest.run.run_id,
+        "version {version} serves again in the place of {previous}: {why} (by {by})",
+    ),
+}
+"""Step to what of its answers is told. One row a step: whatever else there is to tell of it is a row here."""
