@@ -85,7 +85,8 @@ def check_online_store() -> None:
 
 
 def check_decisions(found: Summary) -> None:
-    """Every decision follows from the numbers beside it."""
+    """Every decision follows from the numbers beside it, and from every check of its gate."""
+    gates = {manifest.run.run_id: manifest for manifest in manifests() if manifest.step == "gate"}
     assert [row.period for row in found.rows] == ["history", "2013-01-29--2013-02-04", "2013-02-05--2013-02-11"]
     assert found.rows[0].decision == "first_champion"
     for row in found.rows[1:]:
@@ -94,7 +95,8 @@ def check_decisions(found: Summary) -> None:
             continue
         assert row.verdict == "drift"
         assert row.improvement_low is not None
-        assert row.decision in ({"promote"} if row.improvement_low > 0 else {"not_justified"}), row
+        verdicts = {check["verdict"] for check in gates[str(row.runs.train)].facts["checks"]}
+        assert row.decision in ({"not_justified"} if "failed" in verdicts else {"promote"}), row
         assert row.why
 
 
@@ -108,7 +110,7 @@ def check_registry(found: Summary) -> None:
     assert int(champion.version) == max(int(version.version) for version in versions)
     gates = [manifest for manifest in manifests() if manifest.step == "gate"]
     trained = {manifest.facts["run_id"] for manifest in manifests() if manifest.step == "train"}
-    assert champion.run_id in trained
+    assert champion.tags.get("evergreen.refit_of", champion.run_id) in trained
     assert len(gates) == len(trained) == sum(row.challenger is not None for row in found.rows)
 
 
