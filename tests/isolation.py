@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from dotenv import dotenv_values
 
-from evergreen.settings import Settings, get_settings
-from evergreen.trust.keys import SIGNING_KEY, VERIFICATION_KEYS, new_key
+from evergreen.settings import SIGNING_KEY, VERIFICATION_KEYS, Settings, get_settings
+from evergreen.trust.keys import new_key
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine

@@ -120,7 +120,6 @@ def run_step(
     from evergreen.logs import configure
     from evergreen.pipelines import STEPS
     from evergreen.runner import build_request, check_step, execute, exit_code, stoppable
-    from evergreen.trust.keys import take_key
 
     configure()
     os.umask(0o077)  # what a step leaves on this machine is nobody else's to read
@@ -132,7 +131,6 @@ def run_step(
     run = RunIdentity(dag_id=dag_id or _shell(model), run_id=run_id or str(end), task_id=task_id or step)
     params = {name: _json(name, text) for name, text in _pairs(param or [], "--param").items()}
     complete(STEPS[step].secrets)
-    take_key()
     try:
         with stoppable():
             window = Window(start=start, end=end)
@@ -204,17 +202,15 @@ def rollback(
     from getpass import getuser
 
     from evergreen.contract import utc_now
+    from evergreen.environment import complete
     from evergreen.logs import configure
     from evergreen.pipelines import STEPS
     from evergreen.runner import build_request, execute, exit_code
-    from evergreen.settings import export_service_environment
-    from evergreen.trust.keys import take_key
 
     if not yes:
         typer.confirm(f"Let {f'version {to}' if to else 'the champion before'} of {model} serve again?", abort=True)
     configure()
-    export_service_environment(STEPS["rollback"].secrets)
-    take_key()
+    complete(STEPS["rollback"].secrets)
     now = utc_now()
     day = Window(start=now.date(), end=now.date())
     run = RunIdentity(dag_id=_shell(model), run_id=f"rollback__{now.isoformat()}", task_id="rollback")

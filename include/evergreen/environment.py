@@ -14,14 +14,14 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import accumulate
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from evergreen.contract import ConfigurationError
-from evergreen.settings import Settings, export_service_environment, get_settings
+from evergreen.settings import SIGNING_KEY, Settings, export_service_environment, get_settings
 
 QUIET = {
     "DO_NOT_TRACK": "1",  # Evidently, and whoever else respects it
@@ -78,16 +78,19 @@ _WORKER = {
 """What Ray Train and torch set in a training worker once it runs; the worker's own rank takes the place of this one."""
 
 
-def complete(secrets: Iterable[str] = ()) -> None:
+def complete(secrets: Sequence[str] = ()) -> None:
     """Add what is missing, by the settings of this process; writes nothing when it is called again.
 
     Parameters
     ----------
     secrets
-        What this step is given beyond what every step is.
+        What this step is given beyond what every step is. The key that signs stays with this process: what it starts
+        from now on, Ray's workers among it, does not inherit the variable.
     """
     export_service_environment(secrets)
     settings = get_settings()
+    if secrets:
+        os.environ.pop(SIGNING_KEY, None)  # the settings remember it
     add_constants()
     retries = _mlflow_retries(settings.mlflow_retry_seconds)
     add({_MLFLOW_RETRIES: os.environ.get(_MLFLOW_RETRIES, str(retries))})

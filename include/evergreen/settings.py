@@ -37,6 +37,8 @@ ENV_FILE = PROJECT_ROOT / ".env"
 """What a person sets for this checkout; the environment wins over it."""
 
 PREFIX = "EVERGREEN_"
+SIGNING_KEY, VERIFICATION_KEYS = f"{PREFIX}SIGNING_KEY", f"{PREFIX}VERIFICATION_KEYS"
+"""The variables of the private key and of the public ones."""
 NO_SETTINGS = frozenset(
     (
         *("ATTEMPT", "IMAGE", "MEMORY"),  # told to a step by its operator
@@ -221,6 +223,8 @@ def export_service_environment(secrets: Iterable[str] = ()) -> None:
         for name, value in dotenv_values(file, interpolate=False).items():
             if value is not None and (file in further or not name.startswith(PREFIX)):
                 os.environ.setdefault(name, value)
+    if further:
+        get_settings.cache_clear()  # they may have been read without these
 
 
 def misspelt() -> Iterator[str]:

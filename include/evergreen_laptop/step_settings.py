@@ -12,8 +12,8 @@ from pydantic import SecretStr
 
 from evergreen.catalog import survey
 from evergreen.environment import QUIET
-from evergreen.settings import Settings
-from evergreen.trust.keys import SIGNING_KEY, VERIFICATION_KEYS, in_one_line, published
+from evergreen.settings import SIGNING_KEY, VERIFICATION_KEYS, Settings
+from evergreen.trust.keys import in_one_line, published
 from evergreen_airflow.kubelet import BASE_VARIABLES
 from evergreen_laptop.credentials import Credentials
 

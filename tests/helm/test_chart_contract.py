@@ -13,7 +13,7 @@ from chart_rendering import CASES, STEPS, TRIAL, Object, containers, objects, of
 from cryptography.fernet import Fernet
 from mlflow.server.security_utils import is_allowed_host_header
 
-from evergreen.settings import Settings
+from evergreen.settings import SIGNING_KEY, VERIFICATION_KEYS, Settings
 from evergreen.trust import keys
 from evergreen_airflow import placement, pod
 
@@ -145,9 +145,9 @@ def test_secrets_of_a_trial_fit_together() -> None:
 def test_what_a_trial_signs_with_is_believed_and_only_steps_that_sign_are_given_it() -> None:
     found = objects("trial")
     private = _secret(found, pod.further_secret("signing").secret_ref.name)
-    believed = _secret(found, pod.SECRETS)[keys.VERIFICATION_KEYS]
-    assert private.keys() == {keys.SIGNING_KEY}
-    assert keys.published(private[keys.SIGNING_KEY], believed) == keys.published(private[keys.SIGNING_KEY])
+    believed = _secret(found, pod.SECRETS)[VERIFICATION_KEYS]
+    assert private.keys() == {SIGNING_KEY}
+    assert keys.published(private[SIGNING_KEY], believed) == keys.published(private[SIGNING_KEY])
     login = _secret(found, pod.further_secret("registry").secret_ref.name)
     assert login["MLFLOW_TRACKING_USERNAME"] == "evergreen-registry"
     assert login["MLFLOW_TRACKING_PASSWORD"] == _secret(found, "evergreen-platform")["mlflow-registry-password"]
@@ -166,7 +166,7 @@ def test_nobody_in_the_step_namespace_is_given_a_key_of_the_platform() -> None:
     platform = set(_secret(objects("trial"), "evergreen-platform").values())
     steps = _secret(objects("trial"), pod.SECRETS)
     own = {"MLFLOW_TRACKING_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN"}
-    own |= {keys.VERIFICATION_KEYS}  # a public one
+    own |= {VERIFICATION_KEYS}  # a public one
     assert {name for name, value in steps.items() if value in platform} == own
     for case in CASES:
         for one in pods(objects(case)):

@@ -18,11 +18,11 @@ import pytest
 
 from evergreen.contract import Failure, FailureClass, Request, Window
 from evergreen.runner import execute
-from evergreen.settings import Settings, get_settings
+from evergreen.settings import SIGNING_KEY, VERIFICATION_KEYS, Settings, get_settings
 from evergreen.training.loading import load_version
 from evergreen.training.registry import TAG, Version, by_alias, by_number, connect
 from evergreen.training.signatures import FOLDER
-from evergreen.trust.keys import SIGNING_KEY, VERIFICATION_KEYS, UntrustedError, new_key
+from evergreen.trust.keys import UntrustedError, new_key
 from evergreen.trust.statement import Statement
 from isolation import KEYS
 from lifecycle_kit import PARTITION, Run, evaluation_rows, training_rows, write_model
@@ -248,6 +248,14 @@ def test_a_challenger_is_not_compared_with_a_champion_that_was_tampered_with(sto
     failure = champion_as_evaluate_loads_it(store)
     assert failure is not None
     assert failure.message.startswith("models:/small_binary/2")
+    assert TAMPERED[tamper] in failure.message
+
+
+@pytest.mark.parametrize("tamper", [unsigned, replayed, wrong_key], ids=lambda tamper: tamper.__name__)
+def test_no_drift_is_measured_from_what_an_unverified_champion_says_it_learned(store: Store, tamper: Tamper) -> None:
+    tamper(store)
+    failure = execute(_request(store, "check_drift")).failure
+    assert failure is not None
     assert TAMPERED[tamper] in failure.message
 
 

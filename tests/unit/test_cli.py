@@ -18,8 +18,7 @@ import pytest
 
 from evergreen import cli
 from evergreen.contract import Manifest, Request, Result
-from evergreen.settings import PROJECT_ROOT, Settings, get_settings
-from evergreen.trust import keys
+from evergreen.settings import PROJECT_ROOT, SIGNING_KEY, Settings, get_settings
 from isolation import KEYS
 
 RUN_STEP = ("run-step", "ingest", "--model=flight_delay", "--partition=2013-03-01")
@@ -345,13 +344,13 @@ def test_a_step_in_a_shell_has_the_secrets_of_its_row_and_what_it_starts_has_no_
     signs: bool,
     user: str,
 ) -> None:
-    for name in (keys.SIGNING_KEY, "MLFLOW_TRACKING_USERNAME"):
+    for name in (SIGNING_KEY, "MLFLOW_TRACKING_USERNAME"):
         monkeypatch.setenv(name, "")  # so that it is put back afterwards
         monkeypatch.delenv(name)
     get_settings.cache_clear()
     folder = settings.state_dir / "secrets"
     folder.mkdir(parents=True)
-    folder.joinpath("evergreen-signing.env").write_text(f"{keys.SIGNING_KEY}={KEYS[0]}\n")
+    folder.joinpath("evergreen-signing.env").write_text(f"{SIGNING_KEY}={KEYS[0]}\n")
     folder.joinpath("evergreen-registry.env").write_text("MLFLOW_TRACKING_USERNAME=evergreen-registry\n")
     folder.joinpath("evergreen-secrets.env").write_text("MLFLOW_TRACKING_USERNAME=evergreen-steps\n")
 
@@ -359,7 +358,7 @@ def test_a_step_in_a_shell_has_the_secrets_of_its_row_and_what_it_starts_has_no_
         child = subprocess.run([sys.executable, "-c", "import os; print(*os.environ)"], capture_output=True, text=True)
         has_key = get_settings().signing_key is not None
         told = os.environ["MLFLOW_TRACKING_USERNAME"]
-        return Result(facts={"signs": has_key, "child": keys.SIGNING_KEY in child.stdout.split(), "user": told})
+        return Result(facts={"signs": has_key, "child": SIGNING_KEY in child.stdout.split(), "user": told})
 
     module = ModuleType(f"evergreen.steps.{step}")
     module.run = run  # type: ignore[attr-defined]

@@ -22,6 +22,7 @@ from evergreen.monitoring.proposal import DRIFT_REPORT, DriftDocument, report_id
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registry import Version
+from evergreen.training.signatures import stated_of_version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     if champion is None:
         report = DriftReport("insufficient", "there is no champion yet, so nothing to compare with", {}, [])
         return _store(request, spec, report, _DriftInputs("", current_window, ()))
+    stated_of_version(champion)  # its tags say what it learned from: what is compared with
     inputs = current_together(spec.name, feature_tables(spec))
     snapshots = {table.name: table.version for table in inputs}
     current = training_set(spec, current_window, snapshots=snapshots, labelled=False)

@@ -11,20 +11,17 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 import re
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError, DataError
-from evergreen.settings import PREFIX, get_settings
+from evergreen.settings import SIGNING_KEY, VERIFICATION_KEYS, get_settings
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
-SIGNING_KEY, VERIFICATION_KEYS = f"{PREFIX}SIGNING_KEY", f"{PREFIX}VERIFICATION_KEYS"
-"""The variables of the private key and of the public ones."""
 _MAKE = "docs/kubernetes.md tells how to make one; on one machine `evergreen up` does."
 _PEM = re.compile("-----BEGIN (?!EC PARAMETERS)[A-Z ]+-----([^-]+)-----END [A-Z ]+-----")
 
@@ -43,15 +40,6 @@ class WrongKeyError(UntrustedError):
 
 class ChangedError(UntrustedError):
     """It is not, or not any more, what was signed."""
-
-
-def take_key() -> None:
-    """Keep the private key in this process alone: what it starts from now on does not inherit the variable.
-
-    To be called before any thread runs, which may read the environment.
-    """
-    get_settings()  # it remembers the key
-    os.environ.pop(SIGNING_KEY, None)
 
 
 def signing_key(what: str) -> EllipticCurvePrivateKey:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from evergreen.contract import ConfigurationError
-from evergreen.settings import Settings
+from evergreen.settings import SIGNING_KEY, VERIFICATION_KEYS, Settings
 from evergreen.trust import keys
 from evergreen_laptop import embedded_airflow, mlflow_server, step_settings
 from evergreen_laptop.credentials import Credentials, credentials_file, ensure_credentials, read_credentials
@@ -129,22 +129,22 @@ def test_what_only_some_steps_are_given_is_in_neither_half(tmp_path: Path, uri: 
     registry = step_settings.registry_secrets(own, credentials)
     public = step_settings.public_keys(own, credentials)
     told = json.dumps([step_settings.step_config(own), public, step_settings.step_secrets(own, URL, credentials)])
-    assert credentials.signing_key == signing[keys.SIGNING_KEY]
+    assert credentials.signing_key == signing[SIGNING_KEY]
     assert registry.get("MLFLOW_TRACKING_PASSWORD") == (credentials.mlflow_registry if embedded else None)
     assert [secret for secret in (credentials.signing_key, credentials.mlflow_registry) if secret in told] == []
     # another installation's key, or an older one, is believed beside its own
-    assert public[keys.VERIFICATION_KEYS].split() == [keys.published(credentials.signing_key), KEYS[1]]
+    assert public[VERIFICATION_KEYS].split() == [keys.published(credentials.signing_key), KEYS[1]]
 
 
 def test_a_key_of_one_s_own_is_used_in_any_form_and_no_service_inherits_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pem = f"-----BEGIN PRIVATE KEY-----\n{KEYS[0]}\n-----END PRIVATE KEY-----\n"
-    monkeypatch.setenv(keys.SIGNING_KEY, pem)
+    monkeypatch.setenv(SIGNING_KEY, pem)
     own = Settings(state_dir=tmp_path)
     write_env_file(own.step_secret_file("signing"), step_settings.signing_secrets(own, Credentials()))
-    assert own.step_secret_file("signing").read_text() == f"{keys.SIGNING_KEY}={KEYS[0]}\n"
-    assert keys.SIGNING_KEY not in step_settings.service_environment(step_settings.step_config(own))
+    assert own.step_secret_file("signing").read_text() == f"{SIGNING_KEY}={KEYS[0]}\n"
+    assert SIGNING_KEY not in step_settings.service_environment(step_settings.step_config(own))
 
 
 def test_the_warm_service_is_given_what_a_step_is_given_but_no_secret(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from evergreen.contract import ConfigurationError
-from evergreen.settings import get_settings
+from evergreen.environment import complete
+from evergreen.settings import SIGNING_KEY, VERIFICATION_KEYS, get_settings
 from evergreen.trust import keys
 
 KIND = "application/vnd.evergreen.test+json"
@@ -29,10 +30,10 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
 def use(monkeypatch: pytest.MonkeyPatch, private: str | None, *public: str) -> None:
     """Give this process keys."""
     if private is None:
-        monkeypatch.delenv(keys.SIGNING_KEY, raising=False)
+        monkeypatch.delenv(SIGNING_KEY, raising=False)
     else:
-        monkeypatch.setenv(keys.SIGNING_KEY, private)
-    monkeypatch.setenv(keys.VERIFICATION_KEYS, "\n".join(public))
+        monkeypatch.setenv(SIGNING_KEY, private)
+    monkeypatch.setenv(VERIFICATION_KEYS, "\n".join(public))
     get_settings.cache_clear()
 
 
@@ -149,10 +150,10 @@ def test_a_key_of_another_curve_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
         keys.sign(b"a", KIND)
 
 
-def test_what_a_process_starts_does_not_inherit_the_key(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = [sys.executable, "-c", f"import os; print({keys.SIGNING_KEY!r} in os.environ)"]
+def test_what_a_process_starts_does_not_inherit_the_key(pair: tuple[str, str]) -> None:
+    ask = [sys.executable, "-c", f"import os; print({SIGNING_KEY!r} in os.environ)"]
     before = subprocess.run(ask, check=True, capture_output=True, text=True).stdout
-    keys.take_key()
+    complete(("signing",))
     after = subprocess.run(ask, check=True, capture_output=True, text=True).stdout
     assert (before, after) == ("True\n", "False\n")
     assert keys.verify(keys.sign(b"a", KIND), KIND) == b"a"
