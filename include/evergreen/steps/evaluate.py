@@ -7,7 +7,7 @@ from functools import cache, partial
 from pydantic import JsonValue
 
 from evergreen.contract import Request, Result
-from evergreen.handover import read_frame, store_output, upstream
+from evergreen.handover import read_frame, upstream
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.evaluation import evaluation_of, score
 from evergreen.judgement.evidence import Candidate, Evaluation, unseen
@@ -16,10 +16,11 @@ from evergreen.training.loading import load_trained, load_version
 from evergreen.training.registry import champion_before
 from evergreen.training.scorer import Scorer
 from evergreen.training.tracking import logged_model
+from evergreen.trust.documents import store_signed
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
-    """Score both models and store ``evaluation.json``: what the gate decides on, and an auditor reads.
+    """Score both models and store ``evaluation.json``, signed: what the gate decides on, and an auditor reads.
 
     A champion that has seen part of the window is scored and reported, but its comparison is no evidence: the gate
     refuses it.
@@ -42,8 +43,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
         cache(partial(read_frame, assembled, "training")),  # it may be asked for twice
     )
     content = evaluation.model_dump_json(indent=2).encode()
+    key = f"{request.run.key}/evaluation.json"
     return Result(
-        outputs=(store_output("evaluation", f"{request.run.key}/evaluation.json", content, rows=len(frame)),),
+        outputs=(store_signed(request, "evaluation", key, content, rows=len(frame)),),
         inputs=(model, dataset, *([champion.output("champion")] if champion else [])),
         metrics=_metrics(evaluation),
         facts=_facts(evaluation, spec),
