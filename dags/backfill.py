@@ -29,7 +29,9 @@ for spec in models():
         schedule=None,
         **{**dag_options(spec, Tag.BACKFILL, __doc__), "max_active_runs": 1},
     ) as dag:
-        step_tasks(spec, "backfill")
+        step_tasks(
+            spec, "backfill", ingest={"params_json": {"triggered_by": "{{ dag_run.triggering_user_name or '' }}"}}
+        )
         form(
             dag,
             start=day_param("First day", f"Not before {spec.schedule.start}."),

@@ -10,6 +10,8 @@ model's name as a confirmation. `evergreen rollback <model>` does the same from 
 - *Fails (configuration)*: no earlier champion, no such version, one that never served, or one that serves already; the
   message names those to choose from. A rollback goes back only: what is to be new goes through `<model>.train`.
 - *Clearing promote of the training that made the bad version* does not bring it back: it is refused with the reason.
+- *The alias was moved by hand*, and every load is refused: without a version the form puts back the champion that the
+  audit log has; with that of the alias it takes it over. Both are on record with the reason.
 - *After it*: the next challenger is compared with the champion that serves again. Cool-down and new labels count as
   before, so a retraining that cannot wait is a run of `<model>.train` by hand.
 """
@@ -38,10 +40,10 @@ for spec in models():
             version=Param(
                 default=None,
                 type=["null", "string"],
-                pattern="^[0-9]+$",
+                pattern="^([0-9]+|none)$",
                 title="Version",
-                description="A version that was champion. Empty: the one before the present champion.",
+                description="A version that was champion, or none. Empty: the one before the present champion.",
             ),
-            reason=Param(type="string", minLength=1, title="Reason", description="Kept in the log of decisions."),
+            reason=Param(type="string", minLength=1, title="Reason", description="Kept in the audit log."),
             confirm=Param(type="string", const=spec.name, title="Confirmation", description=f"Write {spec.name}."),
         )

@@ -7,7 +7,7 @@ are judged on.
 form. It has no schedule, and a backfill never starts it.
 
 **Publishes** a version in the MLflow registry, the alias `champion` when promoted, and the decision with its
-evidence in the artifact store under `decision_log/<model>/`.
+evidence in the audit log: `evergreen history <model>`.
 
 #### Triage notes
 
@@ -20,6 +20,8 @@ evidence in the artifact store under `decision_log/<model>/`.
 - *approve skipped*: a newer challenger superseded this one; its question is the one to answer. `evergreen history`
   names it.
 - *promote refused*: the champion was moved since the decision, by another promotion or a rollback. Train again.
+- *evaluate or promote fails, the audit log has another champion*: somebody has moved the alias past the promotion. Find
+  out who; `evergreen rollback <model>` puts it back or takes it over, on record.
 - Clearing `train` resumes from the last checkpoint of the same run; it never starts a second registry version.
 """
 
@@ -42,6 +44,7 @@ for spec in models():
             "train",
             train={"pool": TRAINING_POOL},
             refit={"pool": TRAINING_POOL},
+            assemble={"params_json": {"triggered_by": "{{ dag_run.triggering_user_name or '' }}"}},
             gate={"params_json": {"requested_by": "{{ dag_run.triggering_user_name or dag_run.run_id }}"}},
             promote={"params_json": answer(spec)},
             before={"promote": approval(spec)},

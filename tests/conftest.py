@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from evergreen.settings import DATABASES, Settings
+from evergreen_laptop.postgres import create_audit_log
 from evergreen_laptop.step_settings import without_proxy
 from isolation import execute, own_settings
 
@@ -62,13 +63,22 @@ def postgres_url(postgres_server: str) -> str:
     for name in DATABASES:
         execute(engine, f'CREATE DATABASE "{name}"')
     engine.dispose()
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    create_audit_log(address)
+    return address
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Settings]:
     """Settings of this test's own folder; no database."""
     with own_settings(tmp_path) as current:
+        yield current
+
+
+@pytest.fixture
+def audit_settings(tmp_path: Path, postgres_url: str) -> Iterator[Settings]:
+    """Settings of this test's own folder, with an empty audit log in the session's PostgreSQL."""
+    with own_settings(tmp_path, postgres_url, used=("audit",)) as current:
         yield current
 
 

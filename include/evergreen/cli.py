@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 from pydantic import JsonValue
 
+from evergreen.cli_audit import audit_app
 from evergreen.contract import (
     ConfigurationError,
     FailureClass,
@@ -30,6 +31,7 @@ from evergreen.spec import Task
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_app = typer.Typer(no_args_is_help=True, help="List, check and create models.")
 app.add_typer(models_app, name="models")
+app.add_typer(audit_app, name="audit")
 
 
 def main(command: typer.Typer = app) -> None:
@@ -55,6 +57,14 @@ def _day(value: str, option: str) -> date:
         return datetime.strptime(value, "%Y-%m-%d").date()  # a calendar day has no zone
     except ValueError as error:
         raise ConfigurationError(f"{option}={value!r} is not a day.", "Write it as 2013-03-01.") from error
+
+
+def _moment(value: str, option: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ConfigurationError(f"{option}={value!r} is not a time.", "Write it as 2013-06-01T12:00.") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _pairs(values: list[str], option: str) -> dict[str, str]:
@@ -164,10 +174,11 @@ def partitions(
 def history(
     model: Annotated[str | None, typer.Argument(help="Only this model's decisions.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The events, one a line.")] = False,
+    at: Annotated[str, typer.Option(help="A time (UTC), e.g. 2013-06-01T12:00: which version was champion then.")] = "",
 ) -> None:
     """Show what was decided and what followed, newest last: the scores, the evidence, the reason, who."""
     from evergreen.catalog import load_model
-    from evergreen.judgement.events import log_of, models_with_events
+    from evergreen.judgement.audit import log_of, models_with_events
     from evergreen.store import get_store
 
     if model is not None:
@@ -176,7 +187,12 @@ def history(
     surveys = {name: log_of(store, name).survey() for name in ([model] if model else models_with_events(store))}
     logs = {name: events for name, (events, _) in surveys.items()}
     problems = [problem for _, unreadable in surveys.values() for problem in unreadable]
-    if as_json:
+    if at:
+        from evergreen.judgement.history import champion_at
+
+        for name, log in logs.items():
+            typer.echo(champion_at(name, log, _moment(at, "--at")))
+    elif as_json:
         for event in (event for log in logs.values() for event in log):
             typer.echo(event.model_dump_json(exclude_none=True))
     elif any(logs.values()):
@@ -195,10 +211,10 @@ def history(
 def rollback(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the log of decisions.", prompt="Why")],
-    to: Annotated[str, typer.Option(help="A version that was champion; default: the one before this champion.")] = "",
+    to: Annotated[str, typer.Option(help="A version that was champion, or none; default: the one before.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for a confirmation.")] = False,
 ) -> None:
-    """Let an earlier champion serve again: moves the alias and logs who did it and why."""
+    """Let an earlier champion serve again, or put back an alias moved by hand: logs who did it and why."""
     from getpass import getuser
 
     from evergreen.contract import utc_now
@@ -220,7 +236,9 @@ def rollback(
         typer.echo(f"error: {manifest.failure.message} {manifest.failure.hint}".rstrip(), err=True)
         raise typer.Exit(exit_code(manifest))
     facts = manifest.facts
-    typer.echo(f"{model}: version {facts['version']} is champion again, instead of {facts['previous']}.")
+    instead = f", instead of {facts['previous']}" if facts["previous"] != facts["version"] else ""
+    outcome = f"version {facts['version']} is champion again" if facts["version"] else "there is no champion now"
+    typer.echo(f"{model}: {outcome}{instead}.")
 
 
 @app.command("feast", context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -27,8 +27,9 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "airflow": ("airflow",),
     "mlflow": ("mlflow", "mlflow_auth"),
     "steps": ("feast", "online", "lake"),
+    "audit": ("audit",),
 }
-"""Whose each database is: Airflow's, MLflow's, or the steps'."""
+"""Whose each database is: Airflow's, MLflow's, the steps', or that of the audit log's owner, as whom nobody logs in."""
 
 DATABASES = tuple(name for databases in OWNERS.values() for name in databases)
 """Every database of the project, all on one PostgreSQL server."""
@@ -90,6 +91,8 @@ class Settings(BaseSettings):
     """That server for Airflow's own role, which no step is told; unset: ``EVERGREEN_DATABASE_URL``."""
     mlflow_database_url: SecretStr | None = None
     """The same for MLflow's."""
+    audit_database_url: SecretStr | None = None
+    """That server for a role that reads the audit log and no more; unset: ``EVERGREEN_DATABASE_URL``."""
     s3_endpoint: str | None = None
     """S3 endpoint when it is not Amazon's, e.g. a SeaweedFS. Keys come from the usual ``AWS_*`` variables."""
     s3_connect_seconds: Annotated[float, Field(gt=0, le=3600)] = 10

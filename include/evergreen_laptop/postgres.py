@@ -21,6 +21,7 @@ from psycopg import sql
 
 from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import DATABASES, Settings
+from evergreen.trust.audit_log import DATABASE, create_tables
 from evergreen_laptop import as_user
 from evergreen_laptop.credentials import new_password
 from evergreen_laptop.files import clear_disk_errors, disk_full, make_folder, write_private
@@ -202,6 +203,27 @@ def create_databases(url: str, names: Iterable[str] = DATABASES) -> None:
         if isinstance(error, psycopg.OperationalError):
             raise TemporaryError(problem, "Is the server up, and EVERGREEN_DATABASE_URL right?") from error
         raise ConfigurationError(problem, f"Let the user create databases, or create {', '.join(names)}.") from error
+
+
+def create_audit_log(url: str) -> None:
+    """Make the audit log's table on a server of one's own, where its user is the owner of all.
+
+    Raises
+    ------
+    TemporaryError
+        If the server does not answer.
+    ConfigurationError
+        If it refuses.
+    """
+    try:
+        with connect(url, DATABASE) as connection:
+            create_tables(connection)
+    except psycopg.errors.InsufficientPrivilege:
+        return  # somebody else's table: the user may do no more than the steps need, which is how it should be
+    except psycopg.OperationalError as error:
+        raise TemporaryError(f"the database {DATABASE}: {error}", "Is the server up?") from error
+    except psycopg.Error as error:
+        raise ConfigurationError(f"the database {DATABASE}: {error}", "docs/kubernetes.md has its SQL.") from error
 
 
 def _account() -> pwd.struct_passwd | None:

@@ -1,5 +1,7 @@
 """The roles of the embedded PostgreSQL: one for each service, one for the steps; none enters another's databases.
 
+The audit log's owner is a role that nobody can log in as: the steps read and add to it, and change nothing.
+
 In a cluster helm/evergreen/files/databases.py makes the same ones.
 """
 
@@ -13,6 +15,7 @@ from psycopg import sql
 
 from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import OWNERS
+from evergreen.trust.audit_log import DATABASE, create_tables
 from evergreen_laptop.postgres import connect, execute
 
 _MAINTENANCE = ("postgres", "template1")
@@ -42,7 +45,7 @@ def ensure_roles(administrator: str, passwords: Mapping[str, str]) -> None:
     administrator
         The address of the server, as its superuser.
     passwords
-        By owner, see `evergreen.settings.OWNERS`.
+        By owner, see `evergreen.settings.OWNERS`; an owner without one logs in nowhere.
 
     Raises
     ------
@@ -54,7 +57,7 @@ def ensure_roles(administrator: str, passwords: Mapping[str, str]) -> None:
     try:
         with connect(administrator) as connection:
             for owner, databases in OWNERS.items():
-                _ensure_role(connection, role_of(owner), passwords[owner])
+                _ensure_role(connection, role_of(owner), passwords.get(owner))
                 for name in databases:
                     _ensure_database(connection, name, role_of(owner))
             for name in _MAINTENANCE:
@@ -63,18 +66,24 @@ def ensure_roles(administrator: str, passwords: Mapping[str, str]) -> None:
             for name in databases:
                 with connect(administrator, name) as connection:
                     _hand_over(connection, role_of(owner))
+        with connect(administrator, DATABASE) as connection:
+            execute(connection, "SET ROLE {}", role_of("audit"))
+            create_tables(connection, writers=[role_of("steps")], readers=[role_of("airflow")])
     except psycopg.OperationalError as error:
         raise TemporaryError(f"the embedded PostgreSQL: {error}", "See postgres.log.") from error
     except psycopg.Error as error:
         raise ConfigurationError(f"the embedded PostgreSQL refuses to set up its roles: {error}") from error
 
 
-def _ensure_role(connection: psycopg.Connection, role: str, password: str) -> None:
-    """Create a role that may log in and nothing else, or give it this password."""
+def _ensure_role(connection: psycopg.Connection, role: str, password: str | None) -> None:
+    """Create a role that may log in and nothing else, or give it this password; without one it may not even that."""
     exists = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
     connection.execute(
-        sql.SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {}").format(
-            sql.SQL("ALTER" if exists else "CREATE"), sql.Identifier(role), sql.Literal(password)
+        sql.SQL("{} ROLE {} {} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {}").format(
+            sql.SQL("ALTER" if exists else "CREATE"),
+            sql.Identifier(role),
+            sql.SQL("NOLOGIN" if password is None else "LOGIN"),
+            sql.Literal(password),
         )
     )
 

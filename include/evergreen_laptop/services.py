@@ -30,7 +30,13 @@ from evergreen_laptop.credentials import Credentials, ensure_credentials
 from evergreen_laptop.embedded_airflow import airflow_environment, airflow_home, airflow_url, write_airflow_config
 from evergreen_laptop.files import make_folder, write_env_file, write_private
 from evergreen_laptop.mlflow_server import ensure_users, mlflow_environment
-from evergreen_laptop.postgres import EmbeddedPostgres, connect, create_databases, plain_environment
+from evergreen_laptop.postgres import (
+    EmbeddedPostgres,
+    connect,
+    create_audit_log,
+    create_databases,
+    plain_environment,
+)
 from evergreen_laptop.roles import ensure_roles, role_url
 from evergreen_laptop.status import run_folder
 from evergreen_laptop.step_settings import (
@@ -90,7 +96,8 @@ def build_services(user: Settings) -> list[Service]:
     if user.database_url is None:
         postgres = EmbeddedPostgres(user)
         postgres.prepare()
-        urls = {owner: role_url(postgres.url, owner, credentials.database_passwords[owner]) for owner in OWNERS}
+        passwords = credentials.database_passwords
+        urls = {owner: role_url(postgres.url, owner, password) for owner, password in passwords.items()}
         services.append(_postgres(postgres, credentials))
     else:
         airflow, mlflow = user.airflow_database_url, user.mlflow_database_url
@@ -99,6 +106,7 @@ def build_services(user: Settings) -> list[Service]:
         for owner, url in urls.items():
             user.database(OWNERS[owner][0])  # a wrong address is an error now, before anything starts
             create_databases(url, OWNERS[owner])
+        create_audit_log(urls["audit"])
     config = {**step_config(user), **public_keys(user, credentials)}
     secrets = step_secrets(user, urls["steps"], credentials)
     write_env_file(user.config_file, config)  # where the steps, and `Settings`, read them

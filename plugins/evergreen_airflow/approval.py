@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -66,13 +67,14 @@ class ApprovalQuestion(HITLOperator):
                     timeout_datetime=datetime.now(UTC) + self.waits,
                 ),
                 method_name=parking.method_name,
+                kwargs={"shown": hashlib.sha256(f"{self.subject}\n\n{self.body}".encode()).hexdigest()},
             )
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Return the answer; skip when none is needed any more."""
+    def execute_complete(self, context: Context, event: dict[str, Any], shown: str = "") -> Any:
+        """Return the answer, with the digest of the question as it was asked; skip when none is needed any more."""
         if why := event.get("superseded"):
             raise AirflowSkipException(f"superseded: {why}")
-        return super().execute_complete(context, event)
+        return {**super().execute_complete(context, event), "shown": shown}
 
 
 def approval(spec: ModelSpec) -> list[ApprovalQuestion]:
@@ -108,11 +110,12 @@ def active_trainings(spec: ModelSpec) -> int:
 
 
 def answer(spec: ModelSpec) -> dict[str, str]:
-    """Return the parameters that tell ``promote`` what was answered and by whom; nobody, when time ran out."""
+    """Return what tells ``promote`` which answer to which question was given by whom; nobody, when time ran out."""
     if not spec.approval.required:
         return {}
     response = "ti.xcom_pull(task_ids='approve')"
     return {
         "answer": f"{{{{ {response}['chosen_options'][0] }}}}",
         "answered_by": f"{{{{ ({response}['responded_by_user'] or {{}}).get('name', '') }}}}",
+        "shown": f"{{{{ {response}.get('shown', '') }}}}",
     }

@@ -14,12 +14,11 @@ from airflow.sdk.execution_time.hitl import update_hitl_detail_response
 from airflow.triggers.base import TriggerEvent
 
 from evergreen.contract import StepError
-from evergreen.judgement.decisions import decision_about
-from evergreen.judgement.events import log_of, read_events
+from evergreen.judgement.withdrawn import withdrawal
 from evergreen.store import ArtifactStore, get_store
 
-_LOG_SECONDS = 30.0
-"""Time between two looks at a decision log, which are requests to the artifact store."""
+_LOOK_SECONDS = 30.0
+"""Time between two looks for a withdrawal, each a request to the artifact store."""
 
 
 class ApprovalTrigger(HITLTrigger):
@@ -42,7 +41,6 @@ class ApprovalTrigger(HITLTrigger):
         self.partition = partition
         self._store: ArtifactStore | None = None
         self._next_look = 0.0
-        self._read: list[str] = []
         self._trouble = ""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -73,7 +71,7 @@ class ApprovalTrigger(HITLTrigger):
             if time.monotonic() < self._next_look:
                 return None
             why = await asyncio.to_thread(self._superseded)
-            self._next_look = time.monotonic() + _LOG_SECONDS
+            self._next_look = time.monotonic() + _LOOK_SECONDS
             return await self._withdraw(why) if why else None
         except AirflowRuntimeError as error:  # its database is away, or somebody has answered this very moment
             self._warn(f"Airflow: {error}")
@@ -94,25 +92,19 @@ class ApprovalTrigger(HITLTrigger):
         )
 
     def _superseded(self) -> str:
-        """Return why the challenger is superseded, or nothing; the log is read only when it has grown.
+        """Return why the challenger is superseded, or nothing.
 
-        A log that cannot be read is for ``promote`` to refuse; a person may answer meanwhile.
+        What cannot be read says nothing: the audit log decides, and ``promote`` reads it.
         """
         try:
             # one client for all looks: making one costs a tenth of a second of the processor that all triggers share
             store = self._store = self._store or get_store()
-            keys = sorted(store.keys(f"{log_of(store, self.model).folder}/"))
-            if keys == self._read:
-                return ""
-            record = decision_about(read_events(store, self.model), self.training, date.fromisoformat(self.partition))
+            event = withdrawal(store, self.model, self.training, date.fromisoformat(self.partition))
         except StepError as error:
             self._warn(str(error))
             return ""
         self._trouble = ""
-        if record and record.superseded:
-            return record.superseded.why
-        self._read = keys
-        return ""
+        return event.why if event else ""
 
     def _warn(self, trouble: str) -> None:
         """Log what is wrong, once as long as it lasts: this goes on for days."""

@@ -15,7 +15,8 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse, UpdateHITLDetail
 
 from corpus_kit import CORPUS
-from evergreen.judgement.events import Event, EventKind, append
+from evergreen.judgement.events import Event, EventKind
+from evergreen.judgement.withdrawn import withdraw
 from evergreen.settings import Settings
 from evergreen.store import ArtifactStore, get_store
 from evergreen_airflow.approval_trigger import ApprovalTrigger
@@ -27,7 +28,7 @@ SUPERSEDED = DECIDED.model_copy(update={"kind": EventKind.SUPERSEDED, "judgement
 
 def obsolete() -> None:
     """Let a newer challenger supersede the one that is asked about."""
-    append(get_store(), SUPERSEDED)
+    withdraw(get_store(), SUPERSEDED)
 
 
 class Airflow:
@@ -83,7 +84,6 @@ def wait(monkeypatch: pytest.MonkeyPatch, airflow: Airflow, asks: ApprovalTrigge
 
 
 def test_a_question_that_is_obsolete_is_withdrawn(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    append(get_store(), DECIDED)
     obsolete()
     airflow = Airflow()
     event = wait(monkeypatch, airflow, trigger())
@@ -94,7 +94,6 @@ def test_a_question_that_is_obsolete_is_withdrawn(settings: Settings, monkeypatc
 def test_an_answer_in_the_moment_of_the_withdrawal_is_the_answer(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append(get_store(), DECIDED)
     obsolete()
     event = wait(monkeypatch, Airflow(answered_first=True), trigger())
     assert "superseded" not in event
@@ -103,36 +102,40 @@ def test_an_answer_in_the_moment_of_the_withdrawal_is_the_answer(
 
 @pytest.mark.usefixtures("settings")
 def test_airflow_that_does_not_answer_ends_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    append(get_store(), DECIDED)
     obsolete()
     assert wait(monkeypatch, Airflow(failures=3), trigger())["superseded"]
 
 
-def test_a_log_that_cannot_be_read_ends_no_question(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``promote`` refuses it, and says which file it is."""
-    append(get_store(), DECIDED)
-    Path(settings.artifact_root, "decision_log", DECIDED.model, "000002.json").write_text("{}")
+def test_a_notice_that_cannot_be_read_ends_no_question(settings: Settings) -> None:
+    (path,) = (Path(settings.artifact_root, key) for key in (obsolete(), *get_store().keys("withdrawn/")) if key)
+    right = path.read_bytes()
+    path.write_text("{}")
     asks = trigger()
     assert asks._superseded() == ""
-    Path(settings.artifact_root, "decision_log", DECIDED.model, "000002.json").unlink()
-    obsolete()
+    path.write_bytes(right)
     assert asks._superseded() == WHY
+
+
+def test_a_notice_about_another_challenger_withdraws_nothing(settings: Settings) -> None:
+    for field, other in (("training", "another"), ("model", "other"), ("partition", "2013-01-01")):
+        fields = {**SUPERSEDED.model_dump(mode="json"), field: other}
+        withdraw(get_store(), Event.model_validate(fields))
+    assert trigger()._superseded() == ""
 
 
 @pytest.mark.usefixtures("settings")
 def test_a_wait_costs_the_store_one_client_and_a_look_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    append(get_store(), DECIDED)
     made: list[ArtifactStore] = []
     looks: list[str] = []
 
     def counted() -> ArtifactStore:
         made.append(store := get_store())
-        keys = store.keys
-        store.keys = lambda prefix: (looks.append(prefix), keys(prefix))[1]  # type: ignore[method-assign]
+        read = store.read
+        store.read = lambda key: (looks.append(key), read(key))[1]  # type: ignore[method-assign]
         return store
 
     monkeypatch.setattr("evergreen_airflow.approval_trigger.get_store", counted)
-    monkeypatch.setattr("evergreen_airflow.approval_trigger._LOG_SECONDS", 0.2)
+    monkeypatch.setattr("evergreen_airflow.approval_trigger._LOOK_SECONDS", 0.2)
     assert wait(monkeypatch, Airflow(), trigger(hours=1 / 3600))["timedout"]
     assert len(made) == 1
-    assert 2 <= len([prefix for prefix in looks if prefix.startswith("decision_log/")]) <= 7
+    assert 2 <= len([key for key in looks if key.startswith("withdrawn/")]) <= 7

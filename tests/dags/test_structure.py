@@ -143,7 +143,7 @@ def test_approval_stands_between_registration_and_promotion(parse: Parse, two_mo
     approve = dag.get_task("approve")
     assert approve.options == ["Approve", "Reject"]
     assert approve.downstream_task_ids == {"promote"}
-    assert set(dag.get_task("promote").params_json) == {"answer", "answered_by"}
+    assert set(dag.get_task("promote").params_json) == {"answer", "answered_by", "shown"}
     assert parsed[f"{MODEL}.train"].get_task("promote").params_json == {}
     assert approve.defaults == ["Reject"]
     assert approve.response_timeout == timedelta(hours=72)

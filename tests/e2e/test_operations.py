@@ -18,7 +18,7 @@ import yaml
 
 from evergreen.contract import RunIdentity
 from evergreen.judgement.decisions import DecisionRecord, list_decisions
-from evergreen.store import LocalStore
+from evergreen.store import get_store
 from evergreen.training.registry import by_alias, connect
 from installation import Installation, installed
 from isolation import inside
@@ -174,7 +174,8 @@ def _environment(process: psutil.Process) -> str | None:
 
 
 def decision(made: Installation, training: str) -> DecisionRecord:
-    records = list_decisions(LocalStore(made.state / "artifacts"), MODEL)
+    with inside(made.environment):
+        records = list_decisions(get_store(), MODEL)
     return next(record for record in records if record.run.run_id == training)
 
 
@@ -273,9 +274,11 @@ def test_a_rollback_lets_the_champion_before_serve_again(admin: Person) -> None:
         connect().set_registered_model_alias(MODEL, "champion", "1")
         facts = roll_back(admin, "back")["facts"]
         champion = by_alias(MODEL, "champion")
-    assert facts == {"version": "2", "previous": "1", "by": "admin", "why": "late at night"}
+    assert facts == {"version": "2", "previous": "2", "by": "admin", "why": "late at night"}
     assert champion is not None
     assert champion.number == "2"
     told = admin.made.run("history", MODEL).stdout
-    assert "rollback: version 2, instead of 1" in told
+    assert "alias out of place" in told
+    assert "rollback: version 2, where the alias was put back" in told
+    assert admin.made.run("audit", "verify", MODEL).stdout.startswith(f"{MODEL}: ok: ")
     assert "late at night" in told

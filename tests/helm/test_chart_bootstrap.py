@@ -55,8 +55,13 @@ def administrator(postgres_server: str) -> dict[str, str]:
 def names() -> list[dict[str, object]]:
     """The roles that the chart asks for, under names that no other test of the session's server has."""
     rendered = json.loads(_values(_container("trial", "databases"))["EVERGREEN_ROLES"])
+    lists = ("databases", "writers", "readers")
     roles = [
-        {**entry, "role": f"chart_{entry['role']}", "databases": [f"chart_{name}" for name in entry["databases"]]}
+        {
+            **entry,
+            "role": f"chart_{entry['role']}",
+            **{key: [f"chart_{name}" for name in entry[key]] for key in lists if key in entry},
+        }
         for entry in rendered
     ]
     return roles
@@ -104,6 +109,7 @@ def test_databases_are_made_once_and_passwords_follow_the_secret(
         "feast",
         "online",
         "lake",
+        "audit",
     }
     with _connect(administrator, dbname="chart_lake") as connection:
         connection.execute("SELECT * FROM kept")
@@ -119,6 +125,17 @@ def test_the_steps_cannot_enter_the_databases_of_the_platform(
     for database in ("chart_airflow", "chart_mlflow", "chart_mlflow_auth"):
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
             _connect(administrator, user="chart_evergreen_steps", dbname=database)
+    with _connect(administrator, user="chart_evergreen_steps", dbname="chart_audit") as connection:
+        connection.execute("INSERT INTO audit_log VALUES ('m', 1, now(), '{}', '', '', NULL) ON CONFLICT DO NOTHING")
+        for statement in ("DELETE FROM audit_log", "DROP TABLE audit_log", "CREATE TABLE mine ()"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)
+    with _connect(administrator, user="chart_evergreen_airflow", dbname="chart_audit") as connection:
+        assert connection.execute("SELECT count(*) FROM audit_log").fetchone() == (1,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("INSERT INTO audit_log VALUES ('m', 2, now(), '{}', '', '', NULL)")
+    with pytest.raises(psycopg.OperationalError, match='role "chart_evergreen_audit" is not permitted to log in'):
+        _connect(administrator, user="chart_evergreen_audit", dbname="chart_audit")
 
 
 GRANTS = (

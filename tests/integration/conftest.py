@@ -18,7 +18,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def mlflow_settings(settings: Settings, mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def mlflow_settings(audit_settings: Settings, mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of this test that point to the session's MLflow."""
     monkeypatch.setenv("EVERGREEN_MLFLOW_TRACKING_URI", mlflow_server)
     get_settings.cache_clear()

@@ -82,7 +82,9 @@ def _as(server: EmbeddedPostgres, owner: str, database: str) -> psycopg.Connecti
     return connect(role_url(server.url, owner, CREDENTIALS.database_passwords[owner]), database)
 
 
-@pytest.mark.parametrize(("owner", "database"), [(owner, name) for owner, names in OWNERS.items() for name in names])
+@pytest.mark.parametrize(
+    ("owner", "database"), [(owner, name) for owner in CREDENTIALS.database_passwords for name in OWNERS[owner]]
+)
 def test_a_role_owns_what_an_earlier_version_made_in_its_databases(
     server: EmbeddedPostgres, owner: str, database: str
 ) -> None:
@@ -108,9 +110,10 @@ def test_a_role_owns_what_an_earlier_version_made_in_its_databases(
         assert mine[0] == mine[1] > 5
 
 
-@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize("owner", CREDENTIALS.database_passwords)
 def test_a_role_enters_no_other_database(server: EmbeddedPostgres, owner: str) -> None:
-    for database in {*DATABASES, "postgres", "template1"} - {*OWNERS[owner]}:
+    audit = {"audit"} if owner != "mlflow" else set()  # which the steps add to and Airflow reads
+    for database in {*DATABASES, "postgres", "template1"} - {*OWNERS[owner]} - audit:
         with pytest.raises(psycopg.OperationalError, match=f'permission denied for database "{database}"'):
             _as(server, owner, database)
 
@@ -134,6 +137,40 @@ def test_a_role_enters_no_other_database(server: EmbeddedPostgres, owner: str) -
 def test_the_steps_run_no_programs_and_become_nobody_else(server: EmbeddedPostgres, statement: str) -> None:
     with _as(server, "steps", "lake") as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_log SET event = '{}'",
+        "DELETE FROM audit_log",
+        "TRUNCATE audit_log",
+        "DROP TABLE audit_log",
+        "ALTER TABLE audit_log DISABLE TRIGGER ALL",
+        "CREATE TABLE another ()",
+        "SET session_replication_role = replica",
+        "SET ROLE evergreen_audit",
+    ],
+)
+def test_the_steps_add_to_the_audit_log_and_change_nothing(server: EmbeddedPostgres, statement: str) -> None:
+    with _as(server, "steps", "audit") as connection:
+        connection.execute(
+            "INSERT INTO audit_log VALUES ('m', 1, now(), '{}', '', '', NULL) ON CONFLICT DO NOTHING RETURNING number"
+        )
+        assert connection.execute("SELECT count(*) FROM audit_log").fetchone() == (1,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(statement)
+
+
+def test_nobody_logs_in_as_the_owner_of_the_audit_log(server: EmbeddedPostgres) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        connect(role_url(server.url, "audit", "any"), "audit")
+    with connect(server.url, "audit") as connection:
+        owner = connection.execute("SELECT tableowner FROM pg_tables WHERE tablename = 'audit_log'").fetchone()
+        assert owner == (role_of("audit"),)
+        for statement in ("UPDATE audit_log SET event = ''", "DELETE FROM audit_log", "TRUNCATE audit_log"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="only ever added to"):
+                connection.execute(statement)
 
 
 def test_the_superuser_may_what_the_steps_may_not(server: EmbeddedPostgres) -> None:

@@ -16,12 +16,23 @@ from typer.testing import CliRunner
 from documented import blocks, commands
 from evergreen.catalog import load_model
 from evergreen.cli import app
-from evergreen.contract import DataError, FailureClass, Request, RunIdentity, Status, TemporaryError, Window, utc_now
+from evergreen.contract import (
+    ConfigurationError,
+    DataError,
+    FailureClass,
+    Request,
+    RunIdentity,
+    Status,
+    TemporaryError,
+    Window,
+    utc_now,
+)
 from evergreen.handover import file_digest
 from evergreen.judgement import champions
+from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.decisions import list_decisions
-from evergreen.judgement.events import Event, EventKind, append, last_move, read_events
+from evergreen.judgement.events import Event, EventKind, last_move
 from evergreen.judgement.evidence import Decision
 from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT, get_settings
@@ -31,6 +42,7 @@ from evergreen.training.challenger import run_key
 from evergreen.training.loading import DIGEST, load_version
 from evergreen.training.registry import by_alias, connect
 from evergreen.training.tracking import find_run, start_run
+from evergreen.trust.documents import store_signed
 from evergreen.version import code_version
 from lifecycle_kit import PARTITION, Run, evaluation_rows, training_rows, write_model
 
@@ -179,11 +191,12 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
     assert gate.facts["decision"] == "promote", gate.facts["why"]
     assert gate.metrics["improvement_low"] > 0
     run.steps("register")
-    promoted = run.step("promote", answer="Approve", answered_by="ada")
+    promoted = run.step("promote", answer="Approve", answered_by="ada", shown="d1")
     assert promoted.facts == {"version": "2", "previous": "1"}
     record = list_decisions(get_store(), binary)[-1]
+    assert (record.answered.by, record.answered.shown) == ("ada", "d1")
     assert (record.promoted.by, record.promoted.previous, record.registered.version) == ("ada", "1", "2")
-    assert get_store().read(gate.facts["decision_key"]) is not None
+    assert gate.facts["decision_key"] == f"audit/{binary}/{record.decided.number}"
     assert {output.name for output in record.judgement.evidence} >= {
         "evaluation",
         "model",
@@ -194,7 +207,7 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
     # an evaluation that runs again after the promotion still compares with the champion it replaced
     first = read_manifest(get_store(), run.identity("evaluate"))
     assert run.step("evaluate").metrics == first.metrics
-    assert run.step("promote", answer="Approve", answered_by="ada").facts == promoted.facts
+    assert run.step("promote", answer="Approve", answered_by="ada", shown="d1").facts == promoted.facts
     assert len(list_decisions(get_store(), binary)) == 2
 
 
@@ -251,6 +264,23 @@ def test_a_person_says_no_then_yes(binary, models):
     assert run.step("promote", answer="Approve", answered_by="ada").facts == {"version": "1", "previous": None}
     assert (found().promoted.by, found().answered.kind) == ("ada", "approved")
     assert by_alias(binary, "champion").number == "1"
+
+
+def test_four_eyes_are_those_of_two_people(binary, models):
+    path = models / binary / "model.yaml"
+    path.write_text(path.read_text() + "approval: {required: true, four_eyes: true}\n")
+    run = Run(binary, "asked")
+    where = {"model": binary, "partition": PARTITION, "run": run.identity("assemble"), "training": run.run_id}
+    append(get_store(), Event(kind=EventKind.TRAINING_STARTED, at=utc_now(), by="ada", **where))
+    judged(binary, "asked")
+    run.steps("register")
+    for who, said in (("ada", "ada started this training, so another person"), ("", "nobody knows who approved")):
+        refused = run.step("promote", answer="Approve", answered_by=who)
+        assert refused.status is Status.REFUSED
+        assert f"version 1: approval.four_eyes: {said}" in refused.reason
+        assert kinds(binary)[-1] == "refused"
+        assert by_alias(binary, "champion") is None
+    assert run.step("promote", answer="Approve", answered_by="bob").facts["version"] == "1"
 
 
 @pytest.mark.parametrize("with_champion", [True, False])
@@ -388,6 +418,10 @@ def evaluation_of_another_training_is_refused(run):
     other = output.model_copy(update={"uri": uri, "version": digest, "digest": digest})
     write_manifest(get_store(), evaluated.model_copy(update={"outputs": (other,)}))
     message = run.step("gate").failure.message
+    assert "it is not what the task 'evaluate' of small_binary.train (champion) has signed" in message
+    request = Request(step="evaluate", model=run.model, window=evaluated.window, run=evaluated.run)
+    store_signed(request, "evaluation", f"{evaluated.run.key}/evaluation.json", json.dumps(content).encode())
+    message = run.step("gate").failure.message
     assert "the evaluation is of MLflow's run 'an older one': run evaluate again too" in message
 
 
@@ -417,7 +451,27 @@ def test_promote_without_a_decision_is_refused(binary):
     run = Run(binary, "forged")
     run.leave("register", facts={"version": "1"})
     run.leave("gate", facts={"decision_key": f"decisions/{binary}/none.json", "champion": None})
-    assert "none that lets the challenger of forged pass" in run.step("promote").failure.message
+    assert "no decision that lets the challenger of forged pass" in run.step("promote").failure.message
+
+
+def test_a_decision_that_its_own_evaluation_does_not_justify_is_refused_on_record(binary):
+    """Signed even, and with manifests that say yes: the promotion decides again."""
+    champion(binary)
+    run, gate = judged(binary, "same again")
+    assert gate.facts["decision"] == "not_justified"
+    judgement = list_decisions(get_store(), binary)[-1].judgement.model_copy(update={"decision": Decision.PROMOTE})
+    where = {"model": binary, "partition": PARTITION, "run": run.identity("gate"), "training": run.run_id}
+    append(get_store(), Event(kind=EventKind.DECIDED, at=utc_now(), judgement=judgement, **where))
+    yes = {"status": Status.OK, "reason": "", "facts": {**gate.facts, "decision": "promote"}}
+    write_manifest(get_store(), gate.model_copy(update=yes))
+    run.steps("register")
+    for _ in range(2):
+        refused = run.step("promote")
+        assert refused.status is Status.REFUSED
+        assert "its evaluation does not justify a promotion: improvement of auc" in refused.reason
+    assert by_alias(binary, "champion").number == "1"
+    assert kinds(binary).count("refused") == 1
+    assert "promote, refused" in CliRunner().invoke(app, ["history", binary]).output
 
 
 def test_a_decision_that_only_a_newer_version_understands_is_no_yes(binary):
@@ -426,7 +480,7 @@ def test_a_decision_that_only_a_newer_version_understands_is_no_yes(binary):
     judgement = list_decisions(get_store(), binary)[0].judgement.model_copy(update={"decision": Decision("trial")})
     where = {"model": binary, "partition": PARTITION, "run": run.identity("gate"), "training": run.run_id}
     append(get_store(), Event(kind=EventKind.DECIDED, at=utc_now(), judgement=judgement, **where))
-    assert "none that lets the challenger of newer pass" in run.step("promote").failure.message
+    assert "no decision that lets the challenger of newer pass" in run.step("promote").failure.message
     assert by_alias(binary, "champion") is None
 
 
@@ -550,25 +604,78 @@ def test_a_rollback_without_a_champion_is_refused(binary):
     assert "has no champion" in rollback(binary).failure.message
 
 
-def test_an_alias_moved_by_hand_is_logged_once_and_not_moved_back_by_an_old_task(binary):
+def test_an_alias_moved_by_hand_is_logged_once_and_followed_by_nobody(binary):
     run = better(binary)
     connect().set_registered_model_alias(binary, "champion", "1")
-    for _ in range(2):
-        assert "is champion no more" in run.step("promote").reason
+    with pytest.raises(ConfigurationError, match="was seen at version 1; the audit log has 2") as refused:
+        monitor(binary)
+    assert f"evergreen rollback {binary}`, with the reason: --to 2 puts it back, --to 1 takes it over" in str(
+        refused.value
+    )
+    other = Run(binary, "next")
+    other.assemble()
+    other.train_without_ray(training_rows("binary"), BEFORE)
+    for step in (run, "promote"), (other, "evaluate"):
+        assert "the audit log has 2: somebody has moved it" in step[0].step(step[1]).failure.message
     seen = [event for event in read_events(get_store(), binary) if event.kind.value == "alias_moved"]
     assert [(event.version, event.previous) for event in seen] == [("1", "2")]
-    assert by_alias(binary, "champion").number == "1"
-    assert judged(binary, "next")[1].facts["champion"] == "1"
+    assert by_alias(binary, "champion").number == "1", "nobody moves it back unasked"
 
 
-def test_an_alias_moved_by_hand_is_rolled_back(binary):
-    """What the rollback notes of the move bears its own run, and is not the rollback."""
+@pytest.mark.parametrize("hand", [False, True])
+def test_a_champion_that_must_not_serve_gives_way_to_none_and_the_next_is_a_first_one(binary, hand):
     better(binary)
-    connect().set_registered_model_alias(binary, "champion", "1")
-    found = rollback(binary)
-    assert (found.facts["version"], found.facts["previous"]) == ("2", "1")
-    assert by_alias(binary, "champion").number == "2"
+    if hand:
+        connect().delete_registered_model_alias(binary, "champion")
+        with pytest.raises(ConfigurationError, match="was seen at version none; the audit log has 2"):
+            monitor(binary)
+    for _ in range(2):  # and again
+        assert rollback(binary, version="none").facts["version"] is None
+    assert by_alias(binary, "champion") is None
+    assert monitor(binary) is None
+    assert "rollback: no champion, instead of 2" in CliRunner().invoke(app, ["history", binary]).output
+    run, gate = judged(binary, "first again")
+    assert gate.facts["decision"] == "first_champion"
+    assert run.steps("register", "promote").facts == {"version": "3", "previous": None}
+
+
+def test_from_none_an_earlier_champion_comes_back(binary):
+    better(binary)
+    rollback(binary, version="none")
+    assert "has no champion, so there is nothing to roll back" in rollback(binary, "second").failure.message
+    assert rollback(binary, "third", version="2").facts == {
+        **{"version": "2", "previous": None},
+        **{"by": "ada", "why": "wrong in the rain"},
+    }
+    assert monitor(binary).number == "2"
+
+
+@pytest.mark.parametrize(("hand", "to", "then"), [("1", None, "2"), ("1", "1", "1"), (None, None, "2")])
+def test_an_alias_out_of_place_is_put_back_or_taken_over_by_a_rollback(binary, hand, to, then):
+    better(binary)
+    client = connect()
+    client.delete_registered_model_alias(binary, "champion")
+    if hand:
+        client.set_registered_model_alias(binary, "champion", hand)
+    found = rollback(binary, **({"version": to} if to else {}))
+    assert (found.facts["version"], found.facts["previous"]) == (then, "2")
+    assert monitor(binary).number == then
     assert kinds(binary)[-2:] == ["alias_moved", "rolled_back"]
+    client.set_registered_model_alias(binary, "champion", "12"[then == "1"])
+    with pytest.raises(ConfigurationError, match=f"the audit log has {then}"):  # again, and nobody is let off
+        monitor(binary)
+
+
+def test_a_version_that_no_gate_has_promoted_serves_only_when_a_person_says_so_on_record(binary):
+    champion(binary, frame=weak())
+    run, _ = judged(binary, "waiting")
+    run.steps("register")
+    connect().set_registered_model_alias(binary, "champion", "2")
+    late = run.step("promote")
+    assert "the audit log has 1: somebody has moved it past the promotion" in late.failure.message
+    assert rollback(binary, version="2").facts["previous"] == "1"
+    assert monitor(binary).number == "2"
+    assert rollback(binary, "second").facts["version"] == "1", "what it replaced comes back"
 
 
 @pytest.fixture
@@ -579,6 +686,12 @@ def two_challengers(binary):
     for run in runs:
         run.steps("register")
     return runs
+
+
+def test_a_rollback_that_only_puts_the_alias_back_stops_no_challenger(binary, two_challengers):
+    connect().set_registered_model_alias(binary, "champion", "3")
+    assert rollback(binary).facts["version"] == "1"
+    assert two_challengers[0].steps("promote").facts["version"] == "2"
 
 
 def monitor(model):
@@ -612,10 +725,15 @@ def test_a_promotion_that_nobody_finishes_is_told_in_the_end(binary, two_challen
     monkeypatch.setattr(promote, "settle", killed_after(lambda _: None))
     two_challengers[0].step("promote")
     now = utc_now()
-    for minutes, last in ((9, "promoted"), (11, "alias_moved")):
-        monkeypatch.setattr(champions, "utc_now", lambda minutes=minutes: now + timedelta(minutes=minutes))
+    monkeypatch.setattr(champions, "utc_now", lambda: now + timedelta(minutes=9))
+    assert monitor(binary).number == "1"
+    assert kinds(binary)[-1] == "promoted"
+    monkeypatch.setattr(champions, "utc_now", lambda: now + timedelta(minutes=11))
+    with pytest.raises(ConfigurationError, match="was seen at version 1; the audit log has 2"):
         monitor(binary)
-        assert kinds(binary)[-1] == last
+    assert kinds(binary)[-1] == "alias_moved"
+    monkeypatch.setattr(promote, "settle", champions.settle)
+    assert two_challengers[0].steps("promote").facts["version"] == "2", "its retry finishes it"
 
 
 def test_a_person_who_moves_the_alias_during_a_promotion_is_seen_and_not_overruled(
@@ -629,13 +747,11 @@ def test_a_person_who_moves_the_alias_during_a_promotion_is_seen_and_not_overrul
 
     monkeypatch.setattr(promote, "set_tags", person_first)
     refused = two_challengers[0].step("promote")
-    assert refused.status is Status.REFUSED
-    assert "moved by hand at this moment" in refused.reason
+    assert "was seen at version 3; the audit log has 2" in refused.failure.message
     assert by_alias(binary, "champion").number == "3"
-    seen = last_move(read_events(get_store(), binary))
+    seen = read_events(get_store(), binary)[-1]
     assert (seen.kind.value, seen.version, seen.previous) == ("alias_moved", "3", "2")
-    # the third's own promotion finds it where it belongs only if it was compared with what served before
-    assert "compared with 1" in two_challengers[1].step("promote").reason
+    assert "was seen at version 3; the audit log has 2" in two_challengers[1].step("promote").failure.message
 
 
 def test_a_monitor_that_looks_while_the_alias_moves_raises_no_alarm(binary, two_challengers, monkeypatch):
@@ -665,7 +781,8 @@ def test_a_promotion_killed_before_the_alias_is_finished_by_its_retry(binary, tw
     assert run.steps("promote").facts == {"version": "2", "previous": "1"}
     assert monitor(binary).number == "2"
     connect().set_registered_model_alias(binary, "champion", "1")  # back by hand, at once: no part of the promotion
-    monitor(binary)
+    with pytest.raises(ConfigurationError, match="was seen at version 1; the audit log has 2"):
+        monitor(binary)
     assert kinds(binary)[-2:] == ["promoted", "alias_moved"]
 
 

@@ -45,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
 
 
 @pytest.fixture
-def store(server: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+def store(server: ObjectStore, audit_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> S3Store:
     """The configured store, with a prefix of its own for every test."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)

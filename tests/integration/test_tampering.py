@@ -16,9 +16,12 @@ from urllib.parse import urlsplit
 import mlflow
 import pytest
 
-from evergreen.contract import Failure, FailureClass, Request, Window
+from evergreen.contract import Failure, FailureClass, Request, Window, utc_now
+from evergreen.judgement.audit import append
+from evergreen.judgement.events import Event, EventKind
 from evergreen.runner import execute
 from evergreen.settings import SIGNING_KEY, VERIFICATION_KEYS, Settings, get_settings
+from evergreen.store import get_store
 from evergreen.training.loading import load_version
 from evergreen.training.registry import TAG, Version, by_alias, by_number, connect
 from evergreen.training.signatures import FOLDER
@@ -62,13 +65,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 
 
 @pytest.fixture(scope="module")
-def made(server: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def made(server: tuple[str, Path], postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A state folder with two versions of a model, the second of which is champion and waits to be judged again."""
     from isolation import own_settings
 
     url, _ = server
     folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch, own_settings(folder):
+    with pytest.MonkeyPatch.context() as patch, own_settings(folder, postgres_url, used=("audit",)):
         patch.setenv("EVERGREEN_MODELS_DIR", str(folder / "models"))
         patch.setenv("EVERGREEN_MLFLOW_TRACKING_URI", url)
         get_settings.cache_clear()
@@ -79,14 +82,19 @@ def made(server: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
             run.train_without_ray(training_rows("binary", days=epochs), BEFORE)
             run.leave("gate", metrics={"challenger_auc": 0.9}, facts={"decision": "promoted", "decision_key": run_id})
             run.steps("register")
+        where = {"model": model, "partition": PARTITION, "run": run.identity("promote"), "training": run.run_id}
+        append(get_store(), Event(kind=EventKind.PROMOTED, at=utc_now(), version="2", **where))
         connect().set_registered_model_alias(model, "champion", "2")
         yield folder
 
 
 @pytest.fixture
-def store(made: Path, server: tuple[str, Path], settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(
+    made: Path, server: tuple[str, Path], postgres_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
     """That store for one test, which may do with it what it likes."""
     url, artifacts = server
+    monkeypatch.setenv("EVERGREEN_DATABASE_URL", postgres_url)
     monkeypatch.setenv("EVERGREEN_STATE_DIR", str(made / "state"))
     monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(made / "models"))
     monkeypatch.setenv("EVERGREEN_MLFLOW_TRACKING_URI", url)

@@ -133,7 +133,19 @@ ROOMS: dict[str, set[str]] = {
     "authoring": {"data", "features"},
     "steps": {"data", "features", "training", "judgement", "monitoring", "trust"},
     "runner": {"steps"},
-    "cli": {"data", "features", "training", "judgement", "monitoring", "trust", "authoring", "steps", "runner"},
+    "cli_audit": {"judgement", "trust"},
+    "cli": {
+        "cli_audit",
+        "data",
+        "features",
+        "training",
+        "judgement",
+        "monitoring",
+        "trust",
+        "authoring",
+        "steps",
+        "runner",
+    },
     "__main__": {"cli"},
 }
 """What else is in include/evergreen, and what of it each may import: data flows one way."""
@@ -144,7 +156,7 @@ def _within(package: str, names: set[str] | tuple[str, ...]) -> frozenset[str]:
 
 
 FLOOR = _within("evergreen", (*GROUND_FLOOR, "__version__"))
-RECORDS = _within("evergreen", {"monitoring.proposal", "judgement.events", "judgement.decisions", "data.memory"})
+RECORDS = _within("evergreen", {"monitoring.proposal", "judgement.withdrawn", "data.memory"})
 """What the Airflow side knows of the rooms: the documents that steps leave, and a variable."""
 KUBELET, REPLAY, WARM = "evergreen_airflow.kubelet", "evergreen_airflow.replay", "evergreen_airflow.kubelet.warm_server"
 

@@ -2,7 +2,8 @@
 
 Runs as often as wanted: what exists is kept, and a new password in the Secret becomes that of the role.
 The server and its administrator come from libpq's PG* variables; EVERGREEN_ROLES is JSON:
-[{"role": ..., "password_from": name of a variable, "databases": [...]}].
+[{"role": ..., "password_from": name of a variable, "databases": [...]}]. A role without a password logs in nowhere;
+with "writers" and "readers", lists of roles, its databases hold an audit log that these may add to or read.
 """
 
 import json
@@ -27,12 +28,12 @@ def connect(deadline: float) -> psycopg.Connection:
             time.sleep(2)
 
 
-def ensure_role(connection: psycopg.Connection, role: str, password: str) -> None:
-    """Create a role that may log in, or give it this password."""
+def ensure_role(connection: psycopg.Connection, role: str, password: str | None) -> None:
+    """Create a role that may log in, or give it this password; without one nobody logs in as it."""
     known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
-    verb = sql.SQL("ALTER" if known else "CREATE")
+    verb, login = sql.SQL("ALTER" if known else "CREATE"), sql.SQL("NOLOGIN" if password is None else "LOGIN")
     connection.execute(
-        sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, sql.Identifier(role), sql.Literal(password))
+        sql.SQL("{} ROLE {} {} PASSWORD {}").format(verb, sql.Identifier(role), login, sql.Literal(password))
     )
     # an administrator who is no superuser may give databases to members of its own roles only
     connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(role)))
@@ -45,13 +46,25 @@ def ensure_database(connection: psycopg.Connection, name: str, owner: str) -> No
     connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
 
 
+def ensure_audit_log(name: str, owner: str, writers: list[str], readers: list[str]) -> None:
+    """Make the audit log's table in a database, as its owner."""
+    from evergreen.trust.audit_log import create_tables  # this runs in the step image
+
+    with psycopg.connect(dbname=name, autocommit=True) as connection:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(owner)))
+        create_tables(connection, writers, readers)
+
+
 def main() -> None:
     """Do it."""
     with connect(time.monotonic() + PATIENCE) as connection:
         for entry in json.loads(os.environ["EVERGREEN_ROLES"]):
-            ensure_role(connection, entry["role"], os.environ[entry["password_from"]])
+            password = os.environ[entry["password_from"]] if "password_from" in entry else None
+            ensure_role(connection, entry["role"], password)
             for name in entry["databases"]:
                 ensure_database(connection, name, entry["role"])
+                if "writers" in entry:
+                    ensure_audit_log(name, entry["role"], entry["writers"], entry["readers"])
             print(f"{entry['role']}: {', '.join(entry['databases'])}", flush=True)
 
 

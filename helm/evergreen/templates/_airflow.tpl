@@ -94,7 +94,12 @@ AIRFLOW__METRICS__STATSD_PORT: {{ .Values.metrics.port | quote }}
 {{- $url := include "evergreen.database" (dict "root" . "user" "airflow" "database" "airflow") -}}
 - {name: AIRFLOW__DATABASE__SQL_ALCHEMY_CONN, value: {{ $url | quote }}}
 - {name: AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC, value: {{ $url | quote }}}
+# `evergreen history` and `evergreen audit` in a component: its role may read the audit log
+- {name: EVERGREEN_AUDIT_DATABASE_URL, value: {{ include "evergreen.database" (dict "root" . "user" "airflow" "database" "audit") | quote }}}
 {{ include "evergreen.fromSecret" (dict "name" "PGPASSWORD" "secret" .Values.secrets.platform "key" "airflow-database-password") }}
+{{- if .Values.trial.enabled }}
+{{ include "evergreen.fromSecret" (dict "name" "EVERGREEN_VERIFICATION_KEYS" "secret" .Values.secrets.platform "key" "signing-certificate") }}
+{{- end }}
 {{ include "evergreen.fromSecret" (dict "name" "AIRFLOW__CORE__FERNET_KEY" "secret" .Values.secrets.platform "key" "airflow-fernet-key") }}
 {{- end }}
 

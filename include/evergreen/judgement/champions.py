@@ -1,4 +1,4 @@
-"""Which versions have been champion, as the decision log tells, and where the registry says otherwise."""
+"""Which versions have been champion, as the audit log tells, and what happens where the registry says otherwise."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from evergreen.contract import ConfigurationError, Request, utc_now
+from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.decisions import event_of
-from evergreen.judgement.events import MOVES, Event, EventKind, append, last_move, read_events
+from evergreen.judgement.events import MOVES, OF_THE_ALIAS, Event, EventKind, last_move
 from evergreen.pipelines import dag_id
 from evergreen.store import ArtifactStore, get_store
-from evergreen.training.registry import CHAMPION, Version, by_alias, by_number, set_alias, set_tags
+from evergreen.training.registry import CHAMPION, Version, by_alias, by_number, remove_alias, set_alias, set_tags
 
 log = logging.getLogger(__name__)
 
@@ -37,58 +38,87 @@ def refuse_in_backfill(request: Request) -> None:
 
 
 def champion_of(request: Request) -> Version | None:
-    """Return the champion; if the log of decisions knows of another, it is told where the alias was seen."""
+    """Return the champion, which is the one that the audit log has.
+
+    Raises
+    ------
+    ConfigurationError
+        If the alias was moved past the log: nobody has decided that this version serves.
+    """
     champion = by_alias(request.model, CHAMPION)
-    notice(get_store(), request, champion)
+    if moved := notice(get_store(), request, champion):
+        raise out_of_place(moved)
     return champion
 
 
-def notice(store: ArtifactStore, request: Request, champion: Version | None) -> None:
-    """Log where the alias ``champion`` is, unless that is where the log says it is."""
+def out_of_place(seen: Event) -> ConfigurationError:
+    """Return the refusal of an alias that was moved past the log, which says who should do what."""
+    model, back, here = seen.model, f"--to {seen.previous}", f"--to {seen.version}"
+    ways = [f"{back} puts it back" if seen.previous else "", f"{here} takes it over" if seen.version else ""]
+    return ConfigurationError(
+        f"{model}: {seen.why}: somebody has moved it past the promotion, so no champion is loaded.",
+        f"Find out who. Then whoever answers for {model} runs `evergreen rollback {model}`, with the reason: "
+        f"{', '.join(filter(None, ways))}, on record.",
+    )
+
+
+def notice(store: ArtifactStore, request: Request, champion: Version | None) -> Event | None:
+    """Log where the alias ``champion`` is, once, unless that is where the log says; returns the event, or None."""
     seen = champion.number if champion else None
     moved = last_move(read_events(store, request.model))
     expected = moved.version if moved else None
-    if seen == expected or (moved is not None and _under_way(request, moved, seen)):
-        return
-    why = f"the alias champion was seen at version {seen or 'none'}; the log of decisions has {expected or 'none'}"
+    if seen == expected or (moved is not None and under_way(request, moved, seen)):
+        return None
+    why = f"the alias champion was seen at version {seen or 'none'}; the audit log has {expected or 'none'}"
     log.warning("%s: %s", request.model, why)
     event = event_of(request, EventKind.ALIAS_MOVED, training="", why=why, version=seen, previous=expected)
 
     def seen_already(events: Sequence[Event]) -> Event | None:
-        now = last_move(events)
-        return now if now is not None and now.version == seen else None
+        last = next((known for known in reversed(events) if known.kind in OF_THE_ALIAS), None)
+        same = last is not None and (last.version, last.previous) == (seen, expected)
+        return last if same and last is not None and last.kind is EventKind.ALIAS_MOVED else None
 
-    append(store, event, seen_already)
+    return append(store, event, seen_already)
 
 
-def _under_way(request: Request, moved: Event, seen: str | None) -> bool:
+def under_way(request: Request, moved: Event, seen: str | None) -> bool:
     """Tell whether the alias has still to follow a move; steps log it first, and the alias follows within moments."""
-    if moved.kind is EventKind.ALIAS_MOVED or moved.version is None or moved.previous != seen:
+    if moved.previous != seen or (moved.run != request.run and utc_now() - moved.at > _UNDER_WAY):
         return False
-    if moved.run != request.run and utc_now() - moved.at > _UNDER_WAY:
-        return False
-    return by_number(request.model, moved.version).tags.get(_MOVED) != str(moved.number)
+    return moved.version is None or by_number(request.model, moved.version).tags.get(_MOVED) != str(moved.number)
 
 
-def settle(request: Request) -> Event:
+def settle(request: Request, *, from_anywhere: bool = False) -> Event:
     """Move the alias to where the log says it is; returns the event that says so.
 
     Of two who move it at once, each puts it where the newest event says after its own, so the newest has the last word.
-    If it is somewhere else already, where no step had put it, that is logged and it stays there.
+
+    Parameters
+    ----------
+    request
+        The step that has logged a move.
+    from_anywhere
+        Whether it may move the alias from where no step had put it: a rollback is there to do that.
+
+    Raises
+    ------
+    ConfigurationError
+        If it may not.
     """
     store, model = get_store(), request.model
     while True:
         moved = last_move(read_events(store, model))
         assert moved is not None  # noqa: S101  # whoever calls has logged a move
-        if moved.kind is EventKind.ALIAS_MOVED or moved.version is None:
-            return moved
         champion = by_alias(model, CHAMPION)
-        if (champion.number if champion else None) not in {moved.version, moved.previous}:
-            notice(store, request, champion)
-            continue
-        target = by_number(model, moved.version)
-        set_alias(target, CHAMPION)
-        set_tags(target, {_MOVED: moved.number})
+        known = (champion.number if champion else None) in {moved.version, moved.previous}
+        if not (known or from_anywhere) and (event := notice(store, request, champion)):
+            raise out_of_place(event)
+        if moved.version is None:
+            remove_alias(model, CHAMPION)
+        else:
+            target = by_number(model, moved.version)
+            set_alias(target, CHAMPION)
+            set_tags(target, {_MOVED: moved.number})
         if last_move(read_events(store, model)) == moved:
             return moved
 
@@ -105,6 +135,8 @@ def served_before(events: Sequence[Event], version: str) -> str | None:
 
     What a rollback brings back is not asked what it replaced then: rolled back again, it gives way to the one before.
     """
-    ways = [event for event in reversed(events) if event.kind in MOVES and event.version == version]
-    forward = [event for event in ways if event.kind is not EventKind.ROLLED_BACK]
-    return next((event.previous for event in forward), None)
+    moves = [event for event in reversed(events) if event.kind in MOVES and event.previous != version]
+    ways = [event for event in moves if event.version == version]
+    forward = [event for event in ways if event.kind is EventKind.PROMOTED]
+    # a version that nobody has promoted was taken over from a hand, by a rollback
+    return next((event.previous for event in forward or ways), None)

@@ -1,4 +1,4 @@
-"""The decisions about a model's challengers, with what followed from each: the decision log, folded."""
+"""The decisions about a model's challengers, with what followed from each: the audit log, folded."""
 
 from __future__ import annotations
 
@@ -8,14 +8,8 @@ from datetime import date
 from pydantic import BaseModel
 
 from evergreen.contract import Request, RunIdentity, Window, utc_now
-from evergreen.judgement.events import (
-    Event,
-    EventKind,
-    Judgement,
-    append,
-    log_of,
-    read_events,
-)
+from evergreen.judgement.audit import append, read_events
+from evergreen.judgement.events import Event, EventKind, Judgement
 from evergreen.judgement.evidence import Decision
 from evergreen.store import ArtifactStore
 
@@ -31,6 +25,8 @@ class DecisionRecord(BaseModel):
     superseded: Event | None = None
     """A newer challenger came while this one waited for its answer."""
     promoted: Event | None = None
+    refused: Event | None = None
+    """The last attempt to promote it was refused."""
     rolled_back: Event | None = None
     """The promoted version gave way to an earlier champion."""
 
@@ -73,12 +69,18 @@ def event_of(request: Request, kind: EventKind, **fields: object) -> Event:
     return Event.model_validate({**about, "training": request.run.run_id, **fields})
 
 
+def write_start(store: ArtifactStore, request: Request, kind: EventKind) -> None:
+    """Log that a person has started this run (parameter ``triggered_by``, else the run tells), and with what."""
+    by = str(request.params.get("triggered_by") or request.run.run_id)
+    given = {name: value for name, value in request.params.items() if name != "triggered_by"}
+    append(store, event_of(request, kind, by=by, params={"window": str(request.window), **given}))
+
+
 def write_decision(store: ArtifactStore, request: Request, judgement: Judgement) -> str:
-    """Log a judgement, unless the training's newest one says the same; returns the address of the log's entry."""
+    """Log a judgement, unless the training's newest one says the same; returns ``audit/<model>/<number>``."""
     event = event_of(request, EventKind.DECIDED, by=judgement.requested_by, judgement=judgement)
     written = append(store, event)
-    number = written.number if isinstance(written, Event) else 0
-    return log_of(store, request.model).key(number) if number else f"decisions/{request.model}"  # of the first schema
+    return f"audit/{request.model}/{written.number if isinstance(written, Event) else 0}"
 
 
 def fold(events: Iterable[Event]) -> list[DecisionRecord]:
@@ -107,8 +109,10 @@ def _follow(record: DecisionRecord, event: Event) -> None:
             record.answered = event
         case EventKind.SUPERSEDED:
             record.superseded = event
+        case EventKind.REFUSED:
+            record.refused = event
         case EventKind.PROMOTED:
-            record.promoted, record.rolled_back = event, None
+            record.promoted, record.refused, record.rolled_back = event, None, None
 
 
 def _roll_back(records: Iterable[DecisionRecord], event: Event) -> None:

@@ -1,16 +1,19 @@
-"""The log of decisions as a person reads it, newest last."""
+"""The audit log as a person reads it: what was decided, newest last, and which version served when."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 
 from rich.markup import escape
 from rich.table import Table
 
 from evergreen.judgement.decisions import DecisionRecord, fold, said_no
-from evergreen.judgement.events import Event, EventKind
+from evergreen.judgement.events import Event, EventKind, last_move
 from evergreen.judgement.evidence import Decision
 
+_PUT_BACK = "where the alias was put back"
+_STARTED = (EventKind.TRAINING_STARTED, EventKind.BACKFILL_STARTED)
 _COLOURS = {Decision.FIRST_CHAMPION: "green", Decision.PROMOTE: "green", Decision.NOT_JUSTIFIED: "yellow"}
 
 
@@ -29,6 +32,24 @@ def history_table(logs: Mapping[str, Sequence[Event]]) -> Table:
     return table
 
 
+def champion_at(model: str, events: Sequence[Event], moment: datetime) -> str:
+    """Return which version was champion at a time, since when and why, as the log had it then."""
+    then = [event for event in events if event.at <= moment]
+    moved = last_move(then)
+    if moved is None:
+        return f"{model}: no champion at {moment:%Y-%m-%d %H:%M} UTC"
+    champion = f"version {moved.version}" if moved.version else "no champion"
+    lines = [f"{model}: {champion} at {moment:%Y-%m-%d %H:%M} UTC, since {moved.at:%Y-%m-%d %H:%M}"]
+    record = next((one for one in fold(then) if one.promoted == moved), None)
+    if record is not None:
+        lines += [_scores(record), record.judgement.why, f"by {_who(record)}"]
+    else:
+        instead = f"instead of {moved.previous or 'none'}" if moved.previous != moved.version else _PUT_BACK
+        lines += [f"{moved.kind.value.replace('_', ' ')}, {instead}: {moved.why}"]
+        lines += [f"by {moved.by}"]
+    return "\n  ".join(lines)
+
+
 def _rows(events: Sequence[Event]) -> Iterator[tuple[str, str, list[str]]]:
     records = {(record.decided.training, record.partition): record for record in fold(events)}
     for event in events:
@@ -36,13 +57,22 @@ def _rows(events: Sequence[Event]) -> Iterator[tuple[str, str, list[str]]]:
             record = records.pop((event.training, event.partition), None)
             if record is not None:
                 colour = _COLOURS.get(record.decision, "red")
-                lines = [_scores(record), record.judgement.why, f"by {_who(record)}"]
+                refused = [record.refused.why] if record.refused and not record.promoted else []
+                lines = [_scores(record), record.judgement.why, *refused, f"by {_who(record)}"]
                 yield str(record.partition), f"[{colour}]{_outcome(record)}[/]", lines
         elif event.kind is EventKind.ROLLED_BACK:
-            moved = f"rollback: version {event.version}, instead of {event.previous or 'none'}"
+            instead = f"instead of {event.previous or 'none'}"
+            version = f"version {event.version}" if event.version else "no champion"
+            moved = f"rollback: {version}, {instead if event.version != event.previous else _PUT_BACK}"
             yield f"{event.at:%Y-%m-%d}", f"[red]{moved}[/]", [event.why, f"by {event.by}"]
         elif event.kind is EventKind.ALIAS_MOVED:
             yield f"{event.at:%Y-%m-%d}", "[red]alias out of place[/]", [event.why, f"seen by {event.run.task_id}"]
+        elif event.kind in _STARTED:
+            yield (
+                f"{event.at:%Y-%m-%d}",
+                f"[cyan]{event.kind.value.replace('_', ' ')}[/]",
+                [_params(event), f"by {event.by}"],
+            )
         elif not event.kind.known:
             yield (
                 f"{event.at:%Y-%m-%d}",
@@ -52,6 +82,10 @@ def _rows(events: Sequence[Event]) -> Iterator[tuple[str, str, list[str]]]:
                     f"by {event.by or event.run.task_id}; written by a newer version of Evergreen",
                 ],
             )
+
+
+def _params(event: Event) -> str:
+    return f"{event.run.run_id}: {', '.join(f'{name} {value}' for name, value in event.params.items())}"
 
 
 def _unknown(event: Event) -> str:
@@ -85,6 +119,8 @@ def _outcome(record: DecisionRecord) -> str:
         return words
     if record.answered and record.answered.kind is EventKind.REJECTED:
         return f"{words}, rejected"
+    if record.refused:
+        return f"{words}, refused"
     return f"{words}, superseded" if record.superseded else f"{words}, not promoted"
 
 

@@ -181,6 +181,8 @@ class Approval(Frozen):
     required: bool = False
     timeout_hours: Number = Field(default=72, gt=0, le=8760)
     """An unanswered approval is a rejection."""
+    four_eyes: bool = False
+    """Whoever started the training may not approve its challenger."""
 
 
 Profile = Literal["small", "medium", "large", "gpu"]

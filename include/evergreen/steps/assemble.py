@@ -11,7 +11,11 @@ from evergreen.data.lake import PARTITION, get_lake
 from evergreen.data.lineage import current_together
 from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.handover import store_frames
+from evergreen.judgement.decisions import write_start
+from evergreen.judgement.events import EventKind
+from evergreen.pipelines import dag_id, training_run
 from evergreen.spec import ModelSpec
+from evergreen.store import get_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +29,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
     ends by itself.
     """
     windows = _windows(request, spec)
+    if request.run.dag_id == dag_id(spec.name, "train") and not request.run.run_id.startswith(training_run("")):
+        write_start(get_store(), request, EventKind.TRAINING_STARTED)
     if isinstance(windows, str):
         return Result(status=Status.SKIPPED, reason=windows)
     inputs = current_together(spec.name, feature_tables(spec))

@@ -9,11 +9,11 @@ from pydantic import JsonValue
 
 from evergreen.contract import Request, Result
 from evergreen.data.lake import PARTITION
-from evergreen.handover import read_frame, store_output, upstream
+from evergreen.handover import read_frame, upstream
+from evergreen.judgement.audit import read_events
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.decisions import look_at
 from evergreen.judgement.evaluation import evaluation_of, score
-from evergreen.judgement.events import read_events
 from evergreen.judgement.evidence import Candidate, Evaluation, unseen
 from evergreen.judgement.interval import performance
 from evergreen.judgement.metrics import Scored
@@ -24,13 +24,14 @@ from evergreen.training.preparation import window_of
 from evergreen.training.registry import champion_before
 from evergreen.training.scorer import Scorer
 from evergreen.training.tracking import logged_model
+from evergreen.trust.documents import store_signed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
-    """Score both models and store ``evaluation.json``: what the gate decides on, and an auditor reads.
+    """Score both models and store ``evaluation.json``, signed: what the gate decides on, and an auditor reads.
 
     A champion that has seen part of the window is scored and reported, but its comparison is no evidence: the gate
     refuses it.
@@ -54,8 +55,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
         look_at(read_events(get_store(), spec.name), champion.number if champion else None, run_id, window_of(frame)),
     )
     content = evaluation.model_dump_json(indent=2).encode()
+    key = f"{request.run.key}/evaluation.json"
     return Result(
-        outputs=(store_output("evaluation", f"{request.run.key}/evaluation.json", content, rows=len(frame)),),
+        outputs=(store_signed(request, "evaluation", key, content, rows=len(frame)),),
         inputs=(model, dataset, *([champion.output("champion")] if champion else [])),
         metrics=_metrics(evaluation),
         facts=_facts(evaluation, spec),

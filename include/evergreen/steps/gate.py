@@ -6,7 +6,7 @@ import logging
 
 from evergreen.catalog import config_digest
 from evergreen.contract import Request, Result, Status
-from evergreen.handover import disagreement, read_bytes, upstream
+from evergreen.handover import disagreement, upstream
 from evergreen.judgement.decisions import write_decision
 from evergreen.judgement.events import Judgement
 from evergreen.judgement.evidence import Evaluation
@@ -15,16 +15,17 @@ from evergreen.spec import ModelSpec
 from evergreen.store import get_store, parse_document
 from evergreen.training.registry import TAG, connect, mlflow_errors
 from evergreen.training.tracking import logged_model
+from evergreen.trust.documents import read_signed
 from evergreen.version import code_version
 
 log = logging.getLogger(__name__)
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
-    """Decide on the evaluation's evidence alone. "Not justified" is recorded as a promotion is."""
+    """Decide on the evidence that ``evaluate`` has signed, alone. "Not justified" is recorded as a promotion is."""
     evaluated, trained = upstream(request, "evaluate"), upstream(request, "train")
     output, model = evaluated.output("evaluation"), logged_model(trained)
-    content = read_bytes(evaluated, "evaluation")
+    content = read_signed(evaluated, "evaluation")
     evaluation = parse_document(content, output.uri, Evaluation, "an evaluation", "Run evaluate again.")
     if output.rows != evaluation.rows:
         raise disagreement(evaluated, output, "rows", f"the evaluation says {evaluation.rows}")

@@ -25,7 +25,11 @@ from evergreen.data.lineage import written_by
 from evergreen.data.readers import put_back, reader_error
 from evergreen.data.source_types import Reader, reader_of
 from evergreen.data.tables import raw_rows, raw_schema
+from evergreen.judgement.decisions import write_start
+from evergreen.judgement.events import EventKind
+from evergreen.pipelines import dag_id
 from evergreen.spec import ModelSpec, Source
+from evergreen.store import get_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +44,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
     Days that a source has nothing for become empty partitions and are named in the facts; a window that no source
     has anything for is skipped and nothing is written.
     """
+    if request.run.dag_id == dag_id(spec.name, "backfill"):
+        write_start(get_store(), request, EventKind.BACKFILL_STARTED)
     read = {source.name: _read(source, spec, request.window) for source in spec.sources}
     missing = {name: [str(day) for day in days] for name, (_, days) in read.items() if days}
     if all(len(days) == request.window.days for _, days in read.values()):

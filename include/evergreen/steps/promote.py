@@ -7,21 +7,30 @@ from collections.abc import Sequence
 from evergreen.catalog import SPEC_FILE
 from evergreen.contract import ConfigurationError, DataError, Manifest, Request, Result, Status
 from evergreen.handover import checked, upstream
+from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import champion_of, refuse_in_backfill, settle
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, said_no
-from evergreen.judgement.events import Event, EventKind, append, last_move, read_events
+from evergreen.judgement.events import Event, EventKind, last_move
+from evergreen.judgement.rules import decide
 from evergreen.pipelines import APPROVED
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registry import REPLACED, Version, by_challenger, set_tags
+from evergreen.training.signatures import stated_of_version
 
 
 def _registered(manifest: Manifest, spec: ModelSpec, record: DecisionRecord) -> Version:
-    """Return the version of the run that was judged, which must be the one that ``register`` names."""
+    """Return the version of the challenger that was judged, as signed; it must be the one that ``register`` names."""
     run_id = record.judgement.evaluation.challenger.run_id
     version = by_challenger(spec.name, run_id)
     if version is None:
         raise DataError(f"{spec.name}: no version is registered from the run {run_id}.", "Run register again.")
+    signed = stated_of_version(version).bound
+    if (signed.facts.get("refit_of") or signed.run_id) != run_id:
+        raise DataError(
+            f"{version.uri} is signed as another challenger's than that of the run {run_id}, which was judged.",
+            "Its tag evergreen.refit_of was changed in MLflow: remove it, then run register again.",
+        )
     checked(manifest, version.output("version"), "MLflow")
     return version
 
@@ -29,20 +38,22 @@ def _registered(manifest: Manifest, spec: ModelSpec, record: DecisionRecord) -> 
 def run(request: Request, spec: ModelSpec) -> Result:
     """Promote, once: a second run finds the alias where it belongs and reports the same.
 
-    The log comes first and the alias follows: of two promotions at once the log lets one pass, and whoever watches the
-    alias finds nothing that the log does not explain.
+    What the gate has found is not believed but found again, from the evaluation in its signed record: a manifest may
+    say anything. The log comes first and the alias follows: of two promotions at once the log lets one pass, and
+    whoever watches the alias finds nothing that the log does not explain.
 
     Skipped when a person, asked by the model, said no or nothing, or a newer challenger came meanwhile; that is kept
-    with the decision. Refused when the champion is no longer the one the challenger was compared with, because the
-    evidence is about another; and when it was moved since, so that clearing an old task does not undo a rollback.
+    with the decision. Refused, on record, when the evidence does not justify it; when the champion is no longer the
+    one the challenger was compared with, because the evidence is about another; and when it was moved since, so that
+    clearing an old task does not undo a rollback.
     """
     refuse_in_backfill(request)
     registered, _ = upstream(request, "register"), upstream(request, "gate")
     store = get_store()
     record = decision_of(read_events(store, spec.name), request)
-    if record is None or not record.decision.passed:
+    if record is None or not record.decided.recorded or not record.decision.passed:
         raise ConfigurationError(
-            f"{spec.name}: the log of decisions has none that lets the challenger of {request.run.run_id} pass.",
+            f"{spec.name}: the audit log has no decision that lets the challenger of {request.run.run_id} pass.",
             "Only the gate opens the way to promote: clear gate.",
         )
     version = _registered(registered, spec, record)
@@ -51,21 +62,37 @@ def run(request: Request, spec: ModelSpec) -> Result:
     if promoted is None or promoted != last_move(read_events(store, spec.name)):
         if no := _answer(request, spec, version):
             return no
-        by, compared = _answered_by(request) or record.judgement.requested_by, record.judgement.compared_with
-        event = event_of(request, EventKind.PROMOTED, version=version.number, previous=compared, by=by)
-        logged = append(store, event, lambda events: _objection(events, request, event))
+        logged = _logged(request, spec, record, version)
         if isinstance(logged, Result):
             return logged
         promoted = logged
     set_tags(version, {REPLACED: promoted.previous or "0"})  # before the alias: a crash in between loses nothing
-    if settle(request).kind is EventKind.ALIAS_MOVED:
-        reason = f"version {version.number}: the alias champion was moved by hand at this moment, and stays there"
-        return Result(status=Status.REFUSED, reason=reason)
+    settle(request)
     return Result(
         outputs=(version.output("champion"),),
         inputs=(registered.output("version"),),
         facts={"version": version.number, "previous": promoted.previous},
     )
+
+
+def _logged(request: Request, spec: ModelSpec, record: DecisionRecord, version: Version) -> Event | Result:
+    """Log the promotion, or why it must not be; returns what the log then has of it, a refusal as the step's result."""
+    by, compared = _answered_by(request) or record.judgement.requested_by, record.judgement.compared_with
+    event = event_of(request, EventKind.PROMOTED, version=version.number, previous=compared, by=by)
+    verdict = decide(record.judgement.evaluation, spec)
+    reason = f"version {version.number}: its evaluation does not justify a promotion: {verdict.why}"
+    logged = append(
+        get_store(), event, lambda events: (None if verdict.passed else reason) or _objection(events, request, event)
+    )
+    if isinstance(logged, Event):
+        return logged
+    return _refuse(request, version, by, logged)
+
+
+def _refuse(request: Request, version: Version, by: str | None, why: str) -> Result:
+    """Put on record that a promotion does not come about, and return that as the step's result."""
+    append(get_store(), event_of(request, EventKind.REFUSED, version=version.number, by=by, why=why))
+    return Result(status=Status.REFUSED, reason=why)
 
 
 def _answered_by(request: Request) -> str | None:
@@ -89,44 +116,63 @@ def _answer(request: Request, spec: ModelSpec, version: Version) -> Result | Non
     if answer is None:
         return None
     kind = EventKind.APPROVED if answer == APPROVED else EventKind.REJECTED
-    event = event_of(request, kind, by=_answered_by(request), version=version.number)
+    shown = str(request.params.get("shown") or "")
+    event = event_of(request, kind, by=_answered_by(request), version=version.number, shown=shown)
 
-    def superseded(events: Sequence[Event]) -> Result | None:
-        current = decision_of(events, request)
-        if current is None or current.superseded is None:
-            return None
-        reason = f"version {version.number}: superseded, {current.superseded.why}"
-        return Result(status=Status.SKIPPED, reason=reason)
-
-    answered = append(get_store(), event, superseded)
+    answered = append(get_store(), event, lambda events: _no_answer(events, request, spec, event))
     if isinstance(answered, Result):
-        return answered
+        no = answered.status is Status.REFUSED
+        return _refuse(request, version, event.by, answered.reason) if no else answered
     if answered.kind is EventKind.REJECTED:
         return Result(status=Status.SKIPPED, reason=f"version {version.number}: {said_no(answered)}")
     return None
 
 
-def _objection(events: Sequence[Event], request: Request, promotion: Event) -> Result | None:
+def _no_answer(events: Sequence[Event], request: Request, spec: ModelSpec, answer: Event) -> Result | None:
+    """Return why an answer does not count, or None."""
+    current = decision_of(events, request)
+    if current is not None and current.superseded is not None:
+        return Result(status=Status.SKIPPED, reason=f"version {answer.version}: superseded, {current.superseded.why}")
+    asked = spec.approval.four_eyes and answer.kind is EventKind.APPROVED
+    if asked and (why := _same_eyes(events, request, answer.by)):
+        return Result(status=Status.REFUSED, reason=f"version {answer.version}: approval.four_eyes: {why}")
+    return None
+
+
+def _same_eyes(events: Sequence[Event], request: Request, by: str | None) -> str:
+    """Return why an approval is not that of a second person, or nothing."""
+    if by is None:
+        return "nobody knows who approved: clear approve"
+    record = decision_of(events, request)
+    started = {
+        event.by
+        for event in events
+        if event.kind is EventKind.TRAINING_STARTED and event.training == request.run.run_id
+    }
+    if record is not None:
+        started.add(record.judgement.requested_by)
+    return f"{by} started this training, so another person has to approve it: clear approve" if by in started else ""
+
+
+def _objection(events: Sequence[Event], request: Request, promotion: Event) -> str | None:
     """Return why the alias must stay where it is, as the log knows at the very moment of the promotion, or None."""
     record, moved = decision_of(events, request), last_move(events)
     since = events[events.index(record.decided) :] if record else []
-    rollback = next((event for event in since if event.kind is EventKind.ROLLED_BACK), None)
-    champion = moved.version if moved else None
-    by_hand = moved is not None and champion == promotion.version and moved.previous == promotion.previous
+    # one that put back what a hand had moved changed nothing
+    rollbacks = (event for event in since if event.kind is EventKind.ROLLED_BACK and event.version != event.previous)
+    rollback, champion = next(rollbacks, None), moved.version if moved else None
     if record and record.promoted:
         undone = record.rolled_back
         how = f"was rolled back by {undone.by} ({undone.why})" if undone else "is champion no more"
-        reason = (
+        return (
             f"version {promotion.version} was promoted, and {how}: running its promotion again does not undo that, "
             f"but evergreen rollback {request.model} --to {promotion.version} does"
         )
-    elif champion != promotion.previous and not by_hand:
-        reason = (
+    if champion != promotion.previous:
+        return (
             f"the champion is now version {champion or 'none'}, but the challenger was compared with "
             f"{promotion.previous or 'none'}: train again, so that the two are judged side by side"
         )
-    elif rollback:
-        reason = f"{rollback.by} rolled back to version {rollback.version} after the decision: train again"
-    else:
-        return None
-    return Result(status=Status.REFUSED, reason=reason)
+    if rollback:
+        return f"{rollback.by} rolled back to version {rollback.version} after the decision: train again"
+    return None

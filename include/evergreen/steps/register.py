@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from evergreen.contract import Request, Result
 from evergreen.handover import upstream
+from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import refuse_in_backfill
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, fold
-from evergreen.judgement.events import Event, EventKind, append, read_events
+from evergreen.judgement.events import Event, EventKind
+from evergreen.judgement.withdrawn import withdraw
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registration import register
@@ -61,6 +63,9 @@ def _supersede(request: Request, version: str) -> None:
             return None if older.registered in waiting else "it was answered meanwhile"
 
         append(store, event, answered)
+    for event in read_events(store, request.model):  # a register before this one may have been killed here
+        if event.kind is EventKind.SUPERSEDED and event.run == request.run:
+            withdraw(store, event)
 
 
 def _waiting_before(events: Sequence[Event], request: Request) -> list[DecisionRecord]:

@@ -55,7 +55,7 @@ class Version:
         except (KeyError, ValueError) as error:
             raise DataError(
                 f"{self.uri}: the tags {TAG}training_start and {TAG}training_end do not say what it learned from.",
-                "Take the alias away from this version.",
+                f"evergreen rollback {self.model} --to none takes the alias away.",
             ) from error
         return Window(start=start, end=end)
 
@@ -239,6 +239,13 @@ def set_tags(version: Version, tags: Mapping[str, Any]) -> None:
         for name, value in tags.items():
             if version.tags.get(name) != str(value):
                 client.set_model_version_tag(version.model, version.number, f"{TAG}{name}", str(value))
+
+
+def remove_alias(model: str, alias: str) -> None:
+    """Take an alias away, if it is there."""
+    client = connect()
+    with mlflow_errors():
+        client.delete_registered_model_alias(model, alias)
 
 
 def set_alias(version: Version, alias: str) -> None:

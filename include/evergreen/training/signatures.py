@@ -67,7 +67,7 @@ def stated_of_version(version: Version) -> Statement:
     if envelope is None:
         raise UnsignedError(
             f"{version.uri} is not signed, and is not loaded.",
-            f"Was it registered before models were signed? Take its alias away in MLflow, then train {version.model}.",
+            f"Is it of before models were signed? evergreen rollback {version.model} --to none, then train it.",
         )
     statement = Statement.verified(envelope, version.uri)
     statement.check_bound(version.uri, model=version.model, version=version.number, run_id=version.run_id)

@@ -80,8 +80,8 @@ def _refused_again(manifest: Manifest) -> str | None:
 
     A third refusal in a row is the same matter as the second.
     """
+    from evergreen.judgement.audit import read_events
     from evergreen.judgement.decisions import fold
-    from evergreen.judgement.events import read_events
 
     records = fold(read_events(get_store(), manifest.model))
     trainings = [(record.decided.training, record.partition) for record in records]

@@ -12,7 +12,8 @@ from airflow.sdk.execution_time.context import InletEventsAccessor
 
 from evergreen.catalog import survey
 from evergreen.contract import StepError, utc_now
-from evergreen.judgement.events import Event, EventKind, read_events
+from evergreen.judgement.audit import read_events
+from evergreen.judgement.events import Event, EventKind
 from evergreen.pipelines import dag_id
 from evergreen.spec import AlertEvent, ModelSpec
 from evergreen.store import get_store

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 from evergreen.catalog import load_model
 from evergreen.cli import app
 from evergreen.contract import RunIdentity, Window
+from evergreen.judgement.audit import append
 from evergreen.judgement.baseline import best_baseline
 from evergreen.judgement.evaluation import evaluation_of
-from evergreen.judgement.events import Event, EventKind, Judgement, append
+from evergreen.judgement.events import Event, EventKind, Judgement
 from evergreen.judgement.evidence import Candidate, Decision
 from evergreen.judgement.metrics import Scored
 from evergreen.judgement.rules import decide

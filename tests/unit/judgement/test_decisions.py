@@ -12,11 +12,14 @@ from corpus_kit import CORPUS
 from decision_log_kit import assert_none_is_lost
 from evergreen.cli import app
 from evergreen.contract import ConfigurationError, Result, RunIdentity, Window
+from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import champions, served_before
 from evergreen.judgement.decisions import fold, list_decisions, look_at
-from evergreen.judgement.events import Event, EventKind, Judgement, append, last_move, read_events
+from evergreen.judgement.events import Event, EventKind, Judgement, last_move
 from evergreen.judgement.evidence import Candidate, Decision, Evaluation
 from evergreen.store import get_store
+from evergreen.trust.audit_log import insert, records_of
+from evergreen.trust.chain import canonical, chained
 
 MODEL = "flight_delay"
 WINDOW = Window(start=date(2013, 5, 2), end=date(2013, 5, 31))
@@ -70,13 +73,12 @@ def history(*arguments, columns="250"):
     return CliRunner().invoke(app, ["history", *arguments], env={"COLUMNS": columns}).output
 
 
-def test_the_same_event_again_is_the_same_file(settings):
+def test_the_same_event_again_is_the_same_record(settings):
     later = NOON + timedelta(days=1)
     for at in (NOON, later):
         log(decided(at=at), event("approved", by="ada", at=at), moved("2", "1", at=at))
-    store = get_store()
-    assert list(store.keys("decision_log/")) == [f"decision_log/{MODEL}/00000{number}.json" for number in (1, 2, 3)]
-    assert {one.at for one in read_events(store, MODEL)} == {NOON}
+    assert [record.number for record in records_of(MODEL)] == [1, 2, 3]
+    assert {one.at for one in read_events(get_store(), MODEL)} == {NOON}
 
 
 def test_a_gate_that_decides_again_erases_no_promotion(settings):
@@ -180,10 +182,13 @@ def test_the_champion_before_is_the_one_that_a_promotion_replaced():
     assert (served_before(events, "3"), served_before(events, "1")) == ("2", None)
     events.append(moved("2", "3", "rolled_back"))
     assert served_before(events, "2") == "1", "a second rollback goes further back, not forth again"
+    events.append(moved("2", "2", "rolled_back"))
+    assert served_before(events, "2") == "1", "one that put the alias back replaced nothing"
     events.append(moved("7", "2", "alias_moved"))
+    assert champions(events) == ["1", "2", "3"]
+    assert last_move([*events, event("registered")]).version == "2", "a hand makes no champion"
+    events.append(moved("7", "2", "rolled_back"))  # taken over
     assert served_before(events, "7") == "2"
-    assert champions(events) == ["1", "2", "3", "7"]
-    assert last_move([*events, event("registered")]).version == "7"
 
 
 def test_documents_of_the_first_schema_are_events_too(settings):
@@ -195,17 +200,17 @@ def test_documents_of_the_first_schema_are_events_too(settings):
     assert (better.promoted.version, better.promoted.previous, better.answered.by) == ("2", "1", "ada")
     assert by_name["shuffled"].decision is Decision.NOT_JUSTIFIED
     assert (by_name["asked"].answered.by, by_name["asked"].promoted) == ("bob", None)
-    # what follows is an event, and what is said again is none
+    # what follows is a record, also what a document has said already: that nobody has signed
     again = next(one for one in read_events(store, "small_binary") if one.kind is EventKind.PROMOTED)
     assert append(store, event("registered", "shuffled", 31, model="small_binary", version="9")).number == 1
-    assert isinstance(append(store, again), Event)
-    assert len(list(store.keys("decision_log/"))) <= 2
+    for _ in range(2):
+        assert append(store, again).number == 2
+    assert not list(store.keys("decision_log/"))
 
 
 def test_an_event_of_a_later_version_is_shown_and_changes_nothing(settings):
     log(decided(), event("exported[x]", reviewer="eve", by="eve", why="to the [b] registry", version="2"))
-    folder = settings.state_dir / f"artifacts/decision_log/{MODEL}"
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = records_of(MODEL)
     assert only_record().decision is Decision.PROMOTE
     assert json.loads(history("--json").splitlines()[1])["reviewer"] == "eve"
     shown = history(MODEL)
@@ -220,22 +225,23 @@ def test_an_event_of_a_later_version_is_shown_and_changes_nothing(settings):
     assert (record.promoted.version, record.answered.by, record.rolled_back.why) == ("2", "ada", "worse")
     assert champions(read_events(get_store(), MODEL)) == ["1", "2"]
     assert "2013-06-01  parked (2013-05-30)" in history(MODEL)
-    assert files.items() <= {path.name: path.read_bytes() for path in folder.iterdir()}.items()
+    assert records_of(MODEL)[: len(before)] == before
 
 
 def test_a_log_with_an_event_of_a_newer_schema_is_shown_and_not_decided_on(settings):
     log(decided())
-    path = settings.state_dir / f"artifacts/decision_log/{MODEL}/000002.json"
-    path.write_text(json.dumps({"schema_version": 3, "what": "sealed"}))
+    (first,) = records_of(MODEL)
+    sealed = {"schema_version": 3, "what": "sealed", "model": MODEL, "number": 2, "at": NOON.isoformat()}
+    assert insert(chained(first, MODEL, 2, NOON, canonical(sealed), signed=True))
     found = CliRunner().invoke(app, ["history", MODEL], env={"COLUMNS": "250"})
     assert "promote, not promoted" in found.output
     assert isinstance(found.exception, ConfigurationError)
-    assert "000002.json: written by a newer version of Evergreen: schema_version: 3" in str(found.exception)
+    assert f"{MODEL}: record 2: written by a newer version of Evergreen: schema_version: 3" in str(found.exception)
     assert "Update Evergreen here" in str(found.exception)
     for use in (only_record, lambda: log(moved("2", "1"))):
-        with pytest.raises(ConfigurationError, match=r"000002.json: written by a newer"):
+        with pytest.raises(ConfigurationError, match=r"record 2: written by a newer"):
             use()
-    assert sorted(one.name for one in path.parent.iterdir()) == ["000001.json", "000002.json"]
+    assert len(records_of(MODEL)) == 2
 
 
 def test_a_decision_of_a_later_version_is_shown_as_it_is(settings):
@@ -253,8 +259,10 @@ def test_a_decision_of_a_later_version_is_shown_as_it_is(settings):
         (b"\x00" * 512, "expected value"),
     ],
 )
-def test_a_broken_entry_is_named_and_the_others_are_shown(settings, content, said):
-    log(decided("a", 30), decided("b"), decided("c"))
+def test_a_broken_file_is_named_and_the_others_are_shown(settings, content, said):
+    """Of an earlier version, which had a file for each event."""
+    for number, one in enumerate((decided("a", 30), decided("b"), decided("c")), start=1):
+        get_store().write(f"decision_log/{MODEL}/00000{number}.json", one.model_dump_json().encode())
     get_store().write(f"decision_log/{MODEL}/000002.json", content)
     get_store().write(f"decision_log/{MODEL}/000003.json~", b"an editor's")
     found = CliRunner().invoke(app, ["history"], env={"COLUMNS": "250"})

@@ -10,7 +10,8 @@ import pytest
 
 from alerts_kit import model
 from evergreen.contract import Manifest, RunIdentity, Status, Window, utc_now
-from evergreen.judgement.events import Event, Judgement, append
+from evergreen.judgement.audit import append
+from evergreen.judgement.events import Event, Judgement
 from evergreen.judgement.evidence import Candidate, Decision, Evaluation
 from evergreen.settings import Settings
 from evergreen.spec import AlertEvent

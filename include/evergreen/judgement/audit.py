@@ -1,0 +1,204 @@
+"""The audit log of a model: its events, verified whenever they are read, and added one at a time.
+
+Records in PostgreSQL, chained and signed; before them the files of earlier versions, see `evergreen.judgement.earlier`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from evergreen.contract import ConfigurationError
+from evergreen.judgement import earlier
+from evergreen.judgement.events import DECIDE, Event, same_matter
+from evergreen.settings import get_settings
+from evergreen.store import ArtifactStore, parse_document
+from evergreen.trust.audit_log import head_key, insert, models_in_log, read_head, records_of, write_head
+from evergreen.trust.chain import BrokenLogError, Head, Record, canonical, chained, faults
+
+log = logging.getLogger(__name__)
+
+_HINT = "Restore the database from a backup: the audit log is never rewritten."
+_Objection = TypeVar("_Objection")
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """A log as it was found."""
+
+    events: list[Event]
+    """All that can be read, oldest first."""
+    problems: list[ConfigurationError]
+    """What is wrong with the log: nothing may be decided on it."""
+    files: Mapping[str, bytes]
+    records: Sequence[Record]
+    head: Head | None
+
+
+@dataclass(frozen=True)
+class AuditLog:
+    """Everything that happened to one model."""
+
+    store: ArtifactStore
+    model: str
+
+    def read(self) -> list[Event]:
+        """Return all events, oldest first.
+
+        Raises
+        ------
+        ConfigurationError
+            If anything is not as it was written: what is decided on the rest could be wrong.
+        """
+        return self._sound().events
+
+    def survey(self) -> tuple[list[Event], list[ConfigurationError]]:
+        """Return all events that can be read, oldest first, and everything that is wrong with the log."""
+        found = self._survey()
+        return found.events, found.problems
+
+    def audit(self) -> tuple[Sequence[Record], list[str]]:
+        """Return the records, and what an auditor should know: what is wrong with them, and with the head.
+
+        A head that is lost, or is left behind by a writer that was killed, stops nobody: the next signed record writes
+        it again.
+        """
+        found = self._survey()
+        findings = [problem.message.rstrip(".") for problem in found.problems]
+        signed = [record.number for record in found.records if record.signature is not None]
+        where = f"the audit log of {self.model}"
+        if signed and found.head is None and self.store.read(head_key(self.model)) is None:
+            key = self.store.uri(head_key(self.model))
+            findings.append(f"{where}: its head {key} is lost: whether the end was cut off cannot be told")
+        elif signed and found.head is not None and found.head.number < signed[-1]:
+            findings.append(
+                f"{where}: its head is record {found.head.number}, and the last signed one is {signed[-1]}: "
+                "its writer was killed in between, or an older head was put in its place"
+            )
+        return found.records, findings
+
+    def append(self, judge: Callable[[Sequence[Event]], Event | _Objection]) -> Event | _Objection:
+        """Write what a judge wants to add, and return it; or return what the judge says instead.
+
+        Nothing is locked. A number is taken by one of many writers only: whoever loses reads again and judges again,
+        so nothing is written that has not seen all that is before it.
+
+        Parameters
+        ----------
+        judge
+            Told all events there are. Returns a new one; or one of them, when what it would add is there already; or
+            anything else, when there must be none.
+        """
+        while True:
+            found = self._sound()
+            answer = judge(found.events)
+            if not isinstance(answer, Event) or any(answer is event for event in found.events):
+                return answer
+            event, record = self._next(answer, found)
+            if insert(record):
+                if record.signature is not None:
+                    write_head(self.store, record)
+                return event
+
+    def _next(self, event: Event, found: _Survey) -> tuple[Event, Record]:
+        """Return an event with its place in the log, and the record that it is."""
+        last = found.records[-1] if found.records else None
+        number = last.number + 1 if last else earlier.last_number(found.files) + 1
+        pinned = {} if last else earlier.digests(found.files)
+        event = event.model_copy(update={"number": number, "earlier": pinned}).as_recorded()
+        signed = event.kind in DECIDE or get_settings().signing_key is not None
+        text = canonical(json.loads(event.model_dump_json()))
+        return event, chained(last, self.model, number, event.at, text, signed=signed)
+
+    def _sound(self) -> _Survey:
+        found = self._survey()
+        if found.problems:
+            raise found.problems[0]
+        if found.head is None and any(record.signature for record in found.records):
+            log.warning("the audit log of %s has lost its head: evergreen audit verify %s", self.model, self.model)
+        return found
+
+    def _survey(self) -> _Survey:
+        files = earlier.read_files(self.store, self.model)
+        events, problems = earlier.events_in(self.store, files)
+        head = None
+        try:
+            head = read_head(self.store, self.model)  # before the records: one that is written meanwhile is no fault
+        except BrokenLogError as error:
+            problems.append(error)
+        records = records_of(self.model)
+        recorded, unreadable = _events_of(records)
+        pinned = dict(recorded[0].earlier) if recorded else {}
+        wrong = [
+            *(earlier.changes(files, pinned, self.model) if records else ()),
+            *faults(self.model, records, lambda kind: kind in DECIDE, head, earlier.last_number(pinned) + 1),
+        ]
+        problems += [*map(BrokenLogError, wrong), *unreadable]
+        return _Survey([*events, *recorded], problems, files, records, head)
+
+
+def _events_of(records: Sequence[Record]) -> tuple[list[Event], list[ConfigurationError]]:
+    events: list[Event] = []
+    problems: list[ConfigurationError] = []
+    for record in records:
+        where = f"the audit log of {record.model}: record {record.number}"
+        try:
+            events.append(parse_document(record.event.encode(), where, Event, "an event", _HINT).as_recorded())
+        except ConfigurationError as error:
+            problems.append(error)
+    return events, problems
+
+
+def log_of(store: ArtifactStore, model: str) -> AuditLog:
+    """Return the log of what happened to a model."""
+    return AuditLog(store, model)
+
+
+def read_events(store: ArtifactStore, model: str) -> list[Event]:
+    """Return everything that happened to a model, oldest first.
+
+    Raises
+    ------
+    ConfigurationError
+        If the log is not as it was written: what is decided on the rest could be wrong.
+    """
+    return AuditLog(store, model).read()
+
+
+def models_with_events(store: ArtifactStore) -> list[str]:
+    """Return the models that anything was decided about."""
+    keys = (key for folder in (*earlier.FOLDERS, "audit/") for key in store.keys(folder))
+    return sorted({*(key.split("/")[1] for key in keys), *models_in_log()})
+
+
+def append(
+    store: ArtifactStore, event: Event, objection: Callable[[Sequence[Event]], _Objection | None] | None = None
+) -> Event | _Objection:
+    """Add an event; a retry that says the same again adds nothing.
+
+    Parameters
+    ----------
+    store
+        Where the log's head lies.
+    event
+        What happened.
+    objection
+        Told everything that has happened; returns why the event must not be, or None. Nothing can come between that
+        answer and the event.
+
+    Returns
+    -------
+    Event or objection
+        The event as it stands in the log, or why it is not there.
+    """
+
+    def judge(events: Sequence[Event]) -> Event | _Objection:
+        last = next((known for known in reversed(events) if same_matter(known, event)), None)
+        if last is not None and last.recorded and event.repeats(last):
+            return last
+        return (objection(events) if objection else None) or event
+
+    return AuditLog(store, event.model).append(judge)

@@ -1,0 +1,391 @@
+"""The audit log: what is done to it past the steps is found and named, by every reader and by `evergreen audit`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from types import ModuleType
+
+import psycopg
+import pytest
+from pydantic import JsonValue
+from typer.testing import CliRunner
+
+from decision_log_kit import MODEL, decided, event
+from evergreen.catalog import load_model
+from evergreen.cli import app
+from evergreen.contract import ConfigurationError, Manifest, Request, RunIdentity, StepError, Window
+from evergreen.judgement.audit import append, read_events
+from evergreen.judgement.decisions import decision_of
+from evergreen.judgement.events import DECIDE, Event, EventKind
+from evergreen.settings import Settings, get_settings
+from evergreen.steps import assemble, ingest, promote
+from evergreen.store import get_store
+from evergreen.trust.audit_log import head_key, insert, read_head, records_of, write_head
+from evergreen.trust.chain import canonical, chained, hash_of
+from evergreen.trust.keys import new_key
+
+NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
+HEAD = head_key(MODEL)
+
+
+def log(*events: Event) -> None:
+    for one in events:
+        assert isinstance(append(get_store(), one), Event)
+
+
+def four() -> None:
+    """Log what comes of a training: four records, all signed."""
+    log(decided("a"), event("registered", "a", version="2"), event("approved", "a", by="ada", version="2"))
+    log(event("promoted", "a", version="2", previous="1", by="ada", at=NOON))
+
+
+def superuser(statement: str, *values: object) -> None:
+    """Change what nobody may change: a session that replicates fires no trigger."""
+    address = get_settings().database("audit").replace("+psycopg", "")
+    with psycopg.connect(address) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute(statement, values)
+
+
+def invoke(*arguments: str) -> tuple[str, str]:
+    """Run a command; returns what it printed, and its error."""
+    done = CliRunner().invoke(app, [*arguments], env={"COLUMNS": "250"})
+    assert done.exception is None or isinstance(done.exception, StepError | SystemExit), done.exception
+    return done.output, str(done.exception or "")
+
+
+def found() -> str:
+    """Return what the auditor's command finds, and every reader refuses for too."""
+    printed, error = invoke("audit", "verify", MODEL)
+    assert f"The audit log of {MODEL} is not as it was written" in error
+    with pytest.raises(ConfigurationError) as refused:
+        read_events(get_store(), MODEL)
+    assert refused.value.message.rstrip(".") in printed
+    with pytest.raises(ConfigurationError):
+        append(get_store(), decided("later"))
+    return printed
+
+
+def rewritten(number: int, **changes: object) -> None:
+    """Edit an event and its hash, as one does who knows how the log is made."""
+    record = records_of(MODEL)[number - 1]
+    text = canonical({**record.body, **changes})
+    digest = hash_of(record.previous, MODEL, number, text)
+    superuser("UPDATE audit_log SET event = %s, hash = %s WHERE number = %s", text, digest, number)
+
+
+def test_what_is_as_it_was_written_verifies(settings: Settings) -> None:
+    four()
+    printed, error = invoke("audit", "verify")
+    assert (printed, error) == (f"{MODEL}: ok: 4 records, 4 of them signed\n", "")
+    assert [one.kind for one in read_events(get_store(), MODEL)] == ["decided", "registered", "approved", "promoted"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_log SET event = ''",
+        "DELETE FROM audit_log",
+        "DELETE FROM audit_log WHERE false",
+        "TRUNCATE audit_log",
+    ],
+)
+def test_the_database_refuses_changes_to_its_owner_too(settings: Settings, statement: str) -> None:
+    four()
+    address = get_settings().database("audit").replace("+psycopg", "")
+    with psycopg.connect(address) as owner, pytest.raises(psycopg.Error, match="the audit log is only ever added to"):
+        owner.execute(statement)  # type: ignore[call-overload]
+    assert len(records_of(MODEL)) == 4
+
+
+def edit() -> None:
+    superuser("UPDATE audit_log SET event = replace(event, 'ada', 'eve') WHERE number = 3")
+
+
+def edit_and_hash() -> None:
+    rewritten(3, by="eve")
+
+
+def delete() -> None:
+    superuser("DELETE FROM audit_log WHERE number = 2")
+
+
+def delete_the_first_two() -> None:
+    superuser("DELETE FROM audit_log WHERE number < 3")
+
+
+def swap() -> None:
+    for now, then in ((2, 12), (3, 2), (12, 3)):
+        superuser("UPDATE audit_log SET number = %s WHERE number = %s", then, now)
+
+
+def cut_the_end() -> None:
+    superuser("DELETE FROM audit_log WHERE number = 4")
+
+
+def empty() -> None:
+    superuser("DELETE FROM audit_log")
+
+
+def antedate() -> None:
+    superuser("UPDATE audit_log SET at = at - interval '1 day' WHERE number = 4")
+
+
+def unsign() -> None:
+    superuser("UPDATE audit_log SET signature = NULL WHERE number = 1")
+
+
+def sign_with_that_of_another() -> None:
+    superuser("UPDATE audit_log SET signature = (SELECT signature FROM audit_log WHERE number = 1) WHERE number = 2")
+
+
+def add_unsigned() -> None:
+    last = records_of(MODEL)[-1]
+    body = json.loads(event("promoted", "a", version="7", previous="2").model_dump_json())
+    text = canonical({**body, "number": 5})
+    assert insert(chained(last, MODEL, 5, NOON, text, signed=False))
+
+
+def add_nonsense() -> None:
+    assert insert(chained(records_of(MODEL)[-1], MODEL, 5, NOON, "{", signed=False))
+
+
+def write_a_head() -> None:
+    get_store().write(HEAD, b"{}")
+
+
+TAMPERED: list[tuple[Callable[[], None], str]] = [
+    (edit, "record 3 was changed: its hash is not that of its content"),
+    (edit_and_hash, "record 3 bears the signature of another record"),
+    (edit_and_hash, "record 4 does not follow the record before it"),
+    (delete, "record 2 is missing"),
+    (delete_the_first_two, "records 1 to 2 are missing"),
+    (swap, "record 2: its event is another record's"),
+    (cut_the_end, "ends with record 3, and its signed head is record 4: the end was cut off"),
+    (empty, "is empty, and its signed head is record 4: the end was cut off"),
+    (antedate, "record 4: its event is another record's, or of another time"),
+    (unsign, "record 1 (decided) is not signed: it was not written by who may decide"),
+    (sign_with_that_of_another, "record 2 bears the signature of another record"),
+    (add_unsigned, "record 5 (promoted) is not signed: it was not written by who may decide"),
+    (add_nonsense, "record 5 holds no event as they are written"),
+    (write_a_head, "the head of the audit log of raced is no signed envelope"),
+]
+
+
+@pytest.mark.parametrize(
+    ("tamper", "said"), TAMPERED, ids=[f"{one.__name__}-{n}" for n, (one, _) in enumerate(TAMPERED)]
+)
+def test_whatever_is_done_to_the_log_is_found_and_named(
+    settings: Settings, tamper: Callable[[], None], said: str
+) -> None:
+    four()
+    tamper()
+    printed = found()
+    assert said in printed
+    assert f"the audit log of {MODEL}" in printed
+
+
+def test_a_log_that_is_rewritten_whole_is_found_by_its_signatures(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chain, hashes and head fit each other: but nobody who is believed has signed them."""
+    ours = get_settings().verification_keys
+    private, public = new_key()
+    monkeypatch.setenv("EVERGREEN_SIGNING_KEY", private)
+    monkeypatch.setenv("EVERGREEN_VERIFICATION_KEYS", public)
+    get_settings.cache_clear()
+    four()
+    assert invoke("audit", "verify", MODEL)[1] == ""
+    monkeypatch.setenv("EVERGREEN_VERIFICATION_KEYS", ours)
+    get_settings.cache_clear()
+    printed = found()
+    assert printed.count("is signed by the key") == 5, "four records and the head"
+
+
+def test_the_records_of_one_model_are_not_another_s(settings: Settings) -> None:
+    four()
+    superuser("UPDATE audit_log SET model = 'flight_delay'")
+    printed, _ = invoke("audit", "verify", "flight_delay")
+    assert "the audit log of flight_delay: record 1: its event is another record's" in printed
+
+
+def test_a_lost_head_stops_nobody_and_is_found(settings: Settings) -> None:
+    four()
+    path = settings.state_dir / "artifacts" / HEAD
+    path.unlink()
+    assert len(read_events(get_store(), MODEL)) == 4
+    printed, _ = invoke("audit", "verify", MODEL)
+    assert "its head" in printed
+    assert "is lost: whether the end was cut off cannot be told" in printed
+    log(decided("b"))
+    assert invoke("audit", "verify", MODEL)[1] == ""
+
+
+def test_a_head_goes_forward_only_and_one_that_was_put_back_is_found(settings: Settings) -> None:
+    four()
+    records, newest = records_of(MODEL), get_store().read(HEAD)
+    write_head(get_store(), records[1])
+    assert get_store().read(HEAD) == newest
+    assert records[1].signature
+    get_store().write(HEAD, records[1].signature.encode())
+    printed, _ = invoke("audit", "verify", MODEL)
+    assert "its head is record 2, and the last signed one is 4" in printed
+    head = read_head(get_store(), MODEL)
+    assert head is not None
+    assert head.number == 2
+    other = event("decided", "z", model="flight_delay")
+    log(other.model_copy(update={"judgement": decided("z").judgement}))
+    get_store().write(HEAD, get_store().read(head_key("flight_delay")) or b"")
+    assert "is that of flight_delay" in found()
+
+
+PINNED = ", which the audit log of raced begins with,"
+
+
+def earlier_files() -> None:
+    for number, one in enumerate((decided("a"), event("registered", "a", version="1")), start=1):
+        get_store().write(f"decision_log/{MODEL}/00000{number}.json", one.model_dump_json().encode())
+
+
+@pytest.mark.parametrize(
+    ("number", "content", "said"),
+    [
+        (
+            1,
+            decided("a", why="edited").model_dump_json(),
+            f"000001.json{PINNED} was changed",
+        ),
+        (2, None, f"000002.json{PINNED} was deleted"),
+        (3, decided("b").model_dump_json(), f"000003.json{PINNED} was added"),
+    ],
+)
+def test_the_files_of_an_earlier_version_are_pinned_by_the_first_record(
+    settings: Settings, number: int, content: str | None, said: str
+) -> None:
+    earlier_files()
+    log(event("promoted", "a", version="1"))
+    assert [one.number for one in read_events(get_store(), MODEL)] == [1, 2, 3]
+    assert [record.number for record in records_of(MODEL)] == [3]
+    assert invoke("audit", "verify", MODEL)[1] == ""
+    key = f"decision_log/{MODEL}/00000{number}.json"
+    if content is None:
+        (settings.state_dir / "artifacts" / key).unlink()
+    else:
+        get_store().write(key, content.encode())
+    assert said in found()
+
+
+def test_the_decision_in_a_file_lets_nobody_pass(settings: Settings) -> None:
+    """As earlier versions left one: whoever can write to the artifact store can make it."""
+    spec, run = load_model("flight_delay"), event("promoted", "planted", model="flight_delay").run
+    planted = decided("planted", model=spec.name)
+    get_store().write(f"decision_log/{spec.name}/000001.json", planted.model_dump_json().encode())
+    window = Window(start=planted.partition, end=planted.partition)
+    told = {"model": spec.name, "window": window, "attempt": "1", "code_version": "", "config_digest": ""}
+    times = {"status": "ok", "started": NOON, "finished": NOON}
+    upstream = {
+        step: Manifest.model_validate({**told, **times, "step": step, "run": run.sibling(step)})
+        for step in ("gate", "register")
+    }
+    request = Request(step="promote", model=spec.name, window=window, run=run, upstream=upstream)
+    assert decision_of(read_events(get_store(), spec.name), request)
+    with pytest.raises(ConfigurationError, match="no decision that lets the challenger of planted pass"):
+        promote.run(request, spec)
+
+
+def started(dag: str, run_id: str, step: ModuleType, day: date, **params: JsonValue) -> list[Event]:
+    """Run the first step of a DAG on a day for which it has nothing to do; returns what is on record then."""
+    spec, window = load_model("flight_delay"), Window(start=day, end=day)
+    run = RunIdentity(dag_id=f"flight_delay.{dag}", run_id=run_id, task_id="first")
+    for _ in range(2):  # and a retry
+        step.run(Request(step="first", model=spec.name, window=window, run=run, params=params), spec)
+    return read_events(get_store(), "flight_delay")
+
+
+def test_who_starts_a_training_or_a_backfill_by_hand_is_on_record(settings: Settings) -> None:
+    first, later = date(2013, 1, 1), date(2015, 1, 1)
+    assert started("train", "drift__2013", assemble, first) == []
+    assert started("ingest", "scheduled", ingest, later) == []
+    started("train", "manual__1", assemble, first, triggered_by="ada")
+    found = started("backfill", "manual__2", ingest, later)
+    assert [(one.kind, one.by, one.params["window"]) for one in found] == [
+        ("training_started", "ada", "2013-01-01..2013-01-01"),
+        ("backfill_started", "manual__2", "2015-01-01..2015-01-01"),
+    ]
+    shown = invoke("history", "flight_delay")[0]
+    assert "training started" in shown
+    assert "manual__1: window 2013-01-01..2013-01-01" in shown
+
+
+def without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EVERGREEN_SIGNING_KEY")
+    get_settings.cache_clear()
+
+
+@pytest.mark.parametrize("kind", sorted(DECIDE))
+def test_who_has_no_key_decides_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: EventKind) -> None:
+    without_the_key(monkeypatch)
+    with pytest.raises(ConfigurationError, match="EVERGREEN_SIGNING_KEY is not set"):
+        append(get_store(), event(kind, "a", version="2"))
+    assert records_of(MODEL) == []
+
+
+def test_who_has_no_key_may_say_what_it_has_seen(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    four()
+    without_the_key(monkeypatch)
+    log(event("alias_moved", "", version="1", previous="2"), event("training_started", "b", by="ada"))
+    printed, error = invoke("audit", "verify", MODEL)
+    assert (printed, error) == (f"{MODEL}: ok: 6 records, 4 of them signed\n", "")
+
+
+def test_no_audit_log_and_no_server_are_said_by_name(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reading() -> StepError:
+        get_settings.cache_clear()
+        with pytest.raises(StepError) as caught:
+            read_events(get_store(), MODEL)
+        return caught.value
+
+    monkeypatch.setenv("EVERGREEN_DATABASE_URL", "postgresql://steps:x@127.0.0.1:9")
+    assert reading().failure_class == "temporary"
+    monkeypatch.delenv("EVERGREEN_DATABASE_URL")
+    assert "EVERGREEN_DATABASE_URL is not set" in str(reading())
+
+
+def test_an_export_holds_all_that_a_stranger_needs(settings: Settings, tmp_path: object) -> None:
+    four()
+    file = settings.state_dir / "audit.jsonl"
+    assert invoke("audit", "export", str(file))[0] == f"{file}: 4 records\n"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["hash"] for row in rows] == [record.hash for record in records_of(MODEL)]
+    assert {*rows[0]} == {"model", "number", "at", "event", "previous", "hash", "signature"}
+    assert invoke("audit", "export", "-", "--model", MODEL)[0] == file.read_text()
+    assert "No such file or directory" in invoke("audit", "export", "/nowhere/x.jsonl")[1]
+    assert "nothing" in invoke("audit", "export", "--model", "nothing", "-")[1]
+
+
+def test_show_tells_who_did_what_and_who_signed_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    four()
+    without_the_key(monkeypatch)
+    log(event("alias_moved", "", version="[1]", previous="2", why="seen at version 1"))
+    printed, _ = invoke("audit", "show", MODEL)
+    assert "promoted version 2" in printed
+    assert "by ada; signed by key " in printed
+    assert "alias_moved version [1]" in printed
+    assert "by promote; an observation, not signed" in printed
+
+
+def test_history_at_a_time_names_the_champion_and_why(settings: Settings) -> None:
+    hour = timedelta(hours=1)
+    log(decided("a", at=NOON), event("promoted", "a", version="2", previous="1", by="ada", at=NOON + hour))
+    log(event("alias_moved", "", version="7", previous="2", at=NOON + 2 * hour))
+    log(event("rolled_back", "", version="1", previous="2", by="bob", why="wrong in the rain", at=NOON + 3 * hour))
+    for time, said in (
+        ("2013-06-01T12:59", "raced: no champion at 2013-06-01 12:59 UTC"),
+        ("2013-06-01T15:30+02:00", "raced: version 2 at"),
+        ("2013-06-01 14:59", "2013-06-01 14:59 UTC, since 2013-06-01 13:00"),
+        ("2013-06-02", "rolled back, instead of 2: wrong in the rain\n  by bob"),
+    ):
+        assert said in invoke("history", "--at", time)[0], time
+    assert "--at='yesterday' is not a time. Write it as 2013-06-01T12:00." in invoke("history", "--at", "yesterday")[1]
