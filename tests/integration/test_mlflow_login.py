@@ -33,6 +33,7 @@ database_uri = sqlite:///{folder}/auth.db
 admin_username = admin
 admin_password = admin-password-of-a-test
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+auth_cache_ttl_seconds = 60
 """
 
 
