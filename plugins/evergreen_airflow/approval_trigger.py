@@ -14,7 +14,7 @@ from airflow.sdk.execution_time.hitl import update_hitl_detail_response
 from airflow.triggers.base import TriggerEvent
 
 from evergreen.contract import StepError
-from evergreen.judgement.withdrawn import withdrawal
+from evergreen.judgement.notices import withdrawal
 from evergreen.store import ArtifactStore, get_store
 
 _LOOK_SECONDS = 30.0

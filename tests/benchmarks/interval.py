@@ -187,6 +187,8 @@ def spec_for(metric: str) -> ModelSpec:
             "limits": {},
             "required": (),
             "slices": (),
+            "rule": "confidence",
+            "minimum_improvement": 0.0,
         }
     )
     windows = spec.windows.model_copy(update={"minimum_evaluation_rows": 1})

@@ -16,7 +16,7 @@ from airflow.sdk.execution_time.comms import ErrorResponse, UpdateHITLDetail
 
 from corpus_kit import CORPUS
 from evergreen.judgement.events import Event, EventKind
-from evergreen.judgement.withdrawn import withdraw
+from evergreen.judgement.notices import withdraw
 from evergreen.settings import Settings
 from evergreen.store import ArtifactStore, get_store
 from evergreen_airflow.approval_trigger import ApprovalTrigger

@@ -156,7 +156,7 @@ def _within(package: str, names: set[str] | tuple[str, ...]) -> frozenset[str]:
 
 
 FLOOR = _within("evergreen", (*GROUND_FLOOR, "__version__"))
-RECORDS = _within("evergreen", {"monitoring.proposal", "judgement.withdrawn", "data.memory"})
+RECORDS = _within("evergreen", {"monitoring.proposal", "judgement.events", "judgement.notices", "data.memory"})
 """What the Airflow side knows of the rooms: the documents that steps leave, and a variable."""
 KUBELET, REPLAY, WARM = "evergreen_airflow.kubelet", "evergreen_airflow.replay", "evergreen_airflow.kubelet.warm_server"
 

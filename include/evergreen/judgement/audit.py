@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from evergreen.contract import ConfigurationError
 from evergreen.judgement import earlier
-from evergreen.judgement.events import DECIDE, Event, same_matter
+from evergreen.judgement.events import DECIDE, OF_THE_ALIAS, Event, EventKind, same_matter
+from evergreen.judgement.notices import tell_move
 from evergreen.settings import get_settings
 from evergreen.store import ArtifactStore, parse_document
 from evergreen.trust.audit_log import head_key, insert, models_in_log, read_head, records_of, write_head
@@ -101,6 +102,8 @@ class AuditLog:
             if insert(record):
                 if record.signature is not None:
                     write_head(self.store, record)
+                if event.kind in OF_THE_ALIAS - {EventKind.PROMOTED}:
+                    tell_move(self.store, event)
                 return event
 
     def _next(self, event: Event, found: _Survey) -> tuple[Event, Record]:

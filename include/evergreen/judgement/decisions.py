@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from evergreen.contract import Request, RunIdentity, Window, utc_now
 from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.events import Event, EventKind, Judgement
-from evergreen.judgement.evidence import Decision
+from evergreen.judgement.evidence import Check, Decision
 from evergreen.store import ArtifactStore
 
 
@@ -76,9 +76,9 @@ def write_start(store: ArtifactStore, request: Request, kind: EventKind) -> None
     append(store, event_of(request, kind, by=by, params={"window": str(request.window), **given}))
 
 
-def write_decision(store: ArtifactStore, request: Request, judgement: Judgement) -> str:
+def write_decision(store: ArtifactStore, request: Request, judgement: Judgement, checks: tuple[Check, ...] = ()) -> str:
     """Log a judgement, unless the training's newest one says the same; returns ``audit/<model>/<number>``."""
-    event = event_of(request, EventKind.DECIDED, by=judgement.requested_by, judgement=judgement)
+    event = event_of(request, EventKind.DECIDED, by=judgement.requested_by, judgement=judgement, checks=checks)
     written = append(store, event)
     return f"audit/{request.model}/{written.number if isinstance(written, Event) else 0}"
 
@@ -155,6 +155,16 @@ def look_at(events: Iterable[Event], champion: str | None, run_id: str, window: 
         if look not in looks and judged.window.start <= window.end and window.start <= judged.window.end:
             looks.append(look)
     return len(looks) + 1
+
+
+def refused_in_a_row(events: Iterable[Event], request: Request) -> list[str]:
+    """Return the trainings that the gate has refused one after another up to that of a request, the first one first."""
+    row: list[str] = []
+    for record in fold(events):
+        row = [] if record.decision.passed else [*row, f"{record.decided.training} {record.partition}"]
+        if (record.decided.training, record.partition) == (request.run.run_id, request.partition):
+            break
+    return row
 
 
 def decision_of(events: Iterable[Event], request: Request) -> DecisionRecord | None:

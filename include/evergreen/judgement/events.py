@@ -57,8 +57,6 @@ class Judgement(Part):
     """The evaluation, the model and the data sets, each with address and version."""
     gate: dict[str, JsonValue] = Field(default_factory=dict)
     """The rules as they were."""
-    checks: tuple[Check, ...] = ()
-    """What each of them came to."""
     config_digest: str
     code_version: str
 
@@ -88,6 +86,8 @@ class Event(LogEntry):
     """Of a move: the champion before."""
     judgement: Judgement | None = None
     """Of a decision."""
+    checks: tuple[Check, ...] = ()
+    """Of a decision: all that its gate has asked, and the answers."""
     shown: str = ""
     """Of an answer: the digest of the question as the person saw it."""
     params: dict[str, JsonValue] = Field(default_factory=dict)

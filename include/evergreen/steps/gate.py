@@ -7,7 +7,8 @@ import logging
 from evergreen.catalog import config_digest
 from evergreen.contract import Request, Result, Status
 from evergreen.handover import disagreement, upstream
-from evergreen.judgement.decisions import write_decision
+from evergreen.judgement.audit import read_events
+from evergreen.judgement.decisions import refused_in_a_row, write_decision
 from evergreen.judgement.events import Judgement
 from evergreen.judgement.evidence import Evaluation
 from evergreen.judgement.rules import decide
@@ -44,10 +45,10 @@ def run(request: Request, spec: ModelSpec) -> Result:
             evaluation=evaluation,
             evidence=(output, model, *evaluated.inputs, *trained.inputs),
             gate=spec.gate.model_dump(mode="json"),
-            checks=verdict.checks,
             config_digest=config_digest(spec),
             code_version=code_version(),
         ),
+        verdict.checks,
     )
     with mlflow_errors():
         connect().set_tag(evaluation.challenger.run_id, f"{TAG}decision", verdict.decision)
@@ -65,5 +66,6 @@ def run(request: Request, spec: ModelSpec) -> Result:
             "slices_not_judged": list(verdict.unjudged),
             "checks": [check.model_dump(mode="json", exclude_none=True) for check in verdict.checks],
             "champion": evaluation.champion.version if evaluation.champion else None,
+            "refused_in_a_row": refused_in_a_row(read_events(get_store(), spec.name), request),
         },
     )

@@ -10,7 +10,7 @@ from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import refuse_in_backfill
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, fold
 from evergreen.judgement.events import Event, EventKind
-from evergreen.judgement.withdrawn import withdraw
+from evergreen.judgement.notices import withdraw
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registration import register

@@ -80,18 +80,8 @@ def _refused_again(manifest: Manifest) -> str | None:
 
     A third refusal in a row is the same matter as the second.
     """
-    from evergreen.judgement.audit import read_events
-    from evergreen.judgement.decisions import fold
-
-    records = fold(read_events(get_store(), manifest.model))
-    trainings = [(record.decided.training, record.partition) for record in records]
-    this = (manifest.run.run_id, manifest.window.end)
-    if this not in trainings:
-        return None
-    before = records[: trainings.index(this) + 1]
-    passed = [position for position, record in enumerate(before) if record.decision.passed]
-    row = before[passed[-1] + 1 if passed else 0 :]
-    return f"{row[0].decided.training} {row[0].partition}" if len(row) > 1 else None
+    row = manifest.facts.get("refused_in_a_row")
+    return str(row[0]) if isinstance(row, list) and len(row) > 1 else None
 
 
 class Row(NamedTuple):

@@ -12,8 +12,8 @@ from airflow.sdk.execution_time.context import InletEventsAccessor
 
 from evergreen.catalog import survey
 from evergreen.contract import StepError, utc_now
-from evergreen.judgement.audit import read_events
 from evergreen.judgement.events import Event, EventKind
+from evergreen.judgement.notices import moves
 from evergreen.pipelines import dag_id
 from evergreen.spec import AlertEvent, ModelSpec
 from evergreen.store import get_store
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _STAGES = ((published, "ingest"), (features, "features"))
 """What a partition goes through until predictions can use it, with the pipeline that publishes it."""
 _RECENT = timedelta(days=2)
-"""How far back the decision log is read: a model that gets its first channel is not told its history."""
+"""How far back it is told: a model that gets its first channel is not told its history."""
 
 
 class ModelWatch(BaseOperator):
@@ -73,11 +73,11 @@ class ModelWatch(BaseOperator):
 
     def _log(self, spec: ModelSpec) -> Sequence[tuple[Finding, str]]:
         try:
-            events = read_events(get_store(), spec.name)
+            events = moves(get_store(), spec.name)
         except StepError as error:
-            self.log.warning("%s: the log of decisions cannot be read: %s", spec.name, error)
+            self.log.warning("%s: what the audit log tells cannot be read: %s", spec.name, error)
             return ()
-        return [(finding, "rollback") for finding in moves(events, utc_now())]
+        return [(finding, "rollback") for finding in recent(events, utc_now())]
 
 
 def lateness(spec: ModelSpec, day: date, pipeline: str, now: datetime) -> Finding:
@@ -87,8 +87,8 @@ def lateness(spec: ModelSpec, day: date, pipeline: str, now: datetime) -> Findin
     return Finding(AlertEvent.PARTITION_LATE, str(day), what)
 
 
-def moves(events: Sequence[Event], now: datetime) -> list[Finding]:
-    """Return what a decision log says of champions that no task of Airflow has moved, not long ago.
+def recent(events: Sequence[Event], now: datetime) -> list[Finding]:
+    """Return what is told of champions that no task of Airflow has moved, not long ago.
 
     Steps log an alias that they find out of place; a rollback from a shell has no task.
     """

@@ -45,7 +45,10 @@ def worse(by, noise, number=0, **changes):
 
 @pytest.fixture(scope="module")
 def spec():
-    return load_model("flight_delay")
+    """Return the flights' model with the rule that is the default."""
+    found = load_model("flight_delay")
+    rule = {"rule": "confidence", "minimum_improvement": 0.0}
+    return found.model_copy(update={"gate": found.gate.model_copy(update=rule)})
 
 
 def evaluation(**changes):

@@ -1,6 +1,7 @@
-"""Questions that need no answer any more, told to whoever waits for one: Airflow does not read the audit log.
+"""What the audit log has to say to those who do not read it: Airflow's side has neither its key nor its database.
 
-The log decides; this is a notice. Who forges one brings about a rejection, which is what silence brings about too.
+The log decides; these are notices in the artifact store. Who forges one withdraws a question, which is what silence
+brings about too, or raises an alarm.
 """
 
 from __future__ import annotations
@@ -28,6 +29,24 @@ def withdrawal(store: ArtifactStore, model: str, training: str, partition: date)
     """
     key = _key(model, training, partition)
     return read_document(store, key, Event, "an event", "Delete it: the question then waits for its answer.")
+
+
+def tell_move(store: ArtifactStore, event: Event) -> None:
+    """Leave word that the alias ``champion`` was moved otherwise than by a promotion."""
+    store.create(f"notices/{event.model}/{event.number:06d}.json", event.model_dump_json(indent=2).encode())
+
+
+def moves(store: ArtifactStore, model: str) -> list[Event]:
+    """Return the rollbacks of a model and the moves of its alias that no step has made, oldest first.
+
+    Raises
+    ------
+    ConfigurationError
+        If what lies there is none.
+    """
+    keys = sorted(store.keys(f"notices/{model}/"))
+    told = (read_document(store, key, Event, "an event", "Delete it: it only tells of one.") for key in keys)
+    return [event for event in told if event is not None]
 
 
 def _key(model: str, training: str, partition: date) -> str:

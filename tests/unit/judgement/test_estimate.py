@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from evergreen.judgement.estimate import estimate
 from evergreen.judgement.metrics import Scored
-from evergreen.monitoring.estimate import estimate
 from evergreen.spec import Task
 
 ROWS, DAYS = 6000, np.arange(6000) % 30
