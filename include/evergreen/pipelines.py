@@ -72,7 +72,7 @@ PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
             Step(
                 "train",
                 reads=("assemble",),
-                outputs=("model",),
+                outputs=("model", "baseline"),
                 resources="training",
                 time_limit=timedelta(hours=6),
             ),

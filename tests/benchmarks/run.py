@@ -22,6 +22,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "tests" / "benchmarks")]
 
+import drift  # noqa: E402
 import interval  # noqa: E402
 import parse  # noqa: E402
 import psutil  # noqa: E402
@@ -35,7 +36,7 @@ from evergreen_airflow.kubelet.warm_client import socket_path  # noqa: E402
 from evergreen_airflow.rest_api import TaskRun  # noqa: E402
 from installation import Installation, installed  # noqa: E402
 
-PARTS = ("parse", "start", "ray", "loop", "waiting", "roundtrip", "interval")
+PARTS = ("parse", "start", "ray", "loop", "waiting", "roundtrip", "interval", "drift")
 STARTS = 9
 LIGHT = ("gate", "guard", "publish", "promote", "register")
 """Steps that do little: for them the way from the task's start to the step's counts most."""
@@ -67,6 +68,8 @@ def main() -> int:
         figures |= roundtrip.measure()
     if arguments.only == "interval":  # no speed, but how often the gate is wrong
         figures["interval"] = interval.measure(out.print)
+    if arguments.only == "drift":
+        figures |= drift.measure(out.print)
     path = PROJECT / ".evergreen" / "bench.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(figures, indent=2) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evergreen.contract import Request, Result
+from evergreen.contract import Manifest, Request, Result
 from evergreen.handover import upstream
 from evergreen.judgement.champions import refuse_in_backfill
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, fold
@@ -37,6 +37,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         "config_digest": trained.config_digest,
         "code_version": trained.code_version,
         "model_digest": model.digest,
+        **_baseline_tags(trained),
         "decision": judged.facts["decision"],
         "decision_key": judged.facts["decision_key"],
         **{f"snapshot.{table.name}": table.version for table in inputs.values()},
@@ -52,6 +53,12 @@ def run(request: Request, spec: ModelSpec) -> Result:
         inputs=(model,),
         facts={"version": version.number, "run_id": run_id},
     )
+
+
+def _baseline_tags(trained: Manifest) -> dict[str, str]:
+    """Return where the counts of the training rows lie; who trained before there were any has none."""
+    found = next((output for output in trained.outputs if output.name == "baseline"), None)
+    return {"baseline_uri": found.uri, "baseline_digest": found.digest} if found else {}
 
 
 def _supersede(request: Request, version: str) -> None:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import hashlib
 import logging
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from evergreen.catalog import config_digest
 from evergreen.contract import Manifest, Output, Request, Result, Window
-from evergreen.handover import read_frame, upstream
+from evergreen.handover import read_frame, store_output, upstream
+from evergreen.monitoring.learning import learn_reference
+from evergreen.monitoring.predictions import with_prediction
 from evergreen.spec import ModelSpec
 from evergreen.training.preparation import window_of
 from evergreen.training.ray_training import train
+from evergreen.training.registry import load
 from evergreen.training.tracking import DIGEST, find_run, log_training, model_output, start_run
 from evergreen.version import code_version
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +41,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     begun, tags = find_run(spec.name, key) or (None, {})
     if begun and DIGEST in tags:
         log.info("the MLflow run %s already holds this training", begun)
-        return _result(begun, tags[DIGEST], dataset, assembled, tags)
+        return _result(begun, tags[DIGEST], assembled, tags, _baseline(request, spec, begun, frame))
     window = window_of(frame)
     tags = _tags(request, spec, assembled, dataset, window)
     name = f"{spec.name}-{request.partition}-{request.run.run_id}"
@@ -43,7 +50,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     for epoch in trained.history:
         log.info("epoch %d: loss %.4f in %.1f s", epoch["epoch"], epoch["train_loss"], epoch["seconds"])
     digest = log_training(run_id, spec, trained, frame)
-    return _result(run_id, digest, dataset, assembled, tags)
+    return _result(run_id, digest, assembled, tags, _baseline(request, spec, run_id, frame))
 
 
 def run_key(request: Request, spec: ModelSpec, dataset: Output) -> str:
@@ -71,9 +78,17 @@ def _tags(request: Request, spec: ModelSpec, assembled: Manifest, dataset: Outpu
     }
 
 
-def _result(run_id: str, digest: str, dataset: Output, assembled: Manifest, tags: dict[str, str]) -> Result:
+def _baseline(request: Request, spec: ModelSpec, run_id: str, frame: pd.DataFrame) -> Output:
+    """Store what the model learned from, as counts: with them drift is measured for as long as the version lives."""
+    learned = learn_reference(spec, with_prediction(spec, load(model_output(run_id, "").uri), frame))
+    content = learned.model_dump_json().encode()
+    return store_output("baseline", f"{request.run.key}/baseline.json", content, rows=learned.rows)
+
+
+def _result(run_id: str, digest: str, assembled: Manifest, tags: dict[str, str], baseline: Output) -> Result:
+    dataset = assembled.output("training")
     return Result(
-        outputs=(model_output(run_id, digest),),
+        outputs=(model_output(run_id, digest), baseline),
         inputs=(dataset, *assembled.inputs),
         facts={
             "run_id": run_id,
