@@ -131,8 +131,8 @@ def _texts(rng: np.random.Generator, levels: int) -> np.ndarray:
 def category(levels: int, slope: float = 1.0) -> Column:
     """Return a category of so many levels, the first ones more frequent (Zipf)."""
     shares = 1 / np.arange(1, levels + 1) ** slope
-    names = np.array([f"level {number}" for number in range(levels)])
-    return lambda rng, rows: rng.choice(names, rows, p=shares / shares.sum())
+    names = [f"level {number}" for number in range(levels)]
+    return lambda rng, rows: pd.Categorical.from_codes(rng.choice(levels, rows, p=shares / shares.sum()), names)
 
 
 POPULATION: Mapping[str, Column] = {
@@ -152,12 +152,13 @@ def draw(rng: np.random.Generator, rows: int, day_effect: float = 0.0) -> tuple[
     Parameters
     ----------
     rng, rows
-        How to draw, and the rows of the window; the reference has three times as many.
+        How to draw, and the rows of the window, or a few more; the reference has three times as many.
     day_effect
         By how many standard deviations a day's numbers lie off together, as its weather would make them.
     """
-    total = rows * 4
-    day = np.resize(rng.permutation(REFERENCE_DAYS + WINDOW_DAYS), total)
+    every = REFERENCE_DAYS + WINDOW_DAYS
+    total = -(-rows * every // (WINDOW_DAYS * every)) * every  # as many rows on every day
+    day = np.resize(rng.permutation(every), total)
     columns = {name: column(rng, total) for name, column in POPULATION.items()}
     off = day_effect * rng.normal(size=day.max() + 1)[day]
     for name in ("normal", "a tenth missing"):
@@ -173,7 +174,7 @@ def draw(rng: np.random.Generator, rows: int, day_effect: float = 0.0) -> tuple[
 CHANGES: Mapping[str, Callable[[np.random.Generator, pd.DataFrame], dict[str, Any]]] = {
     "half a standard deviation": lambda rng, now: {"normal": now["normal"] + 0.5},
     "a new category at 5 %": lambda rng, now: {
-        "10 categories": now["10 categories"].where(rng.random(len(now)) >= 0.05, "new")
+        "10 categories": now["10 categories"].astype(object).where(rng.random(len(now)) >= 0.05, "new")
     },
     "20 % nulls": lambda rng, now: {"long tail": now["long tail"].where(rng.random(len(now)) >= 0.2)},
 }

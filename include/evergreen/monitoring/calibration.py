@@ -22,11 +22,12 @@ stay below, three do not, and so does a mean that moves by a seventh of a standa
 DRAWS = 2000
 _SPLITS = 400
 _BLOCK_DAYS = 7
+_LEAST_LEVEL = 1e-12
+"""No limit is infinite."""
 
 Kind = Literal["values", "missing", "new"]
 Test = tuple[str, Kind]
 """An index: of which column, and of its values, its share of missing rows or that of new categories."""
-KINDS: tuple[Kind, ...] = ("values", "missing", "new")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def calibrate(baseline: DriftBaseline, days: int, rows: int) -> Calibration:
     shape = np.divide(mean**2, variance, out=np.ones(len(tests)), where=moved)
     scale = np.divide(variance, mean, out=np.zeros(len(tests)), where=moved)
     p_values = special.gammaincc(shape[moved, None], matrix[moved] / scale[moved, None])
-    level = float(np.quantile(p_values.min(axis=0), FALSE_ALARMS)) if moved.any() else FALSE_ALARMS
+    level = max(float(np.quantile(p_values.min(axis=0), FALSE_ALARMS)), _LEAST_LEVEL) if moved.any() else FALSE_ALARMS
     by_test = [dict(zip(tests, map(float, values), strict=True)) for values in (shape, scale, factors)]
     return Calibration(by_test[0], by_test[1], level, by_test[2])
 

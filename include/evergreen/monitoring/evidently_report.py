@@ -25,16 +25,15 @@ def evidently_html(columns: Sequence[str], numeric: set[str], reference: pd.Data
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
-    shown = [name for name in columns if all(frame[name].notna().any() for frame in (reference, current))]
+    samples = [_plain(sample_by_day(frame, _SAMPLE), columns, numeric) for frame in (current, reference)]
+    shown = [name for name in columns if all(sample[name].notna().any() for sample in samples)]
     if not shown:
         return ""
     numbers = [name for name in shown if name in numeric]
-    categories = [name for name in shown if name not in numeric]
-    definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
-    datasets = [
-        Dataset.from_pandas(_plain(sample_by_day(frame, _SAMPLE), numbers, categories), definition)
-        for frame in (current, reference)
-    ]
+    definition = DataDefinition(
+        numerical_columns=numbers, categorical_columns=[name for name in shown if name not in numbers]
+    )
+    datasets = [Dataset.from_pandas(sample[shown], definition) for sample in samples]
     snapshot = Report([ValueDrift(column=name, method="psi") for name in shown]).run(*datasets)
     html: str = snapshot.get_html_str(as_iframe=False)
     return html
@@ -47,11 +46,14 @@ def sample_by_day(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
     return frame.groupby(PARTITION, sort=False).sample(frac=rows / len(frame), random_state=0)
 
 
-def _plain(frame: pd.DataFrame, numbers: Sequence[str], categories: Sequence[str]) -> pd.DataFrame:
+def _plain(frame: pd.DataFrame, columns: Sequence[str], numeric: set[str]) -> pd.DataFrame:
+    """Return the columns as they are compared: numbers that are finite, and categories by name."""
     import numpy as np
 
-    finite = frame[[*numbers, *categories]].replace([np.inf, -np.inf], np.nan)
-    return finite.assign(
-        **{name: finite[name].astype(float) for name in numbers},
-        **{name: category_names(finite[name]) for name in categories},
-    )
+    plain = {
+        name: frame[name].astype(float).replace([np.inf, -np.inf], np.nan)
+        if name in numeric
+        else category_names(frame[name])
+        for name in columns
+    }
+    return frame[list(columns)].assign(**plain)

@@ -123,8 +123,7 @@ def proposal_of(drift: Manifest, performance: Manifest | None) -> Proposal:
     """
     drift.output("drift_report")  # what it proposes must be there for people to read
     reasons, reports = [], [str(drift.facts["report_id"])]
-    verdict = drift.facts["verdict"]
-    windows = drift.facts.get("windows")
+    verdict, windows = drift.facts["verdict"], drift.facts.get("windows")
     if drift.facts.get("proposes", verdict == "drift"):
         often = f" in {windows}" if windows else ""
         reasons.append(f"drift in {drift.facts['drifted_share'] or 0:.0%} of the monitored columns{often}")
@@ -132,7 +131,10 @@ def proposal_of(drift: Manifest, performance: Manifest | None) -> Proposal:
         reasons.append(f"the champion has become worse: {performance.facts['why']}")
         # its rows may have changed when those of the other have not
         reports.append(str(performance.facts.get("report_id", "")).rpartition("-")[2])
-    why = "; ".join(reasons) or f"the inputs of {drift.window.end} are {verdict}: nothing proposes a retraining"
+    nothing = f"the inputs of {drift.window.end} are {verdict}: nothing proposes a retraining"
+    if verdict == "drift":
+        nothing = f"the inputs of {drift.window.end} have drift in {windows}, too few to propose"
+    why = "; ".join(reasons) or nothing
     return Proposal(report_id="-".join(reports), retrain=bool(reasons), why=why)
 
 
