@@ -41,7 +41,8 @@ def parquet_batches(path: Path, columns: Sequence[str]) -> Batches:
 
     def read() -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(_BATCH, columns=[PARTITION, *columns])
+            for group in range(file.num_row_groups):  # asked for all of them, Arrow reads ahead without a bound
+                yield from file.iter_batches(_BATCH, row_groups=[group], columns=[PARTITION, *columns])
 
     return read
 
