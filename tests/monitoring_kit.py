@@ -6,10 +6,23 @@ import json
 from datetime import date
 from typing import Any
 
+import pandas as pd
+
 from evergreen.contract import Manifest, Output, Request, RunIdentity, Status, Window, utc_now
 from evergreen.handover import store_output
+from evergreen.monitoring.counting import count, frame_batches
+from evergreen.monitoring.drift import DriftReport
+from evergreen.monitoring.drift import compare as judge
+from evergreen.monitoring.learning import learn_reference
 from evergreen.monitoring.proposal import report_key
+from evergreen.spec import ModelSpec
 from evergreen.store import get_store, write_manifest
+
+
+def compare(spec: ModelSpec, reference: pd.DataFrame, current: pd.DataFrame) -> DriftReport:
+    """Compare two frames, without a champion."""
+    baseline = learn_reference(spec, reference)
+    return judge(spec, baseline, count(baseline.columns, frame_batches(current, list(baseline.columns))))
 
 
 def leave_check(

@@ -16,7 +16,7 @@ SMALLER = {
         "minimum_training_rows": 2000,
         "minimum_evaluation_rows": 500,
     },
-    "drift": {"minimum_rows": 500, "current_days": 4, "reference": "training"},
+    "drift": {"threshold": "fixed", "minimum_rows": 500, "current_days": 4, "reference": "training"},
     "retraining": {"cooldown_days": 0, "minimum_new_labels": 100, "proposals": ["inputs", "performance"]},
     "gate": {"limits": {}},
     "training": {"epochs": 5, "batch_size": 256},

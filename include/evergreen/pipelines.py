@@ -78,7 +78,7 @@ PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
             Step(
                 "train",
                 reads=("assemble",),
-                outputs=("model",),
+                outputs=("model", "baseline"),
                 resources="training",
                 time_limit=timedelta(hours=6),
                 secrets=("signing",),
@@ -94,7 +94,7 @@ PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
             Step(
                 "refit",
                 reads=("assemble", "train", "gate"),
-                outputs=("model",),
+                outputs=("model", "baseline"),
                 resources="training",
                 time_limit=timedelta(hours=6),
                 secrets=("signing",),

@@ -22,6 +22,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "tests" / "benchmarks")]
 
+import drift  # noqa: E402
 import interval  # noqa: E402
 import parse  # noqa: E402
 import policy  # noqa: E402
@@ -36,7 +37,7 @@ from evergreen_airflow.kubelet.warm_client import socket_path  # noqa: E402
 from evergreen_airflow.rest_api import TaskRun  # noqa: E402
 from installation import Installation, installed  # noqa: E402
 
-PARTS = ("parse", "start", "ray", "loop", "waiting", "roundtrip", "interval", "policy")
+PARTS = ("parse", "start", "ray", "loop", "waiting", "roundtrip", "interval", "drift", "policy")
 STARTS = 9
 LIGHT = ("gate", "guard", "publish", "promote", "register")
 """Steps that do little: for them the way from the task's start to the step's counts most."""
@@ -70,6 +71,8 @@ def main() -> int:
         figures |= roundtrip.measure()
     if arguments.only == "interval":  # no speed, but how often the gate is wrong
         figures["interval"] = interval.measure(out.print)
+    if arguments.only == "drift":
+        figures |= drift.measure(out.print)
     if arguments.only == "policy":  # nor is this: whether to retrain at all
         through = arguments.through or "2013-12"
         figures["policy"] = policy.installed_measure(arguments.model, through, arguments.seeds)

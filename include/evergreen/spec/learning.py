@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import date, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -146,10 +146,17 @@ class Gate(Frozen):
         return self.harm_weight * look * (look + 1) / 2
 
 
+_FIXED = {"psi_threshold", "share_threshold"}
+"""What only a fixed threshold asks."""
+
+
 class Drift(Frozen):
     """When the inputs are said to have moved. Drift proposes a retraining, it never decides one."""
 
     columns: Columns = Field(min_length=1)
+    threshold: Literal["calibrated", "fixed"] = "calibrated"
+    """``calibrated``: each column's limit comes from the reference's own days, and one that passes it is drift;
+    ``fixed``: the two limits below, which is also what a file means that sets one of them and names no threshold."""
     psi_threshold: Number = Field(default=0.2, gt=0)
     """Population stability index above which a column has drifted (0.2: the usual industry limit)."""
     share_threshold: Number = Field(default=0.3, gt=0, le=1)
@@ -160,6 +167,22 @@ class Drift(Frozen):
     reference: Literal["training", "same_season"] = "training"
     """``training``: what the champion learned from; ``same_season``: the same days a year earlier, where
     the lake has them, else the champion's training window."""
+    windows_needed: Count = Field(default=1, ge=1, le=100)
+    """Drift proposes a retraining when so many of the last ``windows_of`` windows have it, this one included."""
+    windows_of: Count = Field(default=1, ge=1, le=100)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed_where_a_limit_is_set(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "threshold" not in given and _FIXED & given.keys():
+            return {**given, "threshold": "fixed"}
+        return given
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Drift:
+        if self.windows_needed > self.windows_of:
+            raise ValueError(f"windows_needed: {self.windows_needed} of {self.windows_of} windows can never have drift")
+        return self
 
 
 class Retraining(Frozen):

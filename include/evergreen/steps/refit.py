@@ -5,6 +5,7 @@ from __future__ import annotations
 from evergreen.contract import Manifest, Request, Result
 from evergreen.handover import read_frame, store_frames, upstream
 from evergreen.judgement.evidence import Decision
+from evergreen.monitoring.reference import with_baseline
 from evergreen.spec import ModelSpec
 from evergreen.training.challenger import trained_once
 from evergreen.training.tracking import logged_model
@@ -18,9 +19,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
     worse, there would be none to roll back to.
     """
     assembled, trained = upstream(request, "assemble"), upstream(request, "train")
-    challenger = logged_model(trained)
+    logged_model(trained)  # as MLflow knows it
     if not spec.training.refit or upstream(request, "gate").facts["decision"] != Decision.PROMOTE.value:
-        return Result(outputs=(challenger,), inputs=trained.inputs, facts=trained.facts)
+        return Result(outputs=trained.outputs, inputs=trained.inputs, facts=trained.facts)
     return _refit(request, spec, assembled, str(trained.facts["run_id"]))
 
 
@@ -29,4 +30,5 @@ def _refit(request: Request, spec: ModelSpec, assembled: Manifest, challenger: s
 
     frame = pd.concat([read_frame(assembled, name) for name in ("training", "evaluation")], ignore_index=True)
     (dataset,) = store_frames(spec.name, request.partition, {"training": frame})
-    return trained_once(request, spec, dataset, frame, assembled.inputs, refit_of=challenger)
+    result = trained_once(request, spec, dataset, frame, assembled.inputs, refit_of=challenger)
+    return with_baseline(request, spec, result, frame)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evergreen.contract import Request, Result
+from evergreen.contract import Manifest, Request, Result
 from evergreen.handover import upstream
 from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import refuse_in_backfill
@@ -32,7 +32,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     }
     # what it learned from is what was signed, whatever the manifests have become since
     decided = {name: str(judged.facts[name]) for name in ("decision", "decision_key")}
-    version = register(signed, spec.description, {**signed.bound.facts, **decided, **scores})
+    version = register(signed, spec.description, {**signed.bound.facts, **_baseline_tags(trained), **decided, **scores})
     set_alias(version, CHALLENGER)
     append(get_store(), event_of(request, EventKind.REGISTERED, version=version.number))
     if spec.approval.required:
@@ -42,6 +42,12 @@ def run(request: Request, spec: ModelSpec) -> Result:
         inputs=(model,),
         facts={"version": version.number, "run_id": run_id},
     )
+
+
+def _baseline_tags(trained: Manifest) -> dict[str, str]:
+    """Return where the counts of the training rows lie; who trained before there were any has none."""
+    found = next((output for output in trained.outputs if output.name == "baseline"), None)
+    return {"baseline_uri": found.uri, "baseline_digest": found.digest} if found else {}
 
 
 def _supersede(request: Request, version: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evergreen.contract import Request, Result
 from evergreen.handover import read_frame, upstream
+from evergreen.monitoring.reference import with_baseline
 from evergreen.spec import ModelSpec
 from evergreen.training.challenger import trained_once
 
@@ -12,4 +13,5 @@ def run(request: Request, spec: ModelSpec) -> Result:
     """Train a challenger; its MLflow run is found again, never repeated, when the step runs again."""
     assembled = upstream(request, "assemble")
     dataset, frame = assembled.output("training"), read_frame(assembled, "training")
-    return trained_once(request, spec, dataset, frame, assembled.inputs)
+    result = trained_once(request, spec, dataset, frame, assembled.inputs)
+    return with_baseline(request, spec, result, frame)

@@ -34,6 +34,17 @@ def load_version(version: Version) -> Scorer:
     return _load(stated_of_version(version), version.uri)
 
 
+def load_run(model: str, run_id: str) -> Scorer:
+    """Load the model of a run, once it is verified that it is what was signed there.
+
+    Raises
+    ------
+    UntrustedError
+        If it is not.
+    """
+    return _load(stated_of_run(model, run_id), f"runs:/{run_id}/model")
+
+
 def load_trained(trained: Manifest, model: Output) -> Scorer:
     """Load the model of a run, once it is verified that it is what ``train`` has signed.
 

@@ -1,0 +1,52 @@
+"""What the checks of earlier partitions said."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date
+
+from evergreen.contract import RunIdentity
+from evergreen.monitoring.proposal import DRIFT_REPORT, DriftDocument
+from evergreen.spec import ModelSpec
+from evergreen.store import ArtifactStore, read_document, read_manifest
+
+
+def earlier_reports(store: ArtifactStore, model: str, before: date, most: int) -> list[tuple[date, DriftDocument]]:
+    """Return the newest report of each of the last partitions that were checked before one, the oldest first."""
+    keys: dict[date, list[str]] = defaultdict(list)
+    for key in store.keys(f"reports/{model}/"):
+        _, _, partition, *_, file = key.split("/")
+        if file == DRIFT_REPORT and (day := date.fromisoformat(partition)) < before:
+            keys[day].append(key)
+    return [(day, _newest(store, keys[day])) for day in sorted(keys)[-most:]]
+
+
+def _newest(store: ArtifactStore, keys: Sequence[str]) -> DriftDocument:
+    """Return the report of the run that ended last; who wrote it is not said in the oldest ones."""
+    hint = "Clear the task check_drift that wrote it, or delete it."
+    found = [read_document(store, key, DriftDocument, "a drift report", hint) for key in keys]
+    reports = [report for report in found if report is not None]
+    if len(reports) == 1:
+        return reports[0]
+
+    def ended(report: DriftDocument) -> str:
+        manifest = read_manifest(store, _SOMEWHERE.resolve(report.run)) if report.run else None
+        return manifest.finished.isoformat() if manifest else ""
+
+    return max(reports, key=ended)
+
+
+_SOMEWHERE = RunIdentity(dag_id="-", run_id="-", task_id="-")
+"""An address is resolved from any task."""
+
+
+def proposes(spec: ModelSpec, verdict: str, earlier: Sequence[str]) -> tuple[bool, str]:
+    """Tell whether a verdict proposes a retraining after those of the windows before; and in words, of how many.
+
+    The window itself must have drift: what is past proposes nothing.
+    """
+    needed, of = spec.drift.windows_needed, spec.drift.windows_of
+    seen = [*earlier[-(of - 1) :], verdict] if of > 1 else [verdict]
+    drifted = seen.count("drift")
+    return verdict == "drift" and drifted >= needed, f"{drifted} of the last {len(seen)} windows" if of > 1 else ""

@@ -1,0 +1,56 @@
+"""The files of a drift report that people look at: one page with everything in it, and its pictures by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from evergreen.monitoring.baseline import PREDICTION
+from evergreen.monitoring.comparison import Comparison
+from evergreen.monitoring.page import page
+from evergreen.monitoring.pictures import distribution, heat_map
+from evergreen.monitoring.proposal import ColumnDrift
+
+
+def report_files(
+    model: str,
+    facts: Mapping[str, Any],
+    found: Comparison,
+    history: Sequence[tuple[date, Mapping[str, ColumnDrift]]],
+) -> dict[str, bytes]:
+    """Return ``drift.html``, ``heat_map.png`` and ``prediction.png``; nothing where nothing was compared.
+
+    Parameters
+    ----------
+    model, facts
+        The model, and the facts of the step.
+    found
+        What was found.
+    history
+        The columns of this partition and of those before it, the oldest first.
+    """
+    report, baseline, counted = found.report, found.baseline, found.counted
+    if report.verdict == "insufficient" or baseline is None or counted is None:
+        return {}
+    pictures = {"heat_map.png": heat_map([(day, columns) for day, columns in history if columns])}
+    texts = {"heat_map.png": "How far each column is from the reference, by partition"}
+    if PREDICTION in baseline.columns:
+        of = (baseline.columns[PREDICTION], counted.bins[PREDICTION], counted.ends.get(PREDICTION))
+        pictures["prediction.png"] = distribution("What the champion predicts", *of)
+        texts["prediction.png"] = "What the champion predicts, in the window and in the reference"
+    said = {
+        "verdict": " in ".join(filter(None, (report.verdict, facts["windows"]))),
+        "why": report.why,
+        "window": f"{facts['current']}, {counted.rows:,} rows",
+        "reference": f"{facts['reference']}, {baseline.rows:,} rows of {len(baseline.days)} days",
+    }
+    whole = page(
+        f"{model}: drift of {history[-1][0]}",
+        said,
+        report.verdict,
+        report.columns,
+        {texts[name]: image for name, image in pictures.items()},
+        found.evidently,
+    )
+    return {"drift.html": whole.encode(), **pictures}
