@@ -34,11 +34,14 @@ from evergreen.contract import Window  # noqa: E402
 from evergreen.data.lake import PARTITION  # noqa: E402
 from evergreen.data.lineage import current_together  # noqa: E402
 from evergreen.features.feature_store import feature_tables, training_set  # noqa: E402
+from evergreen.judgement.decline import Level, drop_limit, level_of  # noqa: E402
 from evergreen.judgement.evaluation import evaluation_of  # noqa: E402
 from evergreen.judgement.evidence import Candidate, Evaluation  # noqa: E402
-from evergreen.judgement.interval import performance  # noqa: E402
 from evergreen.judgement.metrics import Scored, scored  # noqa: E402
 from evergreen.judgement.rules import decide  # noqa: E402
+from evergreen.monitoring.counting import count, frame_batches  # noqa: E402
+from evergreen.monitoring.drift import compare  # noqa: E402
+from evergreen.monitoring.learning import learn_reference  # noqa: E402
 from evergreen.settings import export_service_environment, user_settings  # noqa: E402
 from evergreen.spec import METRICS, Direction, ModelSpec  # noqa: E402
 from evergreen.training.encoder import load_network, predict  # noqa: E402
@@ -240,28 +243,35 @@ class Ours(Judged):
         _, evaluation = self.windows(first.start - timedelta(days=1))
         self.promoted_at = self.level(self.champion, evaluation)
 
-    def level(self, network: Network, window: Window) -> tuple[float, float, float]:
-        """Return the deciding metric, positive when better, its standard error and how many days it is worth."""
-        days = self.history.rows(window)[PARTITION].to_numpy()
-        known = performance(self.history.scored(network, window), self.spec.gate.metric, days)
-        return (known.point, *known.error()) if known else (float("nan"), float("nan"), 0.0)
+    def level(self, network: Network, window: Window) -> Level:
+        """Return how good a network is on a window, as ``check_performance`` has it."""
+        return level_of(self.spec, self.history.rows(window), self.history.scored(network, window))
 
     def month_ends(self, month: Window) -> None:
-        """Train where the performance proposes it."""
-        began = time.process_time()
-        proposed = self.dropped(self.windows(month.end)[1])
+        """Train where what model.yaml lets propose a training does so."""
+        began, proposals = time.process_time(), self.spec.proposals
+        proposed = "performance" in proposals and self.dropped(self.windows(month.end)[1])
+        proposed = proposed or ("inputs" in proposals and self.drifted(month.end))
         self.outcome.cpu_seconds += time.process_time() - began
         if proposed:
             super().month_ends(month)
 
     def dropped(self, window: Window) -> bool:
         """Tell whether the champion is worse than at its promotion, as ``check_performance`` does."""
-        from evergreen.steps.check_performance import drop_limit
-
         unseen = Window(start=max(window.start, self.spec.first_unseen(self.champion.training)), end=window.end)
-        point, error, days = self.level(self.champion, unseen)
-        limit = drop_limit(self.spec, self.promoted_at[1], error, days)
-        return limit is not None and self.promoted_at[0] - point > limit
+        now, then = self.level(self.champion, unseen), self.promoted_at
+        limit = drop_limit(self.spec, then.error, now)
+        if limit is None or now.value is None or then.value is None:
+            return False
+        sign = 1 if METRICS[self.spec.gate.metric][1] is Direction.MAXIMIZE else -1
+        return sign * (then.value - now.value) > limit
+
+    def drifted(self, newest: date) -> bool:
+        """Tell whether the inputs have moved, as ``check_drift`` does; predictions are left out."""
+        window = Window(start=newest - timedelta(days=self.spec.drift.current_days - 1), end=newest)
+        baseline = learn_reference(self.spec, self.history.rows(self.champion.training))
+        batches = frame_batches(self.history.rows(window), list(baseline.columns))
+        return compare(self.spec, baseline, count(baseline.columns, batches)).verdict == "drift"
 
     def won(self, challenger: Network, month: Window, judged: Evaluation) -> None:
         """Promote; fit again first where model.yaml says so."""

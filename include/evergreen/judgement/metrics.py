@@ -85,13 +85,32 @@ def scored(task: Task, labels: pd.Series, predictions: Sequence[pd.DataFrame]) -
         return [Scored(task, truth, frame.iloc[:, 0].to_numpy(dtype=np.float64)) for frame in predictions]
     from evergreen.training.encoder import category_names
 
-    names = category_names(labels)
-    classes = sorted({*names.unique(), *(name for frame in predictions for name in frame.columns)})
+    names, classes = category_names(labels), _classes(labels, predictions)
     index = names.map({name: position for position, name in enumerate(classes)}).to_numpy(dtype=np.float64)
-    return [
-        Scored(task, index, frame.reindex(columns=classes, fill_value=0.0).to_numpy(dtype=np.float64))
-        for frame in predictions
-    ]
+    return [Scored(task, index, _of_classes(frame, classes)) for frame in predictions]
+
+
+def aligned(task: Task, labels: pd.Series, predicted: pd.DataFrame) -> np.ndarray:
+    """Return predictions of other rows in the form that `scored` gives them beside these labels."""
+    import numpy as np
+
+    if task is Task.MULTICLASS:
+        return _of_classes(predicted, _classes(labels, [predicted]))
+    values: np.ndarray = predicted.iloc[:, 0].to_numpy(dtype=np.float64)
+    return values
+
+
+def _classes(labels: pd.Series, predictions: Sequence[pd.DataFrame]) -> list[str]:
+    from evergreen.training.encoder import category_names
+
+    return sorted({*category_names(labels).unique(), *(name for frame in predictions for name in frame.columns)})
+
+
+def _of_classes(frame: pd.DataFrame, classes: list[str]) -> np.ndarray:
+    import numpy as np
+
+    shares: np.ndarray = frame.reindex(columns=classes, fill_value=0.0).to_numpy(dtype=np.float64)
+    return shares
 
 
 def _mean(loss: Callable[[Scored], np.ndarray]) -> Callable[[Scored, np.ndarray], np.ndarray]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 
 from evergreen.contract import RunIdentity
-from evergreen.monitoring.proposal import DRIFT_REPORT, DriftDocument
+from evergreen.monitoring.proposal import DRIFT_REPORT, PERFORMANCE_REPORT, DriftDocument, PerformanceDocument
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, read_document, read_manifest
 
@@ -20,6 +20,16 @@ def earlier_reports(store: ArtifactStore, model: str, before: date, most: int) -
         if file == DRIFT_REPORT and (day := date.fromisoformat(partition)) < before:
             keys[day].append(key)
     return [(day, _newest(store, keys[day])) for day in sorted(keys)[-most:]]
+
+
+def performance_reports(store: ArtifactStore, model: str, partition: date) -> Iterator[PerformanceDocument]:
+    """Yield what the runs that monitored a partition have found of the champion's performance."""
+    hint = "Clear the task check_performance that wrote it, or delete it."
+    for key in store.keys(f"reports/{model}/{partition}/"):
+        if key.endswith(f"/{PERFORMANCE_REPORT}"):
+            document = read_document(store, key, PerformanceDocument, "a performance report", hint)
+            if document is not None:
+                yield document
 
 
 def _newest(store: ArtifactStore, keys: Sequence[str]) -> DriftDocument:

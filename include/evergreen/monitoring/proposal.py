@@ -74,6 +74,15 @@ class DriftDocument(Stored):
     columns: dict[str, ColumnDrift] = Field(default_factory=dict)
 
 
+class Estimated(Part):
+    """The deciding metric on days whose labels are to come, with the interval that probably holds the truth."""
+
+    window: str
+    value: float
+    low: float
+    high: float
+
+
 class PerformanceDocument(Stored):
     """What ``performance.json`` says."""
 
@@ -81,6 +90,12 @@ class PerformanceDocument(Stored):
     why: str = ""
     report_id: str = ""
     """Empty in reports of before it had one."""
+    estimate: Estimated | None = None
+    """How good the champion probably is on the newest days, where labels come late."""
+    estimated_before: Estimated | None = None
+    """What was estimated of this window before its labels came."""
+    estimate_held: bool | None = None
+    """Whether the truth lies in that interval."""
 
 
 class Proposal(Frozen):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
@@ -16,20 +17,22 @@ from evergreen.data.lineage import current_together
 from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.handover import store_output
 from evergreen.judgement.champions import champion_of
+from evergreen.judgement.decline import Level, drop_limit, level_of
+from evergreen.judgement.estimate import estimate
 from evergreen.judgement.evaluation import score
-from evergreen.judgement.interval import performance
-from evergreen.judgement.metrics import Scored
-from evergreen.monitoring.proposal import PERFORMANCE_REPORT, PerformanceDocument, report_id, report_key
-from evergreen.spec import METRICS, Direction, ModelSpec
+from evergreen.judgement.metrics import Scored, aligned
+from evergreen.monitoring.earlier import performance_reports
+from evergreen.monitoring.proposal import PERFORMANCE_REPORT, Estimated, PerformanceDocument, report_id, report_key
+from evergreen.spec import METRICS, Direction, ModelSpec, Task
+from evergreen.store import get_store
 from evergreen.training.loading import load_version
 from evergreen.training.registry import Version
+from evergreen.training.scorer import Scorer
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-_RISK = 0.01
-"""The chance that a champion as good as at its promotion is called worse by ``noise``."""
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
@@ -52,12 +55,21 @@ def run(request: Request, spec: ModelSpec) -> Result:
     frame, least = training_set(spec, window, snapshots=snapshots), spec.windows.minimum_evaluation_rows
     if len(frame) < least:
         return _skip(f"{len(frame)} labelled rows in {window}, {least} are needed")
-    scores = score(spec, frame, [load_version(champion)])[0]
+    model = load_version(champion)
+    scores = score(spec, frame, [model])[0]
     metrics = scores.metrics()
     name = report_id(spec.name, request.partition, config_digest(spec), frame)
-    facts = {"report_id": name, **_judged(spec, champion, window, _level(spec, frame, scores))}
+    facts = {"report_id": name, **_judged(spec, champion, window, level_of(spec, frame, scores))}
     log.info("%s", facts["why"])
-    details = {**facts, "metrics": metrics, "limit": spec.retraining.performance_drop, "inputs": snapshots}
+    read = partial(training_set, spec, snapshots=snapshots, labelled=False)
+    details = {
+        **facts,
+        "metrics": metrics,
+        "limit": spec.retraining.performance_drop,
+        "inputs": snapshots,
+        "estimate": _estimate(request, spec, champion, model, (frame, scores), read),
+        **_told_before(spec, window, metrics.get(spec.gate.metric)),
+    }
     document = PerformanceDocument.model_validate(details).model_dump_json(indent=2)
     return Result(
         outputs=(store_output("performance_report", report_key(request, PERFORMANCE_REPORT), document.encode()),),
@@ -67,25 +79,42 @@ def run(request: Request, spec: ModelSpec) -> Result:
     )
 
 
+def _estimate(
+    request: Request,
+    spec: ModelSpec,
+    champion: Version,
+    model: Scorer,
+    known: tuple[pd.DataFrame, Scored],
+    read: Callable[[Window], pd.DataFrame],
+) -> Estimated | None:
+    """Return how good the champion probably is on the newest days, whose labels are to come; None where they are there.
+
+    Regressions have no estimate: a predicted value does not say how far off it may be.
+    """
+    if not spec.features.examples.label_delay_days or spec.task is Task.REGRESSION:
+        return None
+    start = request.partition - timedelta(days=spec.drift.current_days - 1)
+    window = Window(start=max(start, spec.first_unseen(champion.training)), end=request.partition)
+    rows, (frame, scores) = read(window), known
+    prediction = aligned(spec.task, frame[spec.features.examples.label], model.predict(rows[list(model.inputs)]))
+    found = estimate(spec.gate.metric, scores, frame[PARTITION].to_numpy(), prediction, rows[PARTITION].to_numpy())
+    return Estimated(window=str(window), value=found.value, low=found.low, high=found.high) if found else None
+
+
+def _told_before(spec: ModelSpec, window: Window, truth: float | None) -> dict[str, object]:
+    """Return what was estimated of a window before its labels came, and whether that was right."""
+    for document in performance_reports(get_store(), spec.name, window.end):
+        told = document.estimate
+        if told is not None and told.window == str(window) and truth is not None:
+            return {"estimated_before": told, "estimate_held": told.low <= truth <= told.high}
+    return {}
+
+
 def _skip(why: str) -> Result:
     return Result(status=Status.SKIPPED, reason=why, facts={"proposal": False})
 
 
-class _Level(NamedTuple):
-    """The deciding metric on some days, with its standard error; ``days`` is how many independent ones they are."""
-
-    value: float | None
-    error: float | None
-    days: float | None
-
-
-def _level(spec: ModelSpec, frame: pd.DataFrame, scores: Scored) -> _Level:
-    value = scores.metrics().get(spec.gate.metric)
-    known = performance(scores, spec.gate.metric, frame[PARTITION].to_numpy())
-    return _Level(value, *known.error()) if known else _Level(value, None, None)
-
-
-def _judged(spec: ModelSpec, champion: Version, window: Window, now: _Level) -> dict[str, JsonValue]:
+def _judged(spec: ModelSpec, champion: Version, window: Window, now: Level) -> dict[str, JsonValue]:
     """Return whether the champion has become so much worse that it proposes a retraining."""
     name = spec.gate.metric
     before = champion.tags.get(f"metric.{name}")
@@ -93,7 +122,7 @@ def _judged(spec: ModelSpec, champion: Version, window: Window, now: _Level) -> 
     if now.value is not None and before is not None:
         drop = (float(before) - now.value) * (1 if METRICS[name][1] is Direction.MAXIMIZE else -1)
     error = champion.tags.get("metric.error")
-    limit = drop_limit(spec, None if error is None else float(error), now.error, now.days)
+    limit = drop_limit(spec, None if error is None else float(error), now)
     worse = limit is not None and drop is not None and drop > limit
     return {
         "proposal": worse and "performance" in spec.proposals,
@@ -105,28 +134,6 @@ def _judged(spec: ModelSpec, champion: Version, window: Window, now: _Level) -> 
         "drop_limit": limit,
         "error": now.error,
     }
-
-
-def drop_limit(spec: ModelSpec, then: float | None, now: float | None, days: float | None) -> float | None:
-    """Return the drop beyond which a champion is worse; None where none is asked for, or none is known.
-
-    Parameters
-    ----------
-    spec
-        ``retraining.performance_drop`` says which.
-    then, now
-        Standard errors of the deciding metric at the promotion, and now.
-    days
-        How many independent days tell of it now.
-    """
-    limit = spec.retraining.performance_drop
-    if limit != "noise":
-        return limit
-    if then is None or now is None or not days:
-        return None
-    from scipy import stats
-
-    return float(stats.t.ppf(1 - _RISK, max(days - 1, 1))) * math.hypot(then, now)
 
 
 def _shown(value: float | str | None) -> str:

@@ -1,0 +1,54 @@
+"""How a champion does since its promotion: the deciding metric on days it has not learned from, and what a drop is."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from evergreen.data.lake import PARTITION
+from evergreen.judgement.interval import performance
+from evergreen.judgement.metrics import Scored
+from evergreen.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RISK = 0.01
+"""The chance that a champion as good as at its promotion is called worse by ``noise``."""
+
+
+class Level(NamedTuple):
+    """The deciding metric on some days, with its standard error; ``days`` is how many independent ones they are."""
+
+    value: float | None
+    error: float | None
+    days: float | None
+
+
+def level_of(spec: ModelSpec, frame: pd.DataFrame, scores: Scored) -> Level:
+    """Return how good a model is on the rows of a frame, of which it has the scores."""
+    value = scores.metrics().get(spec.gate.metric)
+    known = performance(scores, spec.gate.metric, frame[PARTITION].to_numpy())
+    return Level(value, *known.error()) if known else Level(value, None, None)
+
+
+def drop_limit(spec: ModelSpec, then: float | None, now: Level) -> float | None:
+    """Return the drop beyond which a champion is worse; None where none is asked for, or none is known.
+
+    Parameters
+    ----------
+    spec
+        ``retraining.performance_drop`` says which.
+    then
+        Standard error of the deciding metric at the promotion.
+    now
+        The metric now.
+    """
+    limit = spec.retraining.performance_drop
+    if limit != "noise":
+        return limit
+    if then is None or now.error is None or not now.days:
+        return None
+    from scipy import stats
+
+    return float(stats.t.ppf(1 - _RISK, max(now.days - 1, 1))) * math.hypot(then, now.error)
