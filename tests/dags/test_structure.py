@@ -117,7 +117,7 @@ def test_backfill_publishes_no_events_and_never_trains(dags: dict[str, DAG]) -> 
 def test_training_is_serial_and_takes_a_place_in_its_pool(dags: dict[str, DAG]) -> None:
     dag = dags[f"{MODEL}.train"]
     assert dag.max_active_runs == 1
-    assert [task.task_id for task in dag.tasks if task.pool == "training"] == ["train"]
+    assert [task.task_id for task in dag.tasks if task.pool == "training"] == ["train", "refit"]
 
 
 def test_a_training_that_waits_for_a_person_holds_up_no_other(parse: Parse, two_models: Path) -> None:

@@ -129,7 +129,7 @@ ROOMS: dict[str, set[str]] = {
     "training": {"data", "trust"},
     "features": {"data", "training"},
     "judgement": {"data", "training", "trust"},
-    "monitoring": {"data", "training"},
+    "monitoring": {"data", "training", "trust"},
     "authoring": {"data", "features"},
     "steps": {"data", "features", "training", "judgement", "monitoring", "trust"},
     "runner": {"steps"},

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from corpus_kit import CORPUS
 from decision_log_kit import assert_none_is_lost
 from evergreen.cli import app
-from evergreen.contract import ConfigurationError, Result, RunIdentity, Window
+from evergreen.contract import ConfigurationError, Request, Result, RunIdentity, Window
 from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import champions, served_before
-from evergreen.judgement.decisions import fold, list_decisions, look_at
+from evergreen.judgement.decisions import fold, list_decisions, look_at, refused_in_a_row
 from evergreen.judgement.events import Event, EventKind, Judgement, last_move
 from evergreen.judgement.evidence import Candidate, Decision, Evaluation
 from evergreen.store import get_store
@@ -331,3 +331,17 @@ def test_a_judgement_made_again_is_the_same_look():
     events = [judged_on(days(1, 10), "a"), judged_on(days(2, 11), "b"), judged_on(days(3, 12), "c")]
     assert [look_at(events, "1", run, window) for run, window in (("a", days(1, 10)), ("b", days(2, 11)))] == [1, 2]
     assert look_at([judged_on(days(1, 10), "a", champion=None)], None, "b", days(1, 10)) == 2
+
+
+def test_refusals_in_a_row_are_counted_up_to_a_training():
+    no, yes = Decision.NOT_JUSTIFIED, Decision.PROMOTE
+    events = [
+        decided(training, decision=decision) for training, decision in (("a", no), ("b", no), ("c", yes), ("d", no))
+    ]
+
+    def row(training):
+        run = RunIdentity(dag_id=f"{MODEL}.train", run_id=training, task_id="gate")
+        day = Window(start=date(2013, 5, 31), end=date(2013, 5, 31))
+        return refused_in_a_row(events, Request(step="gate", model=MODEL, window=day, run=run, attempt="1"))
+
+    assert [row(name) for name in "abcd"] == [["a 2013-05-31"], ["a 2013-05-31", "b 2013-05-31"], [], ["d 2013-05-31"]]

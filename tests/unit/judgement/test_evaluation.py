@@ -32,6 +32,7 @@ SOME = np.arange(DAY.size) % 10 == 0
 def spec_for(metric: str, task: Task) -> ModelSpec:
     spec = load_model("flight_delay")
     rules = {"metric": metric, "direction": METRICS[metric][1], "limits": {}, "required": (), "slices": ()}
+    rules |= {"rule": "confidence", "minimum_improvement": 0.0}
     examples = spec.features.examples.model_copy(update={"label": "label"})
     return spec.model_copy(
         update={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +10,6 @@ import pytest
 
 from alerts_kit import model
 from evergreen.contract import Manifest, RunIdentity, Status, Window, utc_now
-from evergreen.judgement.audit import append
-from evergreen.judgement.events import Event, Judgement
-from evergreen.judgement.evidence import Candidate, Decision, Evaluation
 from evergreen.settings import Settings
 from evergreen.spec import AlertEvent
 from evergreen.store import get_store, write_manifest
@@ -86,49 +83,22 @@ def test_what_is_not(left: Manifest) -> None:
     assert found_in(left) is None
 
 
-def _decide(run_id: str, decision: Decision) -> Manifest:
-    """Log a decision as the gate does; returns the gate's manifest."""
-    window = Window(start=DAY, end=DAY)
-    evaluation = Evaluation(
-        model="tiny",
-        metric="auc",
-        window=window,
-        rows=9,
-        dataset="d",
-        challenger=Candidate(run_id=run_id, training=window, metrics={"auc": 0.75}),
-        confidence=0.95,
-    )
-    judgement = Judgement(
-        decision=decision, why="w", requested_by="x", evaluation=evaluation, config_digest="c", code_version="v"
-    )
-    run = RunIdentity(dag_id="tiny.train", run_id=run_id, task_id="gate")
-    about = {"kind": "decided", "model": "tiny", "at": datetime(2013, 6, 1, tzinfo=UTC), "run": run, "partition": DAY}
-    append(get_store(), Event.model_validate({**about, "training": run_id, "judgement": judgement}))
-    return manifest("gate", run_id, "ok" if decision.passed else "refused", why="not better beyond noise")
+def test_refusals_are_told_from_the_second_in_a_row_on() -> None:
+    def refused(*row: str) -> Manifest:
+        facts = {"why": "not better beyond noise", "refused_in_a_row": list(row)}
+        return manifest("gate", row[-1] if row else "r", "refused", **facts)
 
-
-def test_refusals_are_told_from_the_second_in_a_row_on(settings: Settings) -> None:
-    no, yes = Decision.NOT_JUSTIFIED, Decision.PROMOTE
-    first = _decide("a", no)
-    assert found_in(first) is None
-    second, third = _decide("b", no), _decide("c", no)
-    told, again = found_in(second), found_in(third)
+    assert found_in(refused("a 2013-05-31")) is None
+    told, again = found_in(refused("a 2013-05-31", "b 2013-05-31")), found_in(refused("a 2013-05-31", "b", "c"))
     assert told is not None
     assert again is not None
     assert told.event is AlertEvent.GATE_REFUSED
     assert told.matter == again.matter, "one row of refusals is one matter"
     assert "at least two challengers in a row, that of 2013-05-31 because: not better beyond noise" in told.what
-    assert found_in(_decide("d", yes)) is None
-    assert found_in(_decide("e", no)) is None, "a challenger has passed in between"
-    other = found_in(_decide("f", no))
+    other = found_in(refused("e 2013-05-31", "f 2013-05-31"))
     assert other is not None
     assert other.matter != told.matter
-    assert found_in(first) is None, "a gate that is cleared ends the same row as before"
-
-
-def test_a_refusal_that_the_log_does_not_know_is_not_told(settings: Settings) -> None:
-    _decide("a", Decision.NOT_JUSTIFIED)
-    assert found_in(manifest("gate", "elsewhere", "refused", why="w")) is None
+    assert found_in(manifest("gate", "elsewhere", "refused", why="w")) is None, "a gate of before says nothing of it"
 
 
 def test_a_task_s_manifest_is_what_counts(settings: Settings) -> None:

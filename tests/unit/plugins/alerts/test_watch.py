@@ -11,7 +11,7 @@ from alerts_kit import model
 from evergreen.contract import RunIdentity
 from evergreen.judgement.events import Event
 from evergreen.spec import AlertEvent
-from evergreen_airflow.alerts.watch import lateness, moves
+from evergreen_airflow.alerts.watch import lateness, recent
 
 NOW = datetime(2013, 3, 2, 12, tzinfo=UTC)
 
@@ -56,14 +56,14 @@ def event(kind: str, number: int = 3, hours: float = 1, **fields: Any) -> Event:
 
 def test_a_champion_that_was_moved_past_the_pipelines_is_told() -> None:
     seen = event("alias_moved", why="the alias champion was seen at version 9; the log of decisions has 7")
-    (found,) = moves([seen], NOW)
+    (found,) = recent([seen], NOW)
     assert (found.event, found.what) == (AlertEvent.ALIAS_MOVED, seen.why)
-    (again,) = moves([event("alias_moved", number=8, hours=0.5, why=seen.why)], NOW)
+    (again,) = recent([event("alias_moved", number=8, hours=0.5, why=seen.why)], NOW)
     assert again.matter != found.matter, "moved once more is another matter"
 
 
 def test_a_rollback_from_a_shell_is_told_under_its_run() -> None:
-    (found,) = moves([event("rolled_back", version="6", previous="7", why="bad in Newark", by="ada")], NOW)
+    (found,) = recent([event("rolled_back", version="6", previous="7", why="bad in Newark", by="ada")], NOW)
     what = "version 6 serves again in the place of 7: bad in Newark (by ada)"
     assert found == (AlertEvent.ROLLBACK, "rollback__1", what)
 
@@ -80,4 +80,4 @@ def test_a_rollback_from_a_shell_is_told_under_its_run() -> None:
     ids=lambda other: f"{other.kind}",
 )
 def test_nothing_else_is(other: Event) -> None:
-    assert moves([other], NOW) == []
+    assert recent([other], NOW) == []
