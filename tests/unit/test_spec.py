@@ -165,6 +165,24 @@ def test_the_first_model_is_right() -> None:
         ("gate.limits", {"auc": True}, "gate.limits.auc: expected a number"),
         ("gate.direction", "minimize", "gate.direction: auc is to maximize, not to minimize"),
         ("gate.slices.0.column", "tailnum", "gate.slices: column: 'tailnum' is neither an input"),
+        ("gate.rules", [{"metric": "ece"}], "expected at least one of minimum, maximum and maximum_drop"),
+        ("gate.rules", [{"metric": "ece", "minimum": 2, "maximum": 1}], "no value is at least 2 and at most 1"),
+        ("gate.rules", [{"metric": "rmse", "maximum": 1}], "gate.rules: 'rmse' is not a metric of a binary model; use"),
+        (
+            "gate.rules",
+            [{"metric": "auc", "minimum": 1, "slice": "tailnum"}],
+            "gate.rules: slice: 'tailnum' is neither",
+        ),
+        ("gate.rules", [{"metric": "auc", "maximum_drop": -1}], "gate.rules.0.maximum_drop: Input should be greater"),
+        (
+            "gate.rules",
+            [{"metric": "auc", "minimum": 1, "level": "note"}],
+            "gate.rules.0.level: Input should be 'block",
+        ),
+        ("gate.rules", [{"metric": "auc", "minimum": 1, "minimum_rows": 0}], "gate.rules.0.minimum_rows: Input should"),
+        ("gate.rules", [{"metric": "group_difference", "maximum": 1}], "name their columns in gate.sensitive"),
+        ("gate.sensitive", ["tailnum"], "gate.sensitive: 'tailnum' is neither an input of the model nor an entity"),
+        ("gate.sensitive", ["origin", "origin"], "gate.sensitive: named twice: origin"),
         ("drift.columns", ["arr_delay"], "drift.columns: 'arr_delay' is not an input of the model"),
         ("resources.default", "huge", "resources.default: Input should be 'small'"),
     ],
@@ -269,6 +287,15 @@ def test_a_model_may_be_judged_from_the_day_after_its_last_label_was_known() -> 
     trained = spec.windows.training(newest, 3)
     assert spec.first_unseen(trained) == spec.windows.evaluation(newest).start
     assert spec.first_unseen(trained) == trained.end + timedelta(days=4)
+
+
+def test_groups_are_those_of_the_sensitive_columns_and_of_no_slice(settings: Settings) -> None:
+    content = changed("gate.sensitive", ["origin"])
+    rule = {"metric": "equalized_odds_difference", "maximum": 0.2}
+    content["gate"]["rules"] = [rule]
+    assert ModelSpec.model_validate(content).gate.rules[0].level == "blocking"
+    content["gate"]["rules"] = [{**rule, "slice": "origin"}]
+    assert "compares the groups of gate.sensitive: it takes no slice" in refusal(content, settings)
 
 
 def test_windows_too_short_for_the_days_they_ask_for_are_refused() -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from evergreen.contract import ConfigurationError, DataError
+from evergreen.contract import DataError
 from evergreen.data.lake import PARTITION
 from evergreen.judgement.baseline import best_baseline
 from evergreen.judgement.evidence import Baseline, Candidate, Evaluation, SliceScore
+from evergreen.judgement.figures import MISSING, figures_of, parts_of
 from evergreen.judgement.interval import Improvement, Interval, improvement
 from evergreen.judgement.metrics import Scored, scored
 from evergreen.spec import ModelSpec
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from evergreen.training.scorer import Scorer
-
-MISSING = "missing"
-"""The value of a slice whose rows have none."""
 
 
 def score(spec: ModelSpec, frame: pd.DataFrame, models: list[Scorer]) -> list[Scored]:
@@ -80,7 +78,7 @@ def evaluation_of(
     Raises
     ------
     ConfigurationError
-        If a slice column is not in the data set.
+        If a column of a slice, or a sensitive one, is not in the data set.
     """
     challenger_candidate, challenger_scores = challenger
     champion_candidate, champion_scores = champion or (None, None)
@@ -111,6 +109,7 @@ def evaluation_of(
         baseline=baseline,
         unscored=unscored,
         slices=(*slice_scores(spec, frame, champion_scores, challenger_scores), *_without_rows(spec, frame, earlier)),
+        figures=tuple(figures_of(spec, frame, champion_scores, challenger_scores)),
         **_bounds(interval),
         **(asdict(over_champion.outlook()) if over_champion else {}),
     )
@@ -144,20 +143,11 @@ def slice_scores(
 
     The intervals of a column's values share the risk, so that many values are not many chances of an error.
     """
-    from evergreen.training.encoder import category_names
-
     metric = spec.gate.metric
     for rule in spec.gate.slices:
-        if rule.column not in frame.columns:
-            raise ConfigurationError(
-                f"{spec.folder / 'model.yaml'}: gate.slices: the data set has no column {rule.column!r}.",
-                f"Use one of: {', '.join(frame.columns)}.",
-            )
-        values = category_names(frame[rule.column]).fillna(MISSING)
-        names = sorted(values.unique())
-        risk = (1 - spec.gate.confidence) / max(1, len(names))
-        for value in names:
-            rows = (values == value).to_numpy()
+        parts = parts_of(spec, frame, "gate.slices", rule.column)
+        risk = (1 - spec.gate.confidence) / max(1, len(parts))
+        for value, rows in parts.items():
             days, challenger_slice = frame[PARTITION].to_numpy()[rows], challenger.select(rows)
             champion_slice = champion.select(rows) if champion else None
             better = improvement(champion_slice, challenger_slice, metric, days) if champion_slice else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field
@@ -78,6 +79,23 @@ class SliceScore(Compared):
     challenger: float | None = None
 
 
+class Figure(Part):
+    """What a rule of the gate asks for, of both models on the same rows; None where it is not defined."""
+
+    metric: str
+    column: str = ""
+    """A slice's or a sensitive one; empty: of the whole window."""
+    value: str = ""
+    """A value of the slice, or a group too small to be compared; empty: of the window, or between the groups."""
+    minimum_rows: int
+    """As the rule has it."""
+    rows: int
+    champion: float | None = None
+    challenger: float | None = None
+    detail: str = ""
+    """What the challenger's comes from: the two groups that differ most."""
+
+
 class Evaluation(Compared, Stored):
     """Champion and challenger on the same rows."""
 
@@ -111,6 +129,8 @@ class Evaluation(Compared, Stored):
     unscored: int = 0
     """Rows for which the champion has no finite prediction: the baseline stands in for it."""
     slices: tuple[SliceScore, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    """What ``gate.rules`` ask for."""
 
 
 class Verdict(OpenEnum):
@@ -155,8 +175,13 @@ class GateResult(Part):
 
     @property
     def unjudged(self) -> tuple[str, ...]:
-        """Values of slices that the evidence is too weak to judge."""
-        return tuple(check.why for check in self.checks if check.verdict is Verdict.NOT_JUDGED)
+        """What the evidence is too weak to judge, most often values of slices."""
+        return said(self.checks, Verdict.NOT_JUDGED)
+
+
+def said(checks: Iterable[Check], verdict: Verdict) -> tuple[str, ...]:
+    """Return what the checks of one verdict have to say."""
+    return tuple(check.why for check in checks if check.verdict is verdict)
 
 
 def unseen(candidate: Candidate, window: Window, spec: ModelSpec) -> bool:

@@ -139,9 +139,10 @@ def _log_loss(model: Scored) -> np.ndarray:
     return loss
 
 
-def _choice(model: Scored) -> np.ndarray:
-    choice: np.ndarray = model.prediction > 0.5 if model.task is Task.BINARY else model.prediction.argmax(axis=1)
-    return choice
+def choice(model: Scored) -> np.ndarray:
+    """(rows,) what a classification says: whether it is 1, which is from above one half on, or the likeliest class."""
+    chosen: np.ndarray = model.prediction > 0.5 if model.task is Task.BINARY else model.prediction.argmax(axis=1)
+    return chosen
 
 
 def _by_score(model: Scored, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -178,10 +179,10 @@ def _macro_f1(model: Scored, weights: np.ndarray) -> np.ndarray:
     """Mean F1 over the classes that occur in the truth or in the choices that count."""
     import numpy as np
 
-    choice, scores = _choice(model), []
+    chosen, scores = choice(model), []
     for index in range(model.prediction.shape[1]):
-        truth, chosen = model.truth == index, choice == index
-        scores.append(_ratio(2 * (weights @ (truth & chosen)), weights @ truth + weights @ chosen))
+        truth, said = model.truth == index, chosen == index
+        scores.append(_ratio(2 * (weights @ (truth & said)), weights @ truth + weights @ said))
     defined = np.isfinite(scores)
     return _ratio(np.nansum(scores, axis=0), defined.sum(axis=0))
 
@@ -205,7 +206,7 @@ _METRICS: Mapping[str, Callable[[Scored, np.ndarray], np.ndarray]] = {
     "average_precision": _average_precision,
     "brier": _mean(lambda model: (model.truth - model.prediction) ** 2),
     "log_loss": _mean(_log_loss),
-    "accuracy": _mean(lambda model: (_choice(model) == model.truth).astype(float)),
+    "accuracy": _mean(lambda model: (choice(model) == model.truth).astype(float)),
     "macro_f1": _macro_f1,
     "rmse": _rmse,
     "mae": _mean(lambda model: abs(model.truth - model.prediction)),

@@ -5,30 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from evergreen.judgement.evidence import Check, Decision, Evaluation, GateResult, SliceScore, Verdict, unseen
+from evergreen.judgement.declared import declared_rules
+from evergreen.judgement.evidence import Check, Decision, Evaluation, GateResult, SliceScore, Verdict, said, unseen
 from evergreen.judgement.words import expectation, outlook, over_baseline, over_champion
 from evergreen.spec import METRICS, Direction, ModelSpec, Slice
 
 _SHOWN = 10
-"""Values of slices that a reason names; the checks have them all."""
+"""Warnings, and values of slices that were not judged, that a reason names; the checks have them all."""
 
 
 def decide(evaluation: Evaluation, spec: ModelSpec) -> GateResult:
     """Say whether the challenger may become champion; a function of the evidence and the spec alone.
 
-    It may if no check of the :data:`RULES` fails. Missing evidence means no: a metric that is absent or not finite, too
-    few rows or days, a model that has seen what it is judged on, an interval that could not be computed.
+    It may if no check of the :data:`RULES` fails; a warning is told and changes nothing. Missing evidence means no: a
+    metric that is absent or not finite, too few rows or days, a model that has seen what it is judged on, an interval
+    that could not be computed.
     """
     checks = tuple(check for rule in RULES for check in rule(evaluation, spec))
-    if objections := [check.why for check in checks if check.verdict is Verdict.FAILED]:
+    if objections := said(checks, Verdict.FAILED):
         decision, why = Decision.NOT_JUSTIFIED, "; ".join(objections)
     else:
         decision = Decision.PROMOTE if evaluation.champion else Decision.FIRST_CHAMPION
         why = _in_favour(evaluation, spec)
-    unjudged = [check.why for check in checks if check.verdict is Verdict.NOT_JUDGED]
-    if unjudged:
-        more = f" and {len(unjudged) - _SHOWN} more" if len(unjudged) > _SHOWN else ""
-        why += f"; not judged: {', '.join(unjudged[:_SHOWN])}{more}"
+    for title, verdict in (("warnings", Verdict.WARNING), ("not judged", Verdict.NOT_JUDGED)):
+        if found := said(checks, verdict):
+            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            why += f"; {title}: {', '.join(found[:_SHOWN])}{more}"
     return GateResult(decision=decision, why=why, checks=checks)
 
 
@@ -206,5 +208,6 @@ RULES: tuple[Callable[[Evaluation, ModelSpec], Iterator[Check]], ...] = (
     _better_than_no_model,
     _better_than_champion,
     _no_slice_worse,
+    declared_rules,
 )
 """What a challenger is asked: each rule yields every check it makes; one that fails says why, in words."""

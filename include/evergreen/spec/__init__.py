@@ -12,11 +12,14 @@ from evergreen.field_types import Text
 from evergreen.spec.alerts import AlertEvent, Channel
 from evergreen.spec.data import ColumnType, Features, FeatureView, Schedule, Source, refuse
 from evergreen.spec.learning import (
+    FORBIDDING,
+    GROUP_METRICS,
     METRICS,
     Approval,
     Direction,
     Drift,
     Gate,
+    GateRule,
     Profile,
     Resources,
     Retraining,
@@ -24,9 +27,12 @@ from evergreen.spec.learning import (
     Task,
     Training,
     Windows,
+    is_better_small,
 )
 
 __all__ = [
+    "FORBIDDING",
+    "GROUP_METRICS",
     "METRICS",
     "AlertEvent",
     "Channel",
@@ -35,6 +41,7 @@ __all__ = [
     "FeatureView",
     "Features",
     "Gate",
+    "GateRule",
     "ModelSpec",
     "Profile",
     "Schedule",
@@ -42,6 +49,7 @@ __all__ = [
     "Source",
     "Task",
     "Windows",
+    "is_better_small",
 ]
 
 
@@ -78,16 +86,19 @@ class ModelSpec(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
         inputs = self.features.inputs
-        problems = [*self._table_problems(), *self._metric_problems(), *self._alert_problems()]
+        problems = [*self._table_problems(), *self._metric_problems(), *self._rule_problems(), *self._alert_problems()]
         problems += [
             f"drift.columns: {column!r} is not an input of the model"
             for column in self.drift.columns
             if column not in inputs
         ]
+        named = [("gate.slices: column", item.column) for item in self.gate.slices]
+        named += [("gate.rules: slice", rule.slice) for rule in self.gate.rules if rule.slice is not None]
+        named += [("gate.sensitive", column) for column in self.gate.sensitive]
         problems += [
-            f"gate.slices: column: {item.column!r} is neither an input of the model nor an entity of a view"
-            for item in self.gate.slices
-            if item.column not in {*inputs, *self.features.keys}
+            f"{field}: {column!r} is neither an input of the model nor an entity of a view"
+            for field, column in named
+            if column not in {*inputs, *self.features.keys}
         ]
         refuse(problems)
         return self
@@ -118,6 +129,20 @@ class ModelSpec(Frozen):
         best = usable.get(self.gate.metric, self.gate.direction)
         if best is not self.gate.direction:
             problems.append(f"gate.direction: {self.gate.metric} is to {best}, not to {self.gate.direction}")
+        return problems
+
+    def _rule_problems(self) -> list[str]:
+        usable = [name for name, (tasks, _) in METRICS.items() if self.task in tasks]
+        usable += [name for name, tasks in FORBIDDING.items() if self.task in tasks]
+        problems = []
+        for rule in self.gate.rules:
+            if rule.metric not in usable:
+                use = f"use one of {', '.join(usable)}"
+                problems.append(f"gate.rules: {rule.metric!r} is not a metric of a {self.task} model; {use}")
+            elif rule.metric in GROUP_METRICS and not self.gate.sensitive:
+                problems.append(f"gate.rules: {rule.metric} compares groups: name their columns in gate.sensitive")
+            elif rule.metric in GROUP_METRICS and rule.slice is not None:
+                problems.append(f"gate.rules: {rule.metric} compares the groups of gate.sensitive: it takes no slice")
         return problems
 
     def _alert_problems(self) -> list[str]:

@@ -39,6 +39,20 @@ METRICS: dict[str, tuple[frozenset[Task], Direction]] = {
     "r2": (frozenset({Task.REGRESSION}), Direction.MAXIMIZE),
 }
 """The metrics a gate can ask for, the tasks they are defined on and their direction."""
+_CLASSIFICATIONS = frozenset({Task.BINARY, Task.MULTICLASS})
+GROUP_METRICS: dict[str, frozenset[Task]] = {
+    "demographic_parity_difference": frozenset({Task.BINARY}),
+    "equalized_odds_difference": frozenset({Task.BINARY}),
+    "group_difference": frozenset(Task),
+}
+"""What is compared between the groups of a sensitive column, and the tasks it is defined on; less is better."""
+FORBIDDING: dict[str, frozenset[Task]] = {"ece": _CLASSIFICATIONS, **GROUP_METRICS}
+"""What only the rules of a gate may ask for, and the tasks it is defined on; less is better."""
+
+
+def is_better_small(metric: str) -> bool:
+    """Tell whether less of a metric is better."""
+    return metric in FORBIDDING or METRICS[metric][1] is Direction.MINIMIZE
 
 
 class Windows(Frozen):
@@ -108,6 +122,30 @@ class Slice(Frozen):
     """Whether a value that is not judged means no."""
 
 
+class GateRule(Frozen):
+    """A limit that forbids: what is beyond it does not become champion, however much better it is."""
+
+    metric: str
+    slice: ColumnName | None = None
+    """A column whose every value is held to it; none: the whole window is."""
+    minimum: Number | None = None
+    maximum: Number | None = None
+    maximum_drop: Annotated[Number, Field(ge=0)] | None = None
+    """How much worse than the champion the challenger may be, in the metric's unit."""
+    level: Literal["blocking", "warning"] = "blocking"
+    """``blocking``: what breaks it means no. ``warning``: the decision says so."""
+    minimum_rows: Count = Field(default=500, ge=1)
+    """On fewer rows, of the window, a value or a group, nothing is judged."""
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> GateRule:
+        if self.minimum is None and self.maximum is None and self.maximum_drop is None:
+            raise ValueError("expected at least one of minimum, maximum and maximum_drop")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"no value is at least {self.minimum:g} and at most {self.maximum:g}")
+        return self
+
+
 class Gate(Frozen):
     """What a challenger must show before it may replace the champion."""
 
@@ -128,6 +166,14 @@ class Gate(Frozen):
     limits: dict[str, Number] = Field(default_factory=dict)
     """Absolute limit of a metric: a floor when it is maximized, a ceiling when it is minimized."""
     slices: tuple[Slice, ...] = ()
+    rules: tuple[GateRule, ...] = ()
+    """Further limits: they may forbid, and never decide what is better."""
+    sensitive: Columns = ()
+    """Columns whose groups a fairness metric of ``rules`` compares; they need not be inputs."""
+
+    def columns_of(self, rule: GateRule) -> tuple[str, ...]:
+        """Return the columns a rule is asked by; the empty name stands for the window as a whole."""
+        return self.sensitive if rule.metric in GROUP_METRICS else (rule.slice or "",)
 
     def risk(self, look: int) -> float:
         """Return the chance that one judgement promotes a challenger that is no better than the champion.
