@@ -183,6 +183,8 @@ def test_the_first_model_is_right() -> None:
         ("gate.rules", [{"metric": "group_difference", "maximum": 1}], "name their columns in gate.sensitive"),
         ("gate.sensitive", ["tailnum"], "gate.sensitive: 'tailnum' is neither an input of the model nor an entity"),
         ("gate.sensitive", ["origin", "origin"], "gate.sensitive: named twice: origin"),
+        ("gate.leak_threshold", 0.5, "gate.leak_threshold: Input should be greater than 0.5"),
+        ("gate.maximum_shared_rows", 2, "gate.maximum_shared_rows: Input should be less than or equal to 1"),
         ("drift.columns", ["arr_delay"], "drift.columns: 'arr_delay' is not an input of the model"),
         ("resources.default", "huge", "resources.default: Input should be 'small'"),
     ],

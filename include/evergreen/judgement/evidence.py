@@ -96,6 +96,24 @@ class Figure(Part):
     """What the challenger's comes from: the two groups that differ most."""
 
 
+class Alone(Part):
+    """How well one input tells the label on its own: its AUC, or of a regression its rank correlation."""
+
+    column: str
+    score: float | None = None
+    """None where too few rows can tell."""
+
+
+class Leaks(Part):
+    """What would be too good to be true."""
+
+    inputs: tuple[Alone, ...] = ()
+    shared: float | None = None
+    """Share of the rows that the training window has too, inputs and label alike."""
+    chance: float | None = None
+    """What that share is, at most, on nine of ten days of the training window, in its other days."""
+
+
 class Evaluation(Compared, Stored):
     """Champion and challenger on the same rows."""
 
@@ -131,6 +149,8 @@ class Evaluation(Compared, Stored):
     slices: tuple[SliceScore, ...] = ()
     figures: tuple[Figure, ...] = ()
     """What ``gate.rules`` ask for."""
+    leaks: Leaks | None = None
+    """None in documents of old: nobody looked."""
 
 
 class Verdict(OpenEnum):

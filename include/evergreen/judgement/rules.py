@@ -200,6 +200,32 @@ def _weakness(score: SliceScore, rule: Slice, spec: ModelSpec) -> str:
     return ""
 
 
+def _no_leak(evaluation: Evaluation, spec: ModelSpec) -> Iterator[Check]:
+    """Nothing is too good to be true: no input tells the label alone, and no row was learned from."""
+    if (leaks := evaluation.leaks) is None:
+        return
+    rows, threshold = evaluation.rows, spec.gate.leak_threshold
+    scores = {item.column: item.score for item in leaks.inputs if item.score is not None}
+    beyond = [column for column, score in scores.items() if score > threshold]
+    for column in beyond or sorted(scores, key=lambda name: scores[name])[-1:]:
+        objection = (
+            f"the input {column!r} alone tells {spec.features.examples.label} ({scores[column]:.4f} of 1, more than "
+            f"{threshold:g}): it may be known only afterwards; if it is not, raise gate.leak_threshold"
+        )
+        subject = f"{column} alone"
+        yield _check("gate.leak_threshold", subject, scores[column], threshold, rows, objection if beyond else "")
+    if leaks.shared is None or leaks.chance is None:
+        return
+    limit = min(1.0, leaks.chance + spec.gate.maximum_shared_rows)
+    objection = (
+        f"{leaks.shared:.1%} of the rows of {evaluation.window} are in the training window too, with the same inputs "
+        f"and label; chance explains {leaks.chance:.1%}: look for events that a source delivers on several days"
+    )
+    subject = "rows shared with the training window"
+    broken = leaks.shared > limit
+    yield _check("gate.maximum_shared_rows", subject, leaks.shared, limit, rows, objection if broken else "")
+
+
 RULES: tuple[Callable[[Evaluation, ModelSpec], Iterator[Check]], ...] = (
     _enough_rows_and_days,
     _metrics_known,
@@ -208,6 +234,7 @@ RULES: tuple[Callable[[Evaluation, ModelSpec], Iterator[Check]], ...] = (
     _better_than_no_model,
     _better_than_champion,
     _no_slice_worse,
+    _no_leak,
     declared_rules,
 )
 """What a challenger is asked: each rule yields every check it makes; one that fails says why, in words."""

@@ -170,6 +170,10 @@ class Gate(Frozen):
     """Further limits: they may forbid, and never decide what is better."""
     sensitive: Columns = ()
     """Columns whose groups a fairness metric of ``rules`` compares; they need not be inputs."""
+    leak_threshold: Number = Field(default=0.98, gt=0.5, le=1)
+    """How well a single input may tell the label: its AUC, or of a regression its rank correlation. 1 allows all."""
+    maximum_shared_rows: Number = Field(default=0.02, ge=0, le=1)
+    """Share of the evaluation's rows that may be in the training window too, above what chance explains."""
 
     def columns_of(self, rule: GateRule) -> tuple[str, ...]:
         """Return the columns a rule is asked by; the empty name stands for the window as a whole."""

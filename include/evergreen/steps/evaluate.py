@@ -16,6 +16,7 @@ from evergreen.judgement.decisions import look_at
 from evergreen.judgement.evaluation import evaluation_of, score
 from evergreen.judgement.evidence import Candidate, Evaluation, unseen
 from evergreen.judgement.interval import performance
+from evergreen.judgement.leaks import leaks_of
 from evergreen.judgement.metrics import Scored
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
@@ -45,15 +46,17 @@ def run(request: Request, spec: ModelSpec) -> Result:
     loaded = [load_trained(trained, model), *([load_version(champion)] if champion else [])]
     scores = score(spec, frame, loaded)
     candidates = [_candidate(spec, frame, *pair) for pair in zip(loaded, scores, strict=True)]
+    training = cache(partial(read_frame, assembled, "training"))  # it may be asked for twice
     evaluation = evaluation_of(
         spec,
         frame,
         f"{dataset.uri} ({dataset.version})",
         (candidates[0], scores[0]),
         (candidates[1], scores[1]) if champion else None,
-        cache(partial(read_frame, assembled, "training")),  # it may be asked for twice
+        training,
         look_at(read_events(get_store(), spec.name), champion.number if champion else None, run_id, window_of(frame)),
     )
+    evaluation = evaluation.model_copy(update={"leaks": leaks_of(spec, frame, training())})
     content = evaluation.model_dump_json(indent=2).encode()
     key = f"{request.run.key}/evaluation.json"
     return Result(
