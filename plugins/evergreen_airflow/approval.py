@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 from evergreen.pipelines import APPROVED, REJECTED
 from evergreen.spec import ModelSpec
 from evergreen_airflow.alerts.notifier import approval_callback
+from evergreen_airflow.approval_page import page
 from evergreen_airflow.approval_trigger import ApprovalTrigger
 from evergreen_airflow.partition import resolve_window
 
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 _ACTIVE_WITH_APPROVAL = 4
-_BODY = """\
-{{ ti.xcom_pull(task_ids='gate')['why'] }}
-
-{% for name, value in ti.xcom_pull(task_ids='evaluate') | dictsort if value not in (none, '') and name != 'status' -%}
-- {{ name }}: {{ '%.4f' % value if value is float else value }}
-{% endfor %}
-Version {{ ti.xcom_pull(task_ids='register')['version'] }} in the registry.
-"""
 
 
 class ApprovalQuestion(HITLOperator):
@@ -52,6 +45,8 @@ class ApprovalQuestion(HITLOperator):
 
     def execute(self, context: Context) -> None:
         """Ask, and wait in the triggerer."""
+        told = context["ti"].xcom_pull
+        self.body = page(told(task_ids="gate"), told(task_ids="register")["version"])
         try:
             super().execute(context)
         except TaskAwaitingInput as parking:
@@ -90,7 +85,6 @@ def approval(spec: ModelSpec) -> list[ApprovalQuestion]:
             task_id="approve",
             model=spec.name,
             subject=f"Promote the challenger of {spec.name}?",
-            body=_BODY,
             options=[APPROVED, REJECTED],
             defaults=REJECTED,
             response_timeout=timedelta(hours=spec.approval.timeout_hours),

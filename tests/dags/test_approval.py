@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.api.datamodels._generated import HITLDetailResponse, HITLUser
-from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType, TaskDeferred
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse, UpdateHITLDetail
 
@@ -19,6 +21,8 @@ from evergreen.judgement.events import Event, EventKind
 from evergreen.judgement.notices import withdraw
 from evergreen.settings import Settings
 from evergreen.store import ArtifactStore, get_store
+from evergreen_airflow.approval import ApprovalQuestion
+from evergreen_airflow.approval_page import page
 from evergreen_airflow.approval_trigger import ApprovalTrigger
 
 DECIDED = Event.model_validate_json((CORPUS / "v2" / "Event" / "decided.json").read_text())
@@ -139,3 +143,70 @@ def test_a_wait_costs_the_store_one_client_and_a_look_now_and_then(monkeypatch: 
     assert wait(monkeypatch, Airflow(), trigger(hours=1 / 3600))["timedout"]
     assert len(made) == 1
     assert 2 <= len([key for key in looks if key.startswith("withdrawn/")]) <= 7
+
+
+ROWS = {"rows": 26261, "verdict": "passed"}
+CHECKS = [
+    {"rule": "gate.limits", "subject": "auc", "value": 0.6936108530586018, "limit": 0.6, **ROWS},
+    {"rule": "gate.slices", "subject": "origin=a|b", "rows": 12, "verdict": "not_judged", "why": "12 rows of 500"},
+    {"rule": "windows", "subject": "challenger has not seen the window", **ROWS},
+    {"rule": "gate.rules[].maximum", "subject": "ece", "value": 0.08, "limit": 0.05, "verdict": "warning"},
+]
+
+
+def test_who_approves_reads_every_check_and_first_what_has_not_passed() -> None:
+    shown = page({"why": "better beyond noise; warnings: above", "checks": CHECKS}, "5")
+    assert shown.splitlines() == [
+        "better beyond noise; warnings: above",
+        "",
+        "| verdict | of what | value | limit | rows | asked by |",
+        "|---|---|--:|--:|--:|---|",
+        "| **not judged** | `origin=a\\|b` |  |  | 12 | `gate.slices` |",
+        "| **warning** | `ece` | 0.08 | 0.05 |  | `gate.rules[].maximum` |",
+        "| passed | `auc` | 0.693611 | 0.6 | 26261 | `gate.limits` |",
+        "| passed | `challenger has not seen the window` |  |  | 26261 | `windows` |",
+        "",
+        "Version 5 in the registry.",
+    ]
+
+
+@pytest.mark.parametrize("value", ["[here](http://evil)", "<img src=x>", "`code`", "two\nlines", "# a | b"])
+def test_a_value_from_the_data_stays_in_its_cell_and_is_no_markup(value: str) -> None:
+    (row,) = page({"why": "", "checks": [{"rule": "r", "subject": value, "verdict": "passed"}]}, "5").splitlines()[4:-2]
+    cells = re.split(r"(?<!\\)\|", row)
+    assert len(cells) == 8
+    assert re.fullmatch(r" `[^`]*` ", cells[2])
+
+
+def test_nor_is_it_in_the_reason() -> None:
+    shown = page({"why": "origin=[here](http://evil) <b>: log_loss worse"}, "5")
+    assert shown.startswith("origin=\\[here\\](http://evil) \\<b\\>: log\\_loss worse\n")
+
+
+def test_a_gate_of_before_the_checks_were_listed_has_its_reason() -> None:
+    assert page({"why": "better"}, "5") == "better\n\nVersion 5 in the registry."
+
+
+def test_the_question_is_asked_with_that_page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    class Asked(Airflow):
+        def send(self, msg: Any) -> HITLDetailResponse:
+            asked["body"] = getattr(msg, "body", None)
+            return super().send(msg)
+
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Asked(), raising=False)
+    told = {"gate": {"why": "better", "checks": CHECKS}, "register": {"version": "5"}}
+    ti = SimpleNamespace(id=uuid.uuid4(), run_id="r", xcom_pull=lambda task_ids: told[task_ids])
+    question = ApprovalQuestion(
+        task_id="approve",
+        model=DECIDED.model,
+        subject="Promote?",
+        options=["Approve", "Reject"],
+        defaults="Reject",
+        response_timeout=timedelta(hours=1),
+    )
+    day = SimpleNamespace(partition_key=None, conf={"partition": "2013-05-31"}, logical_date=None, run_after=None)
+    with pytest.raises(TaskDeferred):
+        question.execute({"ti": ti, "task_instance": ti, "dag_run": day, "params": {"partition": "2013-05-31"}})  # type: ignore[typeddict-item]
+    assert asked["body"] == page(told["gate"], "5")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
@@ -147,29 +146,6 @@ def test_approval_stands_between_registration_and_promotion(parse: Parse, two_mo
     assert parsed[f"{MODEL}.train"].get_task("promote").params_json == {}
     assert approve.defaults == ["Reject"]
     assert approve.response_timeout == timedelta(hours=72)
-
-
-def test_who_approves_reads_what_was_measured(parse: Parse, two_models: Path) -> None:
-    told = {
-        "gate": {"why": "better beyond noise"},
-        "evaluate": {
-            "status": "ok",
-            "reason": "",
-            "champion": None,
-            "challenger_auc": 0.6936108530586018,
-            "rows": 26261,
-        },
-        "register": {"version": "5"},
-    }
-    dag = parse(two_models)["taxi_fare.train"]
-    body = dag.get_template_env().from_string(dag.get_task("approve").body)
-    shown = body.render(ti=SimpleNamespace(xcom_pull=lambda task_ids: told[task_ids]))
-    assert [line for line in shown.splitlines() if line] == [
-        "better beyond noise",
-        "- challenger_auc: 0.6936",
-        "- rows: 26261",
-        "Version 5 in the registry.",
-    ]
 
 
 def test_a_training_run_is_named_by_its_report(dags: dict[str, DAG]) -> None:

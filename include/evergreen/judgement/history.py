@@ -10,7 +10,7 @@ from rich.table import Table
 
 from evergreen.judgement.decisions import DecisionRecord, fold, said_no
 from evergreen.judgement.events import Event, EventKind, last_move
-from evergreen.judgement.evidence import Decision
+from evergreen.judgement.evidence import Decision, Verdict, said
 
 _PUT_BACK = "where the alias was put back"
 _STARTED = (EventKind.TRAINING_STARTED, EventKind.BACKFILL_STARTED)
@@ -20,8 +20,9 @@ _COLOURS = {Decision.FIRST_CHAMPION: "green", Decision.PROMOTE: "green", Decisio
 def history_table(logs: Mapping[str, Sequence[Event]]) -> Table:
     """Return what happened to each model, readable at 80 columns.
 
-    A decision has its scores, its reason and who asked for it, and stands where it was first taken; a rollback, and
-    an alias that was seen out of place, have rows of their own; so has what only a newer version understands.
+    A decision has its scores, its reasons, its count of warnings and who asked for it, and stands where it was taken; a
+    rollback, and an alias that was seen out of place, have rows of their own; so has what only a newer version
+    understands.
     """
     table = Table.grid(padding=(0, 2))
     for model, events in logs.items():
@@ -58,8 +59,8 @@ def _rows(events: Sequence[Event]) -> Iterator[tuple[str, str, list[str]]]:
             if record is not None:
                 colour = _COLOURS.get(record.decision, "red")
                 refused = [record.refused.why] if record.refused and not record.promoted else []
-                lines = [_scores(record), record.judgement.why, *refused, f"by {_who(record)}"]
-                yield str(record.partition), f"[{colour}]{_outcome(record)}[/]", lines
+                lines = [_scores(record), *_reasons(record), *refused, f"by {_who(record)}"]
+                yield str(record.partition), f"[{colour}]{_outcome(record)}{_warned(record)}[/]", lines
         elif event.kind is EventKind.ROLLED_BACK:
             instead = f"instead of {event.previous or 'none'}"
             version = f"version {event.version}" if event.version else "no champion"
@@ -103,6 +104,21 @@ def _scores(record: DecisionRecord) -> str:
     if interval := evaluation.interval or (evaluation.baseline and evaluation.baseline.interval):
         words.append("{:+.4f} [{:+.4f}, {:+.4f}]".format(*interval))
     return f"{evaluation.metric}: {', '.join(words)}"
+
+
+def _reasons(record: DecisionRecord) -> list[str]:
+    """Return why it was decided so: where checks have objected each has a line, and what else was said another."""
+    objections = said(record.decided.checks, Verdict.FAILED)
+    why, together = record.judgement.why, "; ".join(objections)
+    if not objections or not why.startswith(together):
+        return [why]
+    rest = why.removeprefix(together).removeprefix("; ")
+    return [*objections, *([rest] if rest else [])]
+
+
+def _warned(record: DecisionRecord) -> str:
+    count = len(said(record.decided.checks, Verdict.WARNING))
+    return f", with {count} {'warning' if count == 1 else 'warnings'}" if count else ""
 
 
 def _number(value: float | None) -> str:

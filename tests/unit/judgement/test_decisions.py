@@ -16,7 +16,7 @@ from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import champions, served_before
 from evergreen.judgement.decisions import fold, list_decisions, look_at, refused_in_a_row
 from evergreen.judgement.events import Event, EventKind, Judgement, last_move
-from evergreen.judgement.evidence import Candidate, Decision, Evaluation
+from evergreen.judgement.evidence import Candidate, Check, Decision, Evaluation, Verdict
 from evergreen.store import get_store
 from evergreen.trust.audit_log import insert, records_of
 from evergreen.trust.chain import canonical, chained
@@ -148,6 +148,27 @@ def test_what_is_superseded_waits_no_more(settings):
     assert not only_record().waiting
     assert "promote, superseded" in history(MODEL)
     assert "drift; version 3 came from b" in history(MODEL)
+
+
+def test_what_checks_have_objected_and_warned_of_is_told_line_by_line(settings):
+    failed = [Check(rule="r", verdict=Verdict.FAILED, why=why) for why in ("too few rows", "ece of 0.2 is above")]
+    warning = Check(rule="r", verdict=Verdict.WARNING, why="log_loss worse")
+    why = "too few rows; ece of 0.2 is above; warnings: log_loss worse; not judged: origin=SWF (3 rows of 500)"
+    refused = decided(day=30, decision=Decision.NOT_JUSTIFIED, why=why)
+    passed = decided("b", why="better; warnings: log_loss worse")
+    log(
+        refused.model_copy(update={"checks": (*failed, warning, Check(rule="r"))}),
+        passed.model_copy(update={"checks": (warning, Check(rule="r"))}),
+        decided("c", decision=Decision.NOT_JUSTIFIED, why="of before: the checks were not listed"),
+    )
+    shown = [line[12:].rstrip() for line in history().splitlines()]
+    scores, by = "auc: champion 0.7000, challenger 0.7500, +0.0500 [+0.0400, +0.0600]", "by drift"
+    rest = "warnings: log_loss worse; not judged: origin=SWF (3 rows of 500)"
+    assert shown == [
+        *("not justified, with 1 warning", scores, "too few rows", "ece of 0.2 is above", rest, by, ""),
+        *("promote, not promoted, with 1 warning", scores, "better; warnings: log_loss worse", by, ""),
+        *("not justified", scores, "of before: the checks were not listed", by, ""),
+    ]
 
 
 def test_a_rollback_is_shown_where_it_happened_and_with_what_it_undid(settings):
