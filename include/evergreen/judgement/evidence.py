@@ -93,7 +93,7 @@ class Figure(Part):
     champion: float | None = None
     challenger: float | None = None
     detail: str = ""
-    """What the challenger's comes from: the two groups that differ most."""
+    """What the challenger's comes from: the two groups that differ most, the input that is missed most."""
 
 
 class Alone(Part):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from evergreen.contract import ConfigurationError
 from evergreen.judgement.evidence import Figure
 from evergreen.judgement.metrics import Scored, choice
-from evergreen.spec import GROUP_METRICS, ModelSpec, Task
+from evergreen.spec import FLIP_METRICS, GROUP_METRICS, ModelSpec, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ BINS = 10
 
 
 def figures_of(spec: ModelSpec, frame: pd.DataFrame, champion: Scored | None, challenger: Scored) -> Iterator[Figure]:
-    """Yield what ``gate.rules`` ask for; rules that ask for the same share it.
+    """Yield what ``gate.rules`` ask of the predictions; rules that ask for the same share it.
 
     Raises
     ------
@@ -33,7 +33,8 @@ def figures_of(spec: ModelSpec, frame: pd.DataFrame, champion: Scored | None, ch
         If a column of a slice, or a sensitive one, is not in the data set.
     """
     gate = spec.gate
-    asked = ((rule.metric, column, rule.minimum_rows) for rule in gate.rules for column in gate.columns_of(rule))
+    rules = [rule for rule in gate.rules if rule.metric not in FLIP_METRICS]  # these ask the models themselves
+    asked = ((rule.metric, column, rule.minimum_rows) for rule in rules for column in gate.columns_of(rule))
     for metric, column, least in dict.fromkeys(asked):
         field = "gate.sensitive" if metric in GROUP_METRICS else "gate.rules"
         parts = parts_of(spec, frame, field, column)
@@ -45,7 +46,7 @@ def figures_of(spec: ModelSpec, frame: pd.DataFrame, champion: Scored | None, ch
             if found.rows < least:
                 yield found
                 continue
-            ours, theirs = (_known(_point(model, metric, rows)) if model else None for model in (challenger, champion))
+            ours, theirs = (known(_point(model, metric, rows)) if model else None for model in (challenger, champion))
             yield found.model_copy(update={"challenger": ours, "champion": theirs})
 
 
@@ -72,7 +73,8 @@ def parts_of(spec: ModelSpec, frame: pd.DataFrame, field: str, column: str) -> d
     return {name: (values == name).to_numpy() for name in sorted(values.unique())}
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
+    """Return a figure, or None where it is not finite."""
     return value if math.isfinite(value) else None
 
 
@@ -154,10 +156,10 @@ def _difference(
     """Return the largest difference of any rate, and the two groups it lies between; None if a rate is not defined."""
     widest, detail = -math.inf, ""
     for rate in rates:
-        known = {name: rate(model, rows) for name, rows in groups.items()}
-        if unknown := [name for name, value in known.items() if not math.isfinite(value)]:
+        found = {name: rate(model, rows) for name, rows in groups.items()}
+        if unknown := [name for name, value in found.items() if not math.isfinite(value)]:
             return None, f"not defined for {', '.join(unknown)}"
-        low, high = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
-        if known[high] - known[low] > widest:
-            widest, detail = known[high] - known[low], f"{low} {known[low]:.4f}, {high} {known[high]:.4f}"
+        (low, least), *_, (high, most) = sorted(found.items(), key=lambda pair: pair[1])
+        if most - least > widest:
+            widest, detail = most - least, f"{low} {least:.4f}, {high} {most:.4f}"
     return widest, detail

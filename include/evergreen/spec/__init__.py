@@ -12,6 +12,7 @@ from evergreen.field_types import Text
 from evergreen.spec.alerts import AlertEvent, Channel
 from evergreen.spec.data import ColumnType, Features, FeatureView, Schedule, Source, refuse
 from evergreen.spec.learning import (
+    FLIP_METRICS,
     FORBIDDING,
     GROUP_METRICS,
     METRICS,
@@ -31,6 +32,7 @@ from evergreen.spec.learning import (
 )
 
 __all__ = [
+    "FLIP_METRICS",
     "FORBIDDING",
     "GROUP_METRICS",
     "METRICS",
@@ -143,6 +145,8 @@ class ModelSpec(Frozen):
                 problems.append(f"gate.rules: {rule.metric} compares groups: name their columns in gate.sensitive")
             elif rule.metric in GROUP_METRICS and rule.slice is not None:
                 problems.append(f"gate.rules: {rule.metric} compares the groups of gate.sensitive: it takes no slice")
+            elif rule.metric in FLIP_METRICS and rule.slice is not None:
+                problems.append(f"gate.rules: {rule.metric} is of the whole window: it takes no slice")
         return problems
 
     def _alert_problems(self) -> list[str]:

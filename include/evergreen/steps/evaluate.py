@@ -18,6 +18,7 @@ from evergreen.judgement.evidence import Candidate, Evaluation, unseen
 from evergreen.judgement.interval import performance
 from evergreen.judgement.leaks import leaks_of
 from evergreen.judgement.metrics import Scored
+from evergreen.judgement.robustness import flips_of
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.loading import load_trained, load_version
@@ -56,7 +57,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
         training,
         look_at(read_events(get_store(), spec.name), champion.number if champion else None, run_id, window_of(frame)),
     )
-    evaluation = evaluation.model_copy(update={"leaks": leaks_of(spec, frame, training())})
+    flips = flips_of(spec, frame, loaded[0], loaded[1] if champion else None)
+    further = {"leaks": leaks_of(spec, frame, training()), "figures": (*evaluation.figures, *flips)}
+    evaluation = evaluation.model_copy(update=further)
     content = evaluation.model_dump_json(indent=2).encode()
     key = f"{request.run.key}/evaluation.json"
     return Result(
