@@ -17,7 +17,9 @@ SCORES = {"auc": 0.74, "log_loss": 0.5, "brier": 0.15}
 @pytest.mark.parametrize(("most", "passed"), [(None, True), (0.5, True), (0.1, False)])
 def test_more_than_the_maximum_is_taken_for_a_leak(most: float | None, passed: bool) -> None:
     spec = load_model("flight_delay")
-    gate = spec.gate.model_copy(update={"maximum_improvement": most, "slices": (), "rule": "confidence", "minimum_improvement": 0.0})
+    gate = spec.gate.model_copy(
+        update={"maximum_improvement": most, "slices": (), "rule": "confidence", "minimum_improvement": 0.0}
+    )
     learned = Window(start=date(2013, 2, 1), end=date(2013, 5, 1))
     evaluation = Evaluation(
         **{"model": "flight_delay", "metric": "auc", "rows": 27000, "partitions": 30, "dataset": "somewhere (1)"},
