@@ -73,6 +73,12 @@ def write_model(folder: Path, task: str, **training) -> str:
             "limits": limits,
             "required": required,
             "slices": [{"column": "site", "maximum_regression": 0.2, "minimum_rows": 50}],
+            "sensitive": ["site"],
+            "rules": [
+                {"metric": "group_difference", "maximum": 50, "minimum_rows": 50},
+                {"metric": "flip_rate_missing", "maximum": 0.9, "level": "warning"},
+                {"metric": "flip_rate_noise", "maximum": 0.1, "maximum_drop": 0.1},
+            ],
         },
         "drift": {"columns": ["x", "gap", "site"], "minimum_rows": 500, "current_days": 20},
         "retraining": {"cooldown_days": 7, "minimum_new_labels": 100, "performance_drop": 0.05},

@@ -69,6 +69,12 @@ def test_a_model_of_every_task_becomes_champion(models, task):
     trained = run.steps("train")
     gate = run.steps("evaluate", "gate")
     assert gate.facts["decision"] == "first_champion", gate.facts["why"]
+    further = {check["subject"]: check for check in gate.facts["checks"] if "rules" in check["rule"]}
+    assert list(further) == ["group_difference by site", "flip_rate_missing", "flip_rate_noise"]
+    assert 0 <= further["flip_rate_noise"]["value"] < further["flip_rate_missing"]["value"], further
+    assert {check["verdict"] for check in gate.facts["checks"]} == {"passed"}
+    (leak,) = (check for check in gate.facts["checks"] if check["rule"] == "gate.leak_threshold")
+    assert leak["subject"] == "x alone"
     promoted = run.steps("register", "promote")
     assert promoted.facts == {"version": "1", "previous": None}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from evergreen.catalog import load_model
 from evergreen.contract import ConfigurationError, Window
@@ -16,7 +18,8 @@ from evergreen.judgement.evidence import Candidate, Check, Evaluation, GateResul
 from evergreen.judgement.figures import calibration_error
 from evergreen.judgement.metrics import Scored
 from evergreen.judgement.rules import decide
-from evergreen.spec import GateRule, ModelSpec, Task
+from evergreen.settings import PROJECT_ROOT
+from evergreen.spec import FORBIDDING, GateRule, ModelSpec, Task
 
 ROWS, DAYS, FIRST = 9000, 30, date(2024, 3, 1)
 BEFORE = Window(start=FIRST - timedelta(days=40), end=FIRST - timedelta(days=5))
@@ -235,3 +238,16 @@ def test_the_differences_are_fairlearn_s(seed: int) -> None:
     for figure in evaluation.figures:
         expected = theirs[figure.metric](truth, model.prediction > 0.5, sensitive_features=group)
         assert figure.challenger == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_documented_rules_are_right() -> None:
+    page = (PROJECT_ROOT / "docs/judgement.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(gate:\n.*?)```", page, flags=re.S)
+    content = yaml.safe_load((PROJECT_ROOT / "include/models/flight_delay/model.yaml").read_text())
+    content["gate"] |= yaml.safe_load(block)["gate"]
+    assert len(ModelSpec.model_validate(content).gate.rules) == 4
+
+
+def test_every_metric_of_rules_alone_is_explained() -> None:
+    page = (PROJECT_ROOT / "docs/judgement.md").read_text(encoding="utf-8")
+    assert [name for name in FORBIDDING if not re.search(rf"^\| `{name}` \(", page, flags=re.M)] == []
