@@ -133,7 +133,8 @@ class Run:
 
     def step(self, name: str, **params) -> Manifest:
         """Run a step and return its manifest; ``register`` after ``refit``, which comes before it."""
-        if name == "register" and read_manifest(get_store(), self.identity("refit")) is None:
+        left = {task for task in ("assemble", "refit") if read_manifest(get_store(), self.identity(task))}
+        if name == "register" and left == {"assemble"}:
             self.step("refit")
         upstream = upstream_of(STEPS[name], "train")
         window = Window(start=self.partition, end=self.partition)

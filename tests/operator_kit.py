@@ -108,7 +108,8 @@ class Kit:
         model.mkdir(parents=True)
         (model / "model.yaml").write_text(MODEL_YAML)
         self.write_variables("config/evergreen-settings.env", EVERGREEN_MODELS_DIR=str(folder / "models"))
-        self.write_variables("secrets/evergreen-secrets.env")
+        for name in ("secrets", "signing", "registry"):
+            self.write_variables(f"secrets/evergreen-{name}.env")
         self.spec: ModelSpec = load_model("tiny", folder / "models")
 
     def write_variables(self, file: str, **variables: str) -> None:
