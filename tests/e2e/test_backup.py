@@ -209,7 +209,7 @@ def test_what_is_restored_is_what_there_was(place: tuple[Installation, Place], t
     try:
         with object_store(tmp_path / "other") as store:
             address = server.get_uri().replace("/postgres?", "?")
-            there = Place(address, store, tmp_path / "there")
+            there = Place(address, store, tmp_path / "there", here.verification_keys)
             _restore(dumps, objects, there)
             assert there.look() == before
             assert _dag_runs(there) == runs
