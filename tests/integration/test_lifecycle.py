@@ -444,7 +444,7 @@ def changed_manifest_is_refused(run, before, changed, step, field):
 @pytest.mark.parametrize("step", ["register", "promote"])
 def test_a_backfill_never_moves_an_alias(binary, step):
     run = Run(binary, "history", dag="backfill")
-    for name in ("train", "gate", "register"):
+    for name in ("train", "gate", "refit", "register"):
         run.leave(name)
     failed = run.step(step)
     assert failed.failure.failure_class is FailureClass.CONFIGURATION
