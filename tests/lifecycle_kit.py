@@ -81,7 +81,12 @@ def write_model(folder: Path, task: str, **training) -> str:
             ],
         },
         "drift": {"columns": ["x", "gap", "site"], "minimum_rows": 500, "current_days": 20},
-        "retraining": {"cooldown_days": 7, "minimum_new_labels": 100, "performance_drop": 0.05},
+        "retraining": {
+            "cooldown_days": 7,
+            "minimum_new_labels": 100,
+            "performance_drop": 0.05,
+            "proposals": ["inputs", "performance"],
+        },
     }
     target = folder / name
     target.mkdir(parents=True)

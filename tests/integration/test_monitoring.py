@@ -17,11 +17,11 @@ from evergreen.catalog import load_model
 from evergreen.contract import Request, RunIdentity, Status, Window
 from evergreen.data.lake import get_lake
 from evergreen.features.feature_store import training_set
-from evergreen.handover import read_bytes
+from evergreen.handover import key_of, read_bytes
 from evergreen.judgement.decisions import write_decision
 from evergreen.judgement.events import Judgement
 from evergreen.judgement.evidence import Candidate, Decision, Evaluation
-from evergreen.monitoring.proposal import proposal_of
+from evergreen.monitoring.proposal import PerformanceDocument, proposal_of
 from evergreen.runner import build_request, execute
 from evergreen.settings import get_settings
 from evergreen.steps import check_drift, guard
@@ -530,3 +530,41 @@ def test_a_champion_is_scored_from_the_day_on_which_its_last_label_was_known(cha
     assert scored.facts["window"] == str(
         Window(start=BEFORE.end + timedelta(days=first), end=BEFORE.end + timedelta(days=12 - delay))
     )
+
+
+def test_what_is_estimated_without_labels_is_held_against_them_when_they_come(champion, tmp_path):
+    delay_labels(tmp_path / "models", champion, 5)
+
+    def report(partition):
+        output = monitor(champion, "check_performance", partition).output("performance_report")
+        return PerformanceDocument.model_validate_json(get_store().read(key_of(output.uri)))
+
+    first = report(PARTITION - timedelta(days=5))
+    assert first.estimated_before is None
+    assert first.estimate.window == f"{PARTITION - timedelta(days=14)}..{PARTITION - timedelta(days=5)}"
+    assert first.estimate.low < first.estimate.value < first.estimate.high
+    second = report(PARTITION)
+    assert second.estimated_before == first.estimate
+    assert second.estimate_held is (first.estimate.low <= second.metrics["auc"] <= first.estimate.high)
+    assert second.estimate_held
+    assert report(PARTITION).estimated_before == first.estimate  # again: the same
+
+
+def test_where_labels_are_there_nothing_is_estimated(champion):
+    output = monitor(champion, "check_performance").output("performance_report")
+    assert PerformanceDocument.model_validate_json(get_store().read(key_of(output.uri))).estimate is None
+
+
+def test_inputs_propose_nothing_where_the_performance_is_asked_and_labels_are_prompt(champion, tmp_path):
+    path = tmp_path / "models" / champion / "model.yaml"
+    content = yaml.safe_load(path.read_text())
+    del content["retraining"]["proposals"]
+    path.write_text(yaml.safe_dump(content))
+    partition, rows = later(20, x=lambda frame: frame["x"] + 3)
+    leave_examples(champion, rows)
+    drift = monitor(champion, "check_drift", partition)
+    assert (drift.facts["verdict"], drift.facts["proposes"]) == ("drift", False)
+    monitor(champion, "check_performance", partition)
+    assert "drift in" not in proposed(partition).why
+    alone = proposal_of(read_manifest(get_store(), identity(partition, "check_drift")), None)
+    assert alone.why == f"the inputs of {partition} have drift and only the champion's performance proposes"

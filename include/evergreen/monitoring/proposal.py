@@ -148,7 +148,8 @@ def proposal_of(drift: Manifest, performance: Manifest | None) -> Proposal:
         reports.append(str(performance.facts.get("report_id", "")).rpartition("-")[2])
     nothing = f"the inputs of {drift.window.end} are {verdict}: nothing proposes a retraining"
     if verdict == "drift":
-        nothing = f"the inputs of {drift.window.end} have drift in {windows}, too few to propose"
+        why_not = f"in {windows}, too few to propose" if windows else "and only the champion's performance proposes"
+        nothing = f"the inputs of {drift.window.end} have drift {why_not}"
     why = "; ".join(reasons) or nothing
     return Proposal(report_id="-".join(reports), retrain=bool(reasons), why=why)
 
