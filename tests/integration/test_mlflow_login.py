@@ -51,7 +51,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def login(settings: Settings, guarded: str, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def login(audit_settings: Settings, guarded: str, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Settings that lead to it, as its administrator; change what a test is about."""
     monkeypatch.setenv("EVERGREEN_MLFLOW_TRACKING_URI", guarded)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
@@ -117,7 +117,7 @@ def trained(models: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     run = Run(write_model(models, "binary"), "first")
     run.assemble()
     run.train_without_ray(training_rows("binary"), Window(start=date(2024, 2, 1), end=date(2024, 3, 11)))
-    run.steps("evaluate", "gate")
+    run.steps("evaluate", "gate", "refit")
     return run
 
 
