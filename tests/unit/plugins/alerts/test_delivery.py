@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import re
+import socket
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -224,14 +225,16 @@ def test_an_alert_is_sent_although_the_artifact_store_is_away(
 def test_an_alert_waits_a_little_for_an_object_store_that_is_away(
     there: tuple[Receiver, Mailbox], monkeypatch: pytest.MonkeyPatch, caplog: Log
 ) -> None:
-    """As in the DAG processor of a cluster, which no policy lets reach it."""
-    away = {"EVERGREEN_ARTIFACT_ROOT": "s3://away/artifacts", "EVERGREEN_S3_ENDPOINT": "http://127.0.0.1:1"}
-    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1"}
-    for name, value in (away | keys).items():
-        monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
-    monkeypatch.setattr(delivery, "_STORE_PATIENCE", 0.5)
-    deliver(alert({"type": "slack"}))
+    """As in the DAG processor of a cluster, which no policy lets reach it: nothing answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        away = {"EVERGREEN_ARTIFACT_ROOT": "s3://away/artifacts", "EVERGREEN_S3_ENDPOINT": endpoint}
+        keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1"}
+        for name, value in (away | keys).items():
+            monkeypatch.setenv(name, value)
+        get_settings.cache_clear()
+        monkeypatch.setattr(delivery, "_STORE_PATIENCE", 0.5)
+        deliver(alert({"type": "slack"}))
     assert len(there[0].requests) == 1
     assert "whether it was sent before cannot be told: TimeoutError" in caplog.text
 
