@@ -20,6 +20,7 @@ from airflow.sdk.log import mask_secret, redact
 from kubernetes.client import models as k8s
 
 from evergreen.contract import FailureClass
+from evergreen.pipelines import STEPS
 from evergreen.settings import Settings, get_settings
 from evergreen_airflow.kubelet import as_process
 from evergreen_airflow.placement import PROFILES, PodResources
@@ -133,7 +134,8 @@ def test_only_the_process_of_a_step_that_signs_is_told_the_key_and_no_log_shows_
     (here / "seen.json").write_text(json.dumps(seen))
     return Result()
     """
-    kit.operator(body, secrets=("signing", "registry") if given else ()).execute(task_context())
+    step = STEPS["register" if given else "ingest"]
+    kit.operator(body, step=step.name, secrets=step.secrets).execute(task_context())
     seen = json.loads((kit.folder / "seen.json").read_text())
     assert seen["key"] == (f"k3y-{given}" if given else None)
     assert "EVERGREEN_SIGNING_KEY" not in seen["variables"]  # what it starts has none
