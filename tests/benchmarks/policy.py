@@ -34,7 +34,7 @@ from evergreen.contract import Window  # noqa: E402
 from evergreen.data.lake import PARTITION  # noqa: E402
 from evergreen.data.lineage import current_together  # noqa: E402
 from evergreen.features.feature_store import feature_tables, training_set  # noqa: E402
-from evergreen.judgement.decline import Level, drop_limit, level_of  # noqa: E402
+from evergreen.judgement.decline import MeasuredMetric, drop_limit, measured_metric  # noqa: E402
 from evergreen.judgement.evaluation import evaluation_of  # noqa: E402
 from evergreen.judgement.evidence import Candidate, Evaluation  # noqa: E402
 from evergreen.judgement.metrics import Scored, scored  # noqa: E402
@@ -43,10 +43,10 @@ from evergreen.monitoring.counting import count, frame_batches  # noqa: E402
 from evergreen.monitoring.drift import compare  # noqa: E402
 from evergreen.monitoring.learning import learn_reference  # noqa: E402
 from evergreen.settings import export_service_environment, user_settings  # noqa: E402
-from evergreen.spec import METRICS, Direction, ModelSpec  # noqa: E402
+from evergreen.spec import METRICS, ModelSpec  # noqa: E402
 from evergreen.training.encoder import load_network, predict  # noqa: E402
 from evergreen.training.preparation import prepare  # noqa: E402
-from evergreen.training.ray_training import _epoch, _order  # noqa: E402
+from evergreen.training.ray_training import _WARM_UP, _epoch, _order  # noqa: E402
 from evergreen_airflow.replay.drivers import InProcessDriver  # noqa: E402
 from evergreen_airflow.replay.plan import PeriodLength, make_plan, parse_day  # noqa: E402
 
@@ -119,7 +119,7 @@ def train(spec: ModelSpec, frame: pd.DataFrame, window: Window, seed: int) -> Ne
     module = load_network(spec.folder / file, function, data.encoder.schema)
     optimizer = torch.optim.AdamW(module.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, how.learning_rate, total_steps=steps * how.epochs, pct_start=0.15
+        optimizer, how.learning_rate, total_steps=steps * how.epochs, pct_start=_WARM_UP
     )
     arrays = (data.numeric, data.categorical, data.target)
     for epoch in range(how.epochs):
@@ -243,9 +243,10 @@ class Ours(Judged):
         _, evaluation = self.windows(first.start - timedelta(days=1))
         self.promoted_at = self.level(self.champion, evaluation)
 
-    def level(self, network: Network, window: Window) -> Level:
+    def level(self, network: Network, window: Window) -> MeasuredMetric:
         """Return how good a network is on a window, as ``check_performance`` has it."""
-        return level_of(self.spec, self.history.rows(window), self.history.scored(network, window))
+        scores = self.history.scored(network, window)
+        return measured_metric(self.spec, self.history.rows(window), scores, scores.metrics())
 
     def month_ends(self, month: Window) -> None:
         """Train where what model.yaml lets propose a training does so."""
@@ -263,14 +264,12 @@ class Ours(Judged):
         limit = drop_limit(self.spec, then.error, now)
         if limit is None or now.value is None or then.value is None:
             return False
-        sign = 1 if METRICS[self.spec.gate.metric][1] is Direction.MAXIMIZE else -1
-        return sign * (then.value - now.value) > limit
+        return METRICS[self.spec.gate.metric][1].sign * (then.value - now.value) > limit
 
     def drifted(self, newest: date) -> bool:
         """Tell whether the inputs have moved, as ``check_drift`` does; predictions are left out."""
-        window = Window(start=newest - timedelta(days=self.spec.drift.current_days - 1), end=newest)
         baseline = learn_reference(self.spec, self.history.rows(self.champion.training))
-        batches = frame_batches(self.history.rows(window), list(baseline.columns))
+        batches = frame_batches(self.history.rows(self.spec.monitored_window(newest)), list(baseline.columns))
         return compare(self.spec, baseline, count(baseline.columns, batches)).verdict == "drift"
 
     def won(self, challenger: Network, month: Window, judged: Evaluation) -> None:
@@ -320,7 +319,7 @@ def measure(model: str, through: date, seeds: int, say: Callable[[str], None]) -
     InProcessDriver(model, lambda _: None).backfill("bench", window)
     snapshots = {table.name: table.version for table in current_together(model, feature_tables(spec))}
     frame = training_set(spec, window, snapshots=snapshots)
-    direction = 1 if METRICS[spec.gate.metric][1] is Direction.MAXIMIZE else -1
+    direction = METRICS[spec.gate.metric][1].sign
     outcomes: dict[str, list[Outcome]] = {}
     for seed in range(spec.training.seed, spec.training.seed + seeds):
         history = History(spec, frame, seed)

@@ -24,7 +24,7 @@ from evergreen.judgement.evidence import Candidate, Decision, Evaluation
 from evergreen.monitoring.proposal import PerformanceDocument, proposal_of
 from evergreen.runner import build_request, execute
 from evergreen.settings import get_settings
-from evergreen.steps import check_drift, guard
+from evergreen.steps import guard
 from evergreen.store import get_store, read_manifest
 from lifecycle_kit import METRICS, PARTITION, Run, evaluation_rows, rows, training_rows, write_model
 from monitoring_kit import compare, leave_drift
@@ -346,7 +346,7 @@ def test_a_report_can_be_computed_again_and_one_after_a_late_day_is_another(cham
     assert set(read) == {"champion", "examples", "reference"}
     assert json.loads(read_bytes(second, "drift_report"))["inputs"]["examples"] > "0"
     reference = pd.read_parquet(next(given.uri for given in first.inputs if given.name == "reference"))
-    window = check_drift.window_until(build_request("check_drift", champion, day(partition), first.run, {}, {}), spec)
+    window = spec.monitored_window(partition)
     again = compare(spec, reference, training_set(spec, window, snapshots=read, labelled=False))
     metrics = {name: value for name, value in first.metrics.items() if name != "psi_prediction"}
     assert {f"psi_{name}": value for name, value in again.index("values").items()} == metrics

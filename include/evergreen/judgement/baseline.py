@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from evergreen.data.lake import PARTITION
 from evergreen.judgement.metrics import Scored
-from evergreen.spec import Direction, ModelSpec, Task
+from evergreen.spec import ModelSpec, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def best_baseline(
             for days in ROLLING_DAYS
         }
     ones = np.ones((1, len(frame)))
-    sign = 1 if direction is Direction.MAXIMIZE else -1
+    sign = direction.sign
     points = {name: sign * float(model.metric(metric, ones)[0]) for name, model in baselines.items()}
     best = max(baselines, key=lambda name: points[name] if np.isfinite(points[name]) else -np.inf)
     return best, baselines[best]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from evergreen.data.lake import PARTITION
@@ -17,7 +18,7 @@ _RISK = 0.01
 """The chance that a champion as good as at its promotion is called worse by ``noise``."""
 
 
-class Level(NamedTuple):
+class MeasuredMetric(NamedTuple):
     """The deciding metric on some days, with its standard error; ``days`` is how many independent ones they are."""
 
     value: float | None
@@ -25,14 +26,16 @@ class Level(NamedTuple):
     days: float | None
 
 
-def level_of(spec: ModelSpec, frame: pd.DataFrame, scores: Scored) -> Level:
-    """Return how good a model is on the rows of a frame, of which it has the scores."""
-    value = scores.metrics().get(spec.gate.metric)
+def measured_metric(
+    spec: ModelSpec, frame: pd.DataFrame, scores: Scored, metrics: Mapping[str, float]
+) -> MeasuredMetric:
+    """Return how good a model is on the rows of a frame, of which it has the scores and these metrics."""
+    value = metrics.get(spec.gate.metric)
     known = performance(scores, spec.gate.metric, frame[PARTITION].to_numpy())
-    return Level(value, *known.error()) if known else Level(value, None, None)
+    return MeasuredMetric(value, *known.error()) if known else MeasuredMetric(value, None, None)
 
 
-def drop_limit(spec: ModelSpec, then: float | None, now: Level) -> float | None:
+def drop_limit(spec: ModelSpec, then: float | None, now: MeasuredMetric) -> float | None:
     """Return the drop beyond which a champion is worse; None where none is asked for, or none is known.
 
     Parameters

@@ -11,7 +11,7 @@ from evergreen.data.lake import PARTITION
 from evergreen.judgement.baseline import best_baseline
 from evergreen.judgement.evidence import Baseline, Candidate, Evaluation, SliceScore
 from evergreen.judgement.figures import MISSING, figures_of, parts_of
-from evergreen.judgement.interval import Improvement, Interval, improvement
+from evergreen.judgement.interval import Interval, Jackknife, improvement
 from evergreen.judgement.metrics import Scored, scored
 from evergreen.spec import ModelSpec
 from evergreen.training.preparation import check_labels, window_of
@@ -115,7 +115,7 @@ def evaluation_of(
     )
 
 
-def _overall(spec: ModelSpec, frame: pd.DataFrame, champion: Scored, challenger: Scored) -> Improvement | None:
+def _overall(spec: ModelSpec, frame: pd.DataFrame, champion: Scored, challenger: Scored) -> Jackknife | None:
     return improvement(champion, challenger, spec.gate.metric, frame[PARTITION].to_numpy())
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evergreen.judgement.metrics import Scored
-from evergreen.spec import METRICS, Direction
+from evergreen.spec import METRICS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,13 +53,13 @@ class Outlook:
 
 
 @dataclass(frozen=True)
-class Improvement:
-    """The improvement of a challenger and what each day contributes to it.
+class Jackknife:
+    """An improvement, or another figure of rows that are spread over days, and what each day contributes to it.
 
     Parameters
     ----------
     point
-        The improvement.
+        The figure, positive when better.
     shares
         (days,) how far each day moves it, centred: of a mean, the day's own less the mean.
     """
@@ -67,9 +67,9 @@ class Improvement:
     point: float
     shares: np.ndarray
 
-    def less(self, other: Improvement) -> Improvement:
+    def less(self, other: Jackknife) -> Jackknife:
         """Return how much better this is than another on the same days."""
-        return Improvement(self.point - other.point, self.shares - other.shares)
+        return Jackknife(self.point - other.point, self.shares - other.shares)
 
     def error(self) -> tuple[float, float]:
         """Return the standard error and the number of independent days, the autocorrelation taken at its estimate."""
@@ -103,7 +103,7 @@ class Improvement:
         return Outlook(gain, gain - self.point, below)
 
 
-def improvement(champion: Scored, challenger: Scored, metric: str, days: np.ndarray) -> Improvement | None:
+def improvement(champion: Scored, challenger: Scored, metric: str, days: np.ndarray) -> Jackknife | None:
     """Return the challenger's improvement with the share of each day, or None if there is none.
 
     There is none if the metric is undefined for either model, as a whole or without any one day, if a prediction of
@@ -128,7 +128,7 @@ def improvement(champion: Scored, challenger: Scored, metric: str, days: np.ndar
     return _by_day(difference, metric, days)
 
 
-def performance(model: Scored, metric: str, days: np.ndarray, weights: np.ndarray | float = 1.0) -> Improvement | None:
+def performance(model: Scored, metric: str, days: np.ndarray, weights: np.ndarray | float = 1.0) -> Jackknife | None:
     """Return how good one model is, positive when better, with the share of each day; None as for `improvement`.
 
     ``weights`` say how often each row counts.
@@ -138,7 +138,7 @@ def performance(model: Scored, metric: str, days: np.ndarray, weights: np.ndarra
     return _by_day(lambda kept: model.metric(metric, kept * weights), metric, days)
 
 
-def _by_day(value: Callable[[np.ndarray], np.ndarray], metric: str, days: np.ndarray) -> Improvement | None:
+def _by_day(value: Callable[[np.ndarray], np.ndarray], metric: str, days: np.ndarray) -> Jackknife | None:
     """Return a figure of weighted rows, and by the jackknife how far each day moves it."""
     import numpy as np
 
@@ -146,7 +146,7 @@ def _by_day(value: Callable[[np.ndarray], np.ndarray], metric: str, days: np.nda
     count = len(names)
     if count < FEWEST_DAYS:
         return None
-    sign = 1.0 if METRICS[metric][1] is Direction.MAXIMIZE else -1.0
+    sign = METRICS[metric][1].sign
     point = sign * float(value(np.ones((1, codes.size)))[0])
     at_a_time = max(1, _WEIGHTS // codes.size)
     parts = np.split(np.arange(count), range(at_a_time, count, at_a_time))
@@ -154,7 +154,7 @@ def _by_day(value: Callable[[np.ndarray], np.ndarray], metric: str, days: np.nda
     if not (np.isfinite(point) and np.isfinite(without).all()):
         return None
     shares = (count - 1) * (point - without)
-    return Improvement(point, shares - shares.mean())
+    return Jackknife(point, shares - shares.mean())
 
 
 def _standard_error(shares: np.ndarray, sure: float) -> tuple[float, float]:

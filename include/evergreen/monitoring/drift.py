@@ -164,7 +164,7 @@ def _remarks(columns: Mapping[str, ColumnDrift]) -> Iterator[str]:
         if column.new_share >= _WORTH_SAYING:
             yield f"{name}: {column.new_values}"
         if column.far:
-            yield f"{name}: far from all others: {', '.join(f'{value:g}' for value in column.far)}"
+            yield f"{name}: {column.far_values}"
     for note in dict.fromkeys(column.note for column in columns.values() if column.note):
         names = [name for name, column in columns.items() if column.note == note]
         yield f"{note}, so no index: {', '.join(names)}"

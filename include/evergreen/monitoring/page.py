@@ -90,6 +90,6 @@ def _remarks(column: ColumnDrift) -> Iterator[str]:
     if column.new:
         yield column.new_values
     if column.far:
-        yield f"far from all others: {', '.join(f'{value:g}' for value in column.far)}"
+        yield column.far_values
     if column.note:
         yield f"{column.note}, so no index"

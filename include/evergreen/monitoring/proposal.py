@@ -49,6 +49,11 @@ class ColumnDrift(Part):
         return kind in self.indices and self.indices[kind].value >= self.indices[kind].limit
 
     @property
+    def far_values(self) -> str:
+        """The numbers that lie far out in words; empty if there are none."""
+        return f"far from all others: {', '.join(f'{value:g}' for value in self.far)}" if self.far else ""
+
+    @property
     def new_values(self) -> str:
         """The new categories in words; empty if there are none."""
         if not self.new:

@@ -167,6 +167,11 @@ class ModelSpec(Frozen):
         alone = prompt and self.retraining.performance_drop is not None
         return frozenset({"performance"} if alone else {"inputs", "performance"})
 
+    def monitored_window(self, newest: date) -> Window:
+        """Return the last ``drift.current_days`` partitions up to a day."""
+        start = newest - timedelta(days=self.drift.current_days - 1)
+        return Window(start=max(start, self.schedule.start), end=newest)
+
     def first_unseen(self, training: Window) -> date:
         """Return the first day that a model of a training window may be judged on: all its labels were known before."""
         return training.end + timedelta(days=1 + self.features.examples.label_delay_days)

@@ -26,6 +26,11 @@ class Direction(enum.StrEnum):
     MAXIMIZE = "maximize"
     MINIMIZE = "minimize"
 
+    @property
+    def sign(self) -> int:
+        """What a metric is multiplied with so that more is better."""
+        return 1 if self is Direction.MAXIMIZE else -1
+
 
 METRICS: dict[str, tuple[frozenset[Task], Direction]] = {
     "auc": (frozenset({Task.BINARY}), Direction.MAXIMIZE),

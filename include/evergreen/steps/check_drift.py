@@ -47,7 +47,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     All tables are read at one moment. Their snapshots are the manifest's inputs: with them the report can be computed
     again.
     """
-    champion, window = champion_of(request), window_until(request, spec)
+    champion, window = champion_of(request), spec.monitored_window(request.partition)
     if champion is None:
         why = "there is no champion yet, so nothing to compare with"
         return _store(request, spec, Comparison(DriftReport("insufficient", why)), "", ())
@@ -59,12 +59,6 @@ def run(request: Request, spec: ModelSpec) -> Result:
     found = compare_with_champion(spec, champion, reference, read(window))
     log.info("%s: %s, reference: %s", found.report.verdict, found.report.why, reference.name)
     return _store(request, spec, found, reference.name, (champion.output("champion"), *inputs, *reference.files))
-
-
-def window_until(request: Request, spec: ModelSpec) -> Window:
-    """Return the last ``drift.current_days`` partitions."""
-    start = request.partition - timedelta(days=spec.drift.current_days - 1)
-    return Window(start=max(start, spec.schedule.start), end=request.partition)
 
 
 def _reference(
@@ -92,7 +86,7 @@ def _store(request: Request, spec: ModelSpec, found: Comparison, reference: str,
         "drifted_share": report.share,
         "drifted_columns": [*report.drifted],
         "reference": reference,
-        "current": str(window_until(request, spec)),
+        "current": str(spec.monitored_window(request.partition)),
     }
     history = [*((day, before.columns) for day, before in earlier), (request.partition, report.columns)]
     key = report_key(request, DRIFT_REPORT)

@@ -17,13 +17,13 @@ from evergreen.data.lineage import current_together
 from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.handover import store_output
 from evergreen.judgement.champions import champion_of
-from evergreen.judgement.decline import Level, drop_limit, level_of
+from evergreen.judgement.decline import MeasuredMetric, drop_limit, measured_metric
 from evergreen.judgement.estimate import estimate
 from evergreen.judgement.evaluation import score
 from evergreen.judgement.metrics import Scored, aligned
 from evergreen.monitoring.earlier import performance_reports
 from evergreen.monitoring.proposal import PERFORMANCE_REPORT, Estimated, PerformanceDocument, report_id, report_key
-from evergreen.spec import METRICS, Direction, ModelSpec, Task
+from evergreen.spec import METRICS, ModelSpec, Task
 from evergreen.store import get_store
 from evergreen.training.loading import load_version
 from evergreen.training.registry import Version
@@ -45,11 +45,11 @@ def run(request: Request, spec: ModelSpec) -> Result:
     if champion is None:
         return _skip("there is no champion yet")
     newest = request.partition - timedelta(days=spec.features.examples.label_delay_days)
-    start = max(newest - timedelta(days=spec.drift.current_days - 1), spec.first_unseen(champion.training))
-    if start > newest:
+    unseen = spec.first_unseen(champion.training)
+    if unseen > newest:
         why = f"the champion learned from {champion.training}: it has seen every label up to {newest}"
         return _skip(why)
-    window = Window(start=max(start, spec.schedule.start), end=newest)
+    window = Window(start=max(spec.monitored_window(newest).start, unseen), end=newest)
     inputs = current_together(spec.name, feature_tables(spec))
     snapshots = {table.name: table.version for table in inputs}
     frame, least = training_set(spec, window, snapshots=snapshots), spec.windows.minimum_evaluation_rows
@@ -59,7 +59,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     scores = score(spec, frame, [model])[0]
     metrics = scores.metrics()
     name = report_id(spec.name, request.partition, config_digest(spec), frame)
-    facts = {"report_id": name, **_judged(spec, champion, window, level_of(spec, frame, scores))}
+    facts = {"report_id": name, **_judged(spec, champion, window, measured_metric(spec, frame, scores, metrics))}
     log.info("%s", facts["why"])
     read = partial(training_set, spec, snapshots=snapshots, labelled=False)
     details = {
@@ -93,7 +93,7 @@ def _estimate(
     """
     if not spec.features.examples.label_delay_days or spec.task is Task.REGRESSION:
         return None
-    start = request.partition - timedelta(days=spec.drift.current_days - 1)
+    start = spec.monitored_window(request.partition).start
     window = Window(start=max(start, spec.first_unseen(champion.training)), end=request.partition)
     rows, (frame, scores) = read(window), known
     prediction = aligned(spec.task, frame[spec.features.examples.label], model.predict(rows[list(model.inputs)]))
@@ -114,13 +114,13 @@ def _skip(why: str) -> Result:
     return Result(status=Status.SKIPPED, reason=why, facts={"proposal": False})
 
 
-def _judged(spec: ModelSpec, champion: Version, window: Window, now: Level) -> dict[str, JsonValue]:
+def _judged(spec: ModelSpec, champion: Version, window: Window, now: MeasuredMetric) -> dict[str, JsonValue]:
     """Return whether the champion has become so much worse that it proposes a retraining."""
     name = spec.gate.metric
     before = champion.tags.get(f"metric.{name}")
     drop: float | None = None
     if now.value is not None and before is not None:
-        drop = (float(before) - now.value) * (1 if METRICS[name][1] is Direction.MAXIMIZE else -1)
+        drop = (float(before) - now.value) * METRICS[name][1].sign
     error = champion.tags.get("metric.error")
     limit = drop_limit(spec, None if error is None else float(error), now)
     worse = limit is not None and drop is not None and drop > limit

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from evergreen.contract import Request, Result
-from evergreen.data.lake import PARTITION
 from evergreen.handover import read_frame, upstream
 from evergreen.judgement.audit import read_events
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.decisions import look_at
+from evergreen.judgement.decline import measured_metric
 from evergreen.judgement.evaluation import evaluation_of, score
 from evergreen.judgement.evidence import Candidate, Evaluation, unseen
-from evergreen.judgement.interval import performance
 from evergreen.judgement.leaks import leaks_of
 from evergreen.judgement.metrics import Scored
 from evergreen.judgement.robustness import flips_of
@@ -72,13 +71,13 @@ def run(request: Request, spec: ModelSpec) -> Result:
 
 def _candidate(spec: ModelSpec, frame: pd.DataFrame, model: Scorer, scores: Scored) -> Candidate:
     """Return who was scored, how well, and the window it learned from, as it was signed."""
-    bound, known = model.bound, performance(scores, spec.gate.metric, frame[PARTITION].to_numpy())
+    bound, metrics = model.bound, scores.metrics()
     return Candidate(
         version=bound.version,
         run_id=bound.run_id,
         training=bound.training,
-        metrics=scores.metrics(),
-        error=known.error()[0] if known else None,
+        metrics=metrics,
+        error=measured_metric(spec, frame, scores, metrics).error,
     )
 
 
