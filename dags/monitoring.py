@@ -28,7 +28,8 @@ for spec in models():
         schedule=each_partition_of(features(spec)),
         **dag_options(spec, Tag.MONITORING, __doc__),
     ) as dag:
-        checks = step_tasks(spec, "monitor")
+        whatever = {"trigger_rule": TriggerRule.ALL_DONE}  # inputs are judged whatever became of the performance
+        checks = step_tasks(spec, "monitor", check_drift=whatever)
         done = PartitionDone(
             task_id="done",
             outlets=[monitored(spec)],

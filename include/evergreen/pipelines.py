@@ -69,8 +69,9 @@ PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
         "ingest": _INGEST,
         "features": _FEATURES,
         "monitor": (
-            Step("check_drift", outputs=("drift_report",), resources="features"),
             Step("check_performance", outputs=("performance_report",), resources="features"),
+            # it draws what the other has measured, and asks nothing of it
+            Step("check_drift", outputs=("drift_report",), resources="features", after=("check_performance",)),
         ),
         "retrain": (Step("guard", reads=("check_drift", "check_performance")),),
         "train": (

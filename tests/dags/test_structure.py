@@ -107,6 +107,12 @@ def test_a_skipped_performance_check_still_leads_to_a_proposal(dags: dict[str, D
     assert done.trigger_rule == "none_failed_min_one_success"
 
 
+def test_inputs_are_judged_whatever_becomes_of_the_performance(dags: dict[str, DAG]) -> None:
+    drift = dags[f"{MODEL}.monitor"].get_task("check_drift")
+    assert drift.upstream_task_ids == {"check_performance"}
+    assert drift.trigger_rule == "all_done"
+
+
 def test_backfill_publishes_no_events_and_never_trains(dags: dict[str, DAG]) -> None:
     dag = dags[f"{MODEL}.backfill"]
     assert outlets(dag) == {}

@@ -305,6 +305,30 @@ def test_a_champion_that_became_worse_proposes_too(champion):
     assert passed.facts["partition"] == str(partition)
 
 
+def test_what_is_found_is_drawn_in_the_report_and_where_mlflow_shows_the_champion(champion):
+    partition, moved = later(20, outcome=lambda frame: 1 - frame["outcome"])
+    leave_examples(champion, moved)
+    performance = [monitor(champion, "check_performance", day) for day in (partition, PARTITION, partition)][-1]
+    drift = monitor(champion, "check_drift", partition)
+    folder = f"reports/{champion}/{partition}/{drift.run.run_id}"
+    assert get_store().read(f"{folder}/metric.png").startswith(b"\x89PNG")
+    assert b"The champion&#x27;s metric by partition" in get_store().read(f"{folder}/drift.html")
+    document = PerformanceDocument.model_validate_json(
+        get_store().read(key_of(performance.output("performance_report").uri))
+    )
+    assert document.measured.low < document.measured.value < document.measured.high
+    assert document.measured.value == performance.metrics["auc"]
+    from evergreen.training.registry import connect
+
+    client = connect()
+    run_id = client.get_model_version_by_alias(champion, "champion").run_id
+    logged = client.get_metric_history(run_id, "monitored.auc")
+    assert sorted((one.step, one.value) for one in logged)[-1] == (partition.toordinal(), performance.metrics["auc"])
+    assert len(logged) == 2  # checked again it is the same, and drawn once
+    pictures = client.list_artifacts(run_id, f"monitoring/{partition}")
+    assert {Path(picture.path).name for picture in pictures} == {"heat_map.png", "metric.png", "prediction.png"}
+
+
 def test_a_champion_is_not_scored_on_what_it_has_seen(champion):
     skipped = monitor(champion, "check_performance", BEFORE.end)
     assert skipped.status is Status.SKIPPED

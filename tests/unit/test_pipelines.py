@@ -38,7 +38,7 @@ def test_the_arrows_of_the_pipelines() -> None:
     assert arrows("train") == list(pairwise(names))  # one chain, whatever step is put into it
     training = ["assemble", "train", "evaluate", "gate", "refit", "register", "promote"]
     assert [name for name in names if name in training] == training
-    assert arrows("monitor") == []
+    assert arrows("monitor") == [("check_performance", "check_drift")]
     assert ("publish", "build_features") in arrows("backfill")
 
 

@@ -25,6 +25,16 @@ class MeasuredMetric(NamedTuple):
     error: float | None
     days: float | None
 
+    @property
+    def interval(self) -> tuple[float, float, float] | None:
+        """The value with the lower and the upper bound of its 95 % interval; None where the days tell none."""
+        if self.value is None or self.error is None or not self.days:
+            return None
+        from scipy import stats
+
+        reach = float(stats.t.ppf(0.975, max(self.days - 1, 1))) * self.error
+        return self.value, self.value - reach, self.value + reach
+
 
 def measured_metric(
     spec: ModelSpec, frame: pd.DataFrame, scores: Scored, metrics: Mapping[str, float]

@@ -5,21 +5,30 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import date
+from typing import TypeVar
 
 from evergreen.contract import RunIdentity
 from evergreen.monitoring.proposal import DRIFT_REPORT, PERFORMANCE_REPORT, DriftDocument, PerformanceDocument
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, read_document, read_manifest
 
+_Report = TypeVar("_Report", DriftDocument, PerformanceDocument)
+
 
 def earlier_reports(store: ArtifactStore, model: str, before: date, most: int) -> list[tuple[date, DriftDocument]]:
     """Return the newest report of each of the last partitions that were checked before one, the oldest first."""
-    keys: dict[date, list[str]] = defaultdict(list)
-    for key in store.keys(f"reports/{model}/"):
-        _, _, partition, *_, file = key.split("/")
-        if file == DRIFT_REPORT and (day := date.fromisoformat(partition)) < before:
-            keys[day].append(key)
-    return [(day, _newest(store, keys[day])) for day in sorted(keys)[-most:]]
+    keys = _by_partition(store, model, DRIFT_REPORT)
+    days = sorted(day for day in keys if day < before)[-most:]
+    return [(day, _newest(store, keys[day], DriftDocument, "check_drift")) for day in days]
+
+
+def measured_before(
+    store: ArtifactStore, model: str, through: date, most: int
+) -> list[tuple[date, PerformanceDocument]]:
+    """Return what was found of the champion's performance in the last partitions up to one, the oldest first."""
+    keys = _by_partition(store, model, PERFORMANCE_REPORT)
+    days = sorted(day for day in keys if day <= through)[-most:]
+    return [(day, _newest(store, keys[day], PerformanceDocument, "check_performance")) for day in days]
 
 
 def performance_reports(store: ArtifactStore, model: str, partition: date) -> Iterator[PerformanceDocument]:
@@ -32,15 +41,24 @@ def performance_reports(store: ArtifactStore, model: str, partition: date) -> It
                 yield document
 
 
-def _newest(store: ArtifactStore, keys: Sequence[str]) -> DriftDocument:
+def _by_partition(store: ArtifactStore, model: str, wanted: str) -> dict[date, list[str]]:
+    keys: dict[date, list[str]] = defaultdict(list)
+    for key in store.keys(f"reports/{model}/"):
+        _, _, partition, *_, file = key.split("/")
+        if file == wanted:
+            keys[date.fromisoformat(partition)].append(key)
+    return keys
+
+
+def _newest(store: ArtifactStore, keys: Sequence[str], kind: type[_Report], step: str) -> _Report:
     """Return the report of the run that ended last; who wrote it is not said in the oldest ones."""
-    hint = "Clear the task check_drift that wrote it, or delete it."
-    found = [read_document(store, key, DriftDocument, "a drift report", hint) for key in keys]
+    hint = f"Clear the task {step} that wrote it, or delete it."
+    found = [read_document(store, key, kind, f"a report of {step}", hint) for key in keys]
     reports = [report for report in found if report is not None]
     if len(reports) == 1:
         return reports[0]
 
-    def ended(report: DriftDocument) -> str:
+    def ended(report: _Report) -> str:
         manifest = read_manifest(store, _SOMEWHERE.resolve(report.run)) if report.run else None
         return manifest.finished.isoformat() if manifest else ""
 

@@ -12,14 +12,18 @@ from evergreen.monitoring.page import page
 from evergreen.monitoring.pictures import distribution, heat_map
 from evergreen.monitoring.proposal import ColumnDrift
 
+PAGE = "drift.html"
+"""The one file that has them all."""
+
 
 def report_files(
     model: str,
     facts: Mapping[str, Any],
     found: Comparison,
     history: Sequence[tuple[date, Mapping[str, ColumnDrift]]],
+    metric: bytes | None = None,
 ) -> dict[str, bytes]:
-    """Return ``drift.html``, ``heat_map.png`` and ``prediction.png``; nothing where nothing was compared.
+    """Return ``drift.html`` and its pictures as PNG; nothing where nothing was compared.
 
     Parameters
     ----------
@@ -29,6 +33,8 @@ def report_files(
         What was found.
     history
         The columns of this partition and of those before it, the oldest first.
+    metric
+        The picture of the champion's metric; None where there is none.
     """
     report, baseline, counted = found.report, found.baseline, found.counted
     if report.verdict == "insufficient" or baseline is None or counted is None:
@@ -39,6 +45,9 @@ def report_files(
         of = (baseline.columns[PREDICTION], counted.bins[PREDICTION], counted.ends.get(PREDICTION))
         pictures["prediction.png"] = distribution("What the champion predicts", *of)
         texts["prediction.png"] = "What the champion predicts, in the window and in the reference"
+    if metric is not None:
+        pictures["metric.png"] = metric
+        texts["metric.png"] = "The champion's metric by partition with its interval, and the promotions"
     said = {
         "verdict": " in ".join(filter(None, (report.verdict, facts["windows"]))),
         "why": report.why,
@@ -53,4 +62,4 @@ def report_files(
         {texts[name]: image for name, image in pictures.items()},
         found.evidently,
     )
-    return {"drift.html": whole.encode(), **pictures}
+    return {PAGE: whole.encode(), **pictures}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#8A8F98"
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8F98"
 """Of Okabe & Ito's palette, which people see apart whatever colours they see."""
 _STEPS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 _COLOURS = ("#F4F6F8", "#DCE6EF", "#B5CCDF", "#F9C38F", "#EC7D2B", "#A63603")
@@ -53,7 +53,7 @@ def heat_map(found: Sequence[tuple[date, Mapping[str, ColumnDrift]]]) -> bytes:
     bar.set_label("index / limit (x: drifted)")
     axes.set_title("How far each column is from the reference", loc="left", fontweight="bold")
     axes.set_xlabel("partition whose window was checked")
-    return _png(figure)
+    return png(figure)
 
 
 def _against_limit(column: ColumnDrift | None) -> float:
@@ -83,7 +83,7 @@ def distribution(name: str, column: ColumnBaseline, current: np.ndarray, ends: t
     axes.set_title(f"{name}: the window against the reference", loc="left", fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _steps(axes: Axes, edges: Sequence[float], reference: np.ndarray, current: np.ndarray) -> None:
@@ -92,7 +92,7 @@ def _steps(axes: Axes, edges: Sequence[float], reference: np.ndarray, current: n
     places = np.maximum.accumulate(np.array(edges))
     widths = np.diff(places)
     wide = widths > 0
-    for shares, colour, label in ((reference, _GREY, "reference"), (current, _ORANGE, "this window")):
+    for shares, colour, label in ((reference, GREY, "reference"), (current, ORANGE, "this window")):
         density = np.divide(shares, widths, out=np.zeros(len(widths)), where=wide)
         axes.stairs(density, places, color=colour, linewidth=2, label=label, fill=label == "reference", alpha=0.9)
     axes.set_xlabel("value")
@@ -104,7 +104,7 @@ def _bars(axes: Axes, column: ColumnBaseline, reference: np.ndarray, current: np
 
     names = [*column.levels[:_MOST_CATEGORIES], *(["all others"] if len(column.levels) > _MOST_CATEGORIES else [])]
     places = np.arange(len(names))
-    for shift, shares, colour, label in ((-0.2, reference, _GREY, "reference"), (0.2, current, _BLUE, "this window")):
+    for shift, shares, colour, label in ((-0.2, reference, GREY, "reference"), (0.2, current, BLUE, "this window")):
         heights = [*shares[:_MOST_CATEGORIES], shares[_MOST_CATEGORIES:].sum()][: len(names)]
         axes.bar(places + shift, heights, 0.4, color=colour, label=label)
     axes.set_xticks(places, names, rotation=30 if len(names) > 6 else 0)
@@ -112,7 +112,8 @@ def _bars(axes: Axes, column: ColumnBaseline, reference: np.ndarray, current: np
     axes.set_ylabel("share of rows")
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG; the same figure gives the same bytes."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120, metadata={"Software": None})
     return content.getvalue()

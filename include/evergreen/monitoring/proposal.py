@@ -79,8 +79,8 @@ class DriftDocument(Stored):
     columns: dict[str, ColumnDrift] = Field(default_factory=dict)
 
 
-class Estimated(Part):
-    """The deciding metric on days whose labels are to come, with the interval that probably holds the truth."""
+class MetricInterval(Part):
+    """The deciding metric on some days, with the interval that holds the truth with 95 %."""
 
     window: str
     value: float
@@ -95,9 +95,19 @@ class PerformanceDocument(Stored):
     why: str = ""
     report_id: str = ""
     """Empty in reports of before it had one."""
-    estimate: Estimated | None = None
+    run: str = ""
+    """The address of the task that wrote it."""
+    champion: str = ""
+    """The version that was measured."""
+    measured: MetricInterval | None = None
+    """How good it is; None where the days tell no interval, and in reports of old."""
+    drop: float | None = None
+    """How much worse than when it was promoted, positive when worse."""
+    drop_limit: float | None = None
+    """The drop beyond which a retraining is proposed."""
+    estimate: MetricInterval | None = None
     """How good the champion probably is on the newest days, where labels come late."""
-    estimated_before: Estimated | None = None
+    estimated_before: MetricInterval | None = None
     """What was estimated of this window before its labels came."""
     estimate_held: bool | None = None
     """Whether the truth lies in that interval."""

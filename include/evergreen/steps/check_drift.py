@@ -15,17 +15,21 @@ from evergreen.data.lake import get_lake
 from evergreen.data.lineage import current_together
 from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.handover import store_output
+from evergreen.judgement.audit import read_events
 from evergreen.judgement.champions import champion_of
+from evergreen.judgement.events import MOVES
 from evergreen.monitoring.comparison import Comparison, compare_with_champion
 from evergreen.monitoring.drift import DriftReport
-from evergreen.monitoring.earlier import earlier_reports, proposes
-from evergreen.monitoring.files import report_files
+from evergreen.monitoring.earlier import earlier_reports, measured_before, proposes
+from evergreen.monitoring.files import PAGE, report_files
+from evergreen.monitoring.metric_picture import metric_over_time
 from evergreen.monitoring.proposal import DRIFT_REPORT, DriftDocument, report_id, report_key
 from evergreen.monitoring.reference import Reference, champion_reference
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registry import Version
 from evergreen.training.signatures import stated_of_version
+from evergreen.training.tracking import log_monitoring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +42,7 @@ _SEASON_DAYS = 364
 _SEASON_COVER = 0.9
 """Share of the days a year earlier that must have rows for them to be the reference."""
 _SHOWN = 60
-"""Partitions that the heat map looks back on."""
+"""Partitions that the pictures look back on."""
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
@@ -50,7 +54,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     champion, window = champion_of(request), spec.monitored_window(request.partition)
     if champion is None:
         why = "there is no champion yet, so nothing to compare with"
-        return _store(request, spec, Comparison(DriftReport("insufficient", why)), "", ())
+        return _result(request, spec, Comparison(DriftReport("insufficient", why)), "", (), None)
     stated_of_version(champion)  # its tags say what it learned from: what is compared with
     inputs = current_together(spec.name, feature_tables(spec))
     snapshots = {table.name: table.version for table in inputs}
@@ -58,7 +62,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
     reference = _reference(spec, champion, window, snapshots["examples"], read)
     found = compare_with_champion(spec, champion, reference, read(window))
     log.info("%s: %s, reference: %s", found.report.verdict, found.report.why, reference.name)
-    return _store(request, spec, found, reference.name, (champion.output("champion"), *inputs, *reference.files))
+    read_from = (champion.output("champion"), *inputs, *reference.files)
+    return _result(request, spec, found, reference.name, read_from, champion)
 
 
 def _reference(
@@ -73,7 +78,14 @@ def _reference(
     return champion_reference(spec, champion, read)
 
 
-def _store(request: Request, spec: ModelSpec, found: Comparison, reference: str, inputs: tuple[Output, ...]) -> Result:
+def _result(
+    request: Request,
+    spec: ModelSpec,
+    found: Comparison,
+    reference: str,
+    inputs: tuple[Output, ...],
+    champion: Version | None,
+) -> Result:
     store, digest, report = get_store(), config_digest(spec), found.report
     earlier = earlier_reports(store, spec.name, request.partition, max(_SHOWN, spec.drift.windows_of) - 1)
     proposed, windows = proposes(spec, report.verdict, [before.verdict for _, before in earlier])
@@ -91,9 +103,14 @@ def _store(request: Request, spec: ModelSpec, found: Comparison, reference: str,
     history = [*((day, before.columns) for day, before in earlier), (request.partition, report.columns)]
     key = report_key(request, DRIFT_REPORT)
     facts["report_uri"] = store.uri(key)
-    for name, content in report_files(spec.name, facts, found, history).items():
+    metric = _metric(request, spec) if champion else None
+    files = report_files(spec.name, facts, found, history, metric)
+    for name, content in files.items():
         uri = store.write(report_key(request, name), content)
-        facts["report_uri"] = uri if name == "drift.html" else facts["report_uri"]
+        facts["report_uri"] = uri if name == PAGE else facts["report_uri"]
+    if champion is not None:
+        pictures = {name: content for name, content in files.items() if name != PAGE}
+        log_monitoring(champion.run_id, request.partition, pictures=pictures)
     details = {
         **facts,
         "run": request.run.address,
@@ -108,3 +125,10 @@ def _store(request: Request, spec: ModelSpec, found: Comparison, reference: str,
     output = store_output("drift_report", key, document.encode())
     metrics = {f"psi_{name}": value for name, value in report.index("values").items()}
     return Result(outputs=(output,), inputs=inputs, metrics=metrics, facts=facts)
+
+
+def _metric(request: Request, spec: ModelSpec) -> bytes | None:
+    """Return the picture of the champion's metric up to this partition: `check_performance` comes before this step."""
+    store = get_store()
+    moves = [(event.partition, event.version or "") for event in read_events(store, spec.name) if event.kind in MOVES]
+    return metric_over_time(spec.gate.metric, measured_before(store, spec.name, request.partition, _SHOWN), moves)

@@ -22,12 +22,13 @@ from evergreen.judgement.estimate import estimate
 from evergreen.judgement.evaluation import score
 from evergreen.judgement.metrics import Scored, aligned
 from evergreen.monitoring.earlier import performance_reports
-from evergreen.monitoring.proposal import PERFORMANCE_REPORT, Estimated, PerformanceDocument, report_id, report_key
+from evergreen.monitoring.proposal import PERFORMANCE_REPORT, MetricInterval, PerformanceDocument, report_id, report_key
 from evergreen.spec import METRICS, ModelSpec, Task
 from evergreen.store import get_store
 from evergreen.training.loading import load_version
 from evergreen.training.registry import Version
 from evergreen.training.scorer import Scorer
+from evergreen.training.tracking import log_monitoring
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,11 +60,14 @@ def run(request: Request, spec: ModelSpec) -> Result:
     scores = score(spec, frame, [model])[0]
     metrics = scores.metrics()
     name = report_id(spec.name, request.partition, config_digest(spec), frame)
-    facts = {"report_id": name, **_judged(spec, champion, window, measured_metric(spec, frame, scores, metrics))}
+    measured = measured_metric(spec, frame, scores, metrics)
+    facts = {"report_id": name, **_judged(spec, champion, window, measured)}
     log.info("%s", facts["why"])
     read = partial(training_set, spec, snapshots=snapshots, labelled=False)
     details = {
         **facts,
+        "run": request.run.address,
+        "measured": _interval(window, measured),
         "metrics": metrics,
         "limit": spec.retraining.performance_drop,
         "inputs": snapshots,
@@ -71,6 +75,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         **_told_before(spec, window, metrics.get(spec.gate.metric)),
     }
     document = PerformanceDocument.model_validate(details).model_dump_json(indent=2)
+    log_monitoring(champion.run_id, request.partition, metrics=metrics)
     return Result(
         outputs=(store_output("performance_report", report_key(request, PERFORMANCE_REPORT), document.encode()),),
         inputs=(champion.output("champion"), *inputs),
@@ -86,7 +91,7 @@ def _estimate(
     model: Scorer,
     known: tuple[pd.DataFrame, Scored],
     read: Callable[[Window], pd.DataFrame],
-) -> Estimated | None:
+) -> MetricInterval | None:
     """Return how good the champion probably is on the newest days, whose labels are to come; None where they are there.
 
     Regressions have no estimate: a predicted value does not say how far off it may be.
@@ -98,7 +103,12 @@ def _estimate(
     rows, (frame, scores) = read(window), known
     prediction = aligned(spec.task, frame[spec.features.examples.label], model.predict(rows[list(model.inputs)]))
     found = estimate(spec.gate.metric, scores, frame[PARTITION].to_numpy(), prediction, rows[PARTITION].to_numpy())
-    return Estimated(window=str(window), value=found.value, low=found.low, high=found.high) if found else None
+    return MetricInterval(window=str(window), value=found.value, low=found.low, high=found.high) if found else None
+
+
+def _interval(window: Window, measured: MeasuredMetric) -> MetricInterval | None:
+    bounds = measured.interval
+    return MetricInterval(window=str(window), value=bounds[0], low=bounds[1], high=bounds[2]) if bounds else None
 
 
 def _told_before(spec: ModelSpec, window: Window, truth: float | None) -> dict[str, object]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -139,6 +140,36 @@ def log_training(
         client.set_tag(run_id, f"{TAG}{DIGEST}", digest)
         client.set_terminated(run_id)
     return digest
+
+
+def log_monitoring(
+    run_id: str,
+    partition: date,
+    metrics: Mapping[str, float] | None = None,
+    pictures: Mapping[str, bytes] | None = None,
+) -> None:
+    """Log what a check has found of a champion into the run that trained it, where MLflow draws it over time.
+
+    Parameters
+    ----------
+    run_id
+        The champion's.
+    partition
+        The monitored one: the time and the step of the metrics, which are called ``monitored.<name>``, and the
+        folder of the pictures, ``monitoring/<partition>``. The same check logs the same.
+    metrics, pictures
+        Name to value, and to PNG.
+    """
+    from mlflow.entities import Metric
+
+    client, day = connect(), datetime(partition.year, partition.month, partition.day, tzinfo=UTC)
+    with mlflow_errors(), TemporaryDirectory() as place:
+        stamp, step = int(day.timestamp() * 1000), partition.toordinal()
+        logged = [Metric(f"monitored.{name}", value, stamp, step) for name, value in (metrics or {}).items()]
+        client.log_batch(run_id, metrics=logged)
+        for name, content in (pictures or {}).items():
+            (Path(place) / name).write_bytes(content)
+            client.log_artifact(run_id, str(Path(place) / name), f"monitoring/{partition}")
 
 
 def _save(place: Path, run_id: str, logged: Any, encoder: Encoder, example: pd.DataFrame) -> Path:

@@ -222,10 +222,10 @@ class InProcessDriver:
             if not self._pipeline(pipeline, run_id, window):
                 return PeriodRuns(**runs)
         runs["monitor"] = runs["retrain"] = run_id
-        # none waits for another's answer
-        checks = [self._step("monitor", STEPS[check], run_id, window) for check in STEPS["guard"].reads]
-        if proposal_of(*checks).retrain:
-            guard = self._step("retrain", STEPS["guard"], run_id, window, addresses_of(checks))
+        # none waits for another's yes
+        checks = {step.name: self._step("monitor", step, run_id, window) for step in PIPELINES["monitor"]}
+        if proposal_of(checks["check_drift"], checks["check_performance"]).retrain:
+            guard = self._step("retrain", STEPS["guard"], run_id, window, addresses_of(checks.values()))
             if guard.status is Status.OK:
                 runs["train"] = _training_run(guard)
                 self._pipeline("train", runs["train"], window)

@@ -9,8 +9,8 @@ import pytest
 
 from drift_kit import spec_with
 from evergreen.contract import utc_now
-from evergreen.monitoring.earlier import earlier_reports, proposes
-from evergreen.monitoring.proposal import DriftDocument, proposal_of
+from evergreen.monitoring.earlier import earlier_reports, measured_before, proposes
+from evergreen.monitoring.proposal import DriftDocument, PerformanceDocument, proposal_of
 from evergreen.settings import Settings
 from evergreen.store import get_store, write_manifest
 from monitoring_kit import leave_check, leave_drift, leave_performance
@@ -44,6 +44,18 @@ def test_of_several_reports_of_a_partition_the_one_that_ended_last_counts(settin
         path.write_text(DriftDocument(report_id="r", verdict=verdict, run=written.run.address).model_dump_json())
         write_manifest(get_store(), written.model_copy(update={"finished": now + timedelta(hours=ended)}))
     assert verdicts() == [(DAY - timedelta(days=1), "stable")]
+
+
+def test_performances_are_read_up_to_a_partition_the_newest_run_of_each(settings: Settings) -> None:
+    now = utc_now()
+    for day, run_id, why, ended in ((1, "a", "old", -2), (1, "b", "new", -1), (2, "c", "own", -1), (3, "d", "late", 0)):
+        written = leave_performance("toy", date(2013, 4, day), worse=False, run_id=run_id)
+        path = Path(written.output("performance_report").uri)
+        path.write_text(PerformanceDocument(proposal=False, why=why, run=written.run.address).model_dump_json())
+        write_manifest(get_store(), written.model_copy(update={"finished": now + timedelta(hours=ended)}))
+    found = measured_before(get_store(), "toy", date(2013, 4, 2), 9)
+    assert [(day.day, document.why) for day, document in found] == [(1, "new"), (2, "own")]
+    assert [day.day for day, _ in measured_before(get_store(), "toy", date(2013, 4, 3), 2)] == [2, 3]
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,15 @@ from evergreen.monitoring.drift import DriftReport, compare
 from evergreen.monitoring.evidently_report import evidently_html, sample_by_day
 from evergreen.monitoring.files import report_files
 from evergreen.monitoring.learning import learn
+from evergreen.monitoring.metric_picture import metric_over_time
+from evergreen.monitoring.pictures import BLUE, GREY, ORANGE
+from evergreen.monitoring.proposal import PerformanceDocument
 
 DAY = date(2024, 5, 30)
 FACTS = {"windows": "2 of the last 3 windows", "current": "2024-05-01..2024-05-30", "reference": "training, all of it"}
 
 
-def found(prediction: object, number: bool) -> Comparison:
+def compared(prediction: object, number: bool) -> Comparison:
     rng = np.random.default_rng(0)
     before = {"<x>": rng.normal(size=2000), "site": rng.choice(list("ab"), 2000), "prediction": prediction}
     now = {"<x>": rng.normal(2, 1, 2000), "site": rng.choice(list("ab<"), 2000), "prediction": prediction}
@@ -36,7 +39,7 @@ def found(prediction: object, number: bool) -> Comparison:
 @pytest.mark.parametrize("number", [True, False], ids=["a number", "a class"])
 def test_the_page_has_verdict_columns_pictures_and_evidently_s_report(number: bool) -> None:
     rng = np.random.default_rng(1)
-    comparison = found(rng.random(2000) if number else rng.choice(["late", "in time"], 2000), number)
+    comparison = compared(rng.random(2000) if number else rng.choice(["late", "in time"], 2000), number)
     files = report_files("toy", FACTS, comparison, [(date(2024, 5, 29), {}), (DAY, comparison.report.columns)])
     assert set(files) == {"drift.html", "heat_map.png", "prediction.png"}
     html = files["drift.html"].decode()
@@ -49,6 +52,48 @@ def test_the_page_has_verdict_columns_pictures_and_evidently_s_report(number: bo
     for name in ("heat_map.png", "prediction.png"):
         with Image.open(io.BytesIO(files[name])) as picture:
             assert picture.width > picture.height > 200
+
+
+def measured(value: float, champion: str, **more: object) -> PerformanceDocument:
+    interval = {"window": "w", "value": value, "low": value - 0.03, "high": value + 0.04}
+    return PerformanceDocument.model_validate(
+        {"proposal": False, "champion": champion, "measured": interval, "drop": 0.7 - value, "drop_limit": 0.05, **more}
+    )
+
+
+def pixels_of(picture: bytes, colour: str) -> int:
+    """Return how many pixels have nearly a colour."""
+    with Image.open(io.BytesIO(picture)) as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=int)
+    wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+    return int((np.abs(pixels - wanted).max(axis=2) < 12).sum())
+
+
+def test_the_metric_is_drawn_with_its_intervals_its_limit_and_who_took_over() -> None:
+    months = [date(2024, month, 28) for month in (1, 2, 3)]
+    found = [(day, measured(0.7 - 0.02 * at, "1")) for at, day in enumerate(months)]
+    plain = metric_over_time("auc", found, [])
+    assert plain is not None
+    marked = metric_over_time("auc", found, [(date(2023, 12, 31), "1"), (months[1], "2")])
+    assert marked is not None
+    assert pixels_of(marked, ORANGE) > pixels_of(plain, ORANGE) > 100  # the limit, then a promotion as well
+    assert metric_over_time("auc", found, [(date(2023, 12, 31), "1")]) == plain  # before what is shown
+    without = [(day, document.model_copy(update={"drop_limit": None})) for day, document in found]
+    assert pixels_of(metric_over_time("auc", without, []) or b"", ORANGE) == 0
+    comparison = compared(np.random.default_rng(1).random(2000), number=True)
+    files = report_files("toy", FACTS, comparison, [(DAY, comparison.report.columns)], marked)
+    assert files["metric.png"] == marked
+    assert files["drift.html"].decode().count('src="data:image/png;base64,') == 3
+
+
+def test_an_estimate_is_drawn_where_labels_are_to_come_and_nothing_where_nothing_is_known() -> None:
+    told = measured(0.7, "1").measured
+    estimated = PerformanceDocument(proposal=False, estimate=told)
+    picture = metric_over_time("auc", [(DAY, estimated)], [])
+    assert picture is not None
+    assert pixels_of(picture, BLUE) == 0 < pixels_of(picture, GREY)
+    assert metric_over_time("auc", [(DAY, PerformanceDocument(proposal=False))], []) is None
+    assert metric_over_time("auc", [], [(DAY, "1")]) is None
 
 
 def test_without_a_comparison_there_is_nothing_to_show() -> None:
