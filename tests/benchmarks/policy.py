@@ -21,10 +21,13 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from installation import Installation
 
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "plugins")]
@@ -52,6 +55,12 @@ from evergreen_airflow.replay.plan import PeriodLength, make_plan, parse_day  # 
 
 PAIRS = 100
 """Draws of two networks of one window that differ by their seed alone."""
+
+
+MOST_TRAININGS = 0.6
+"""Share of the trainings of *always* that a policy may need."""
+MOST_PAIRS = 0.05
+"""Share of pairs of equals that may be promoted."""
 
 
 @dataclass(frozen=True)
@@ -329,7 +338,7 @@ def measure(model: str, through: date, seeds: int, say: Callable[[str], None]) -
             say(f"seed {seed}, {name}: {figure}, {outcome.trainings} trainings, promoted {outcome.promotions}")
     figures = {name: _figures(runs, months) for name, runs in outcomes.items()}
     means = {name: direction * row["mean"] for name, row in figures.items()}
-    return {
+    result = {
         "months": [f"{month.start:%Y-%m}" for month in months],
         "metric": spec.gate.metric,
         "seeds": seeds,
@@ -338,6 +347,19 @@ def measure(model: str, through: date, seeds: int, say: Callable[[str], None]) -
         "trainings_of_ours_by_always": figures["ours"]["trainings"] / figures["always"]["trainings"],
         "pairs_of_equals_promoted": pairs_promoted(History(spec, frame, spec.training.seed), months),
     }
+    return result | {"aims_missed": aims_missed(result)}
+
+
+def aims_missed(figures: dict[str, Any]) -> list[str]:
+    """Return what a policy that is worth its effort does, and this one does not, a sentence each."""
+    gained, trainings = figures["ours_over_the_better_of_always_and_never"], figures["trainings_of_ours_by_always"]
+    pairs = figures["pairs_of_equals_promoted"]
+    checks = {
+        f"the champion in service is worse by {-gained:.4f} than with the better of always and never": gained < 0,
+        f"it trains {trainings:.0%} as often as always; {MOST_TRAININGS:.0%} are allowed": trainings > MOST_TRAININGS,
+        f"{pairs:.0%} of the pairs of equals are promoted; {MOST_PAIRS:.0%} are allowed": pairs > MOST_PAIRS,
+    }
+    return [sentence for sentence, missed in checks.items() if missed]
 
 
 def _figures(runs: list[Outcome], months: list[Window]) -> dict[str, Any]:
@@ -361,10 +383,15 @@ def installed_measure(model: str, through: str, seeds: int) -> dict[str, Any]:
     from installation import installed
 
     with installed() as installation:
-        program = [sys.executable, str(Path(__file__)), model, through, str(seeds)]
-        done = subprocess.run(program, env=installation.environment, stdout=subprocess.PIPE, text=True, check=True)
-        figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return figures
+        return measure_in(installation, model, through, seeds)
+
+
+def measure_in(installation: Installation, model: str, through: str, seeds: int) -> dict[str, Any]:
+    """Measure in an installation, in a process of its own."""
+    program = [sys.executable, str(Path(__file__)), model, through, str(seeds)]
+    done = subprocess.run(program, env=installation.environment, stdout=subprocess.PIPE, text=True, check=True)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 if __name__ == "__main__":
