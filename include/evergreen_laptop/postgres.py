@@ -8,8 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import LiteralString
@@ -175,6 +175,33 @@ def connect(url: str, database: str = "postgres") -> psycopg.Connection:
     return psycopg.connect(address, dbname=database, connect_timeout=3, autocommit=True)
 
 
+@contextmanager
+def server_errors(where: str, silent: str, refused: str) -> Iterator[None]:
+    """Name the class of what PostgreSQL raises: a server that does not answer is not one that refuses.
+
+    Parameters
+    ----------
+    where
+        What was asked.
+    silent, refused
+        What to do in either case.
+
+    Raises
+    ------
+    TemporaryError
+        If it does not answer.
+    ConfigurationError
+        If it refuses.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        problem = f"{where}: {' '.join(str(error).split())}"
+        if isinstance(error, psycopg.OperationalError):
+            raise TemporaryError(problem, silent) from error
+        raise ConfigurationError(problem, refused) from error
+
+
 def execute(connection: psycopg.Connection, statement: LiteralString, *names: str) -> psycopg.Cursor:
     """Run a statement with each ``{}`` replaced by a name, quoted."""
     return connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
@@ -192,17 +219,15 @@ def create_databases(url: str, names: Iterable[str] = DATABASES) -> None:
     """
     parts = urlsplit(url)
     server = f"PostgreSQL at {parts.netloc.rpartition('@')[2] or parts.query}"
-    try:
-        with connect(url, parts.path.strip("/") or "postgres") as connection:
-            existing = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
-            for name in names:
-                if name not in existing:
-                    execute(connection, "CREATE DATABASE {}", name)
-    except psycopg.Error as error:
-        problem = f"{server}: {' '.join(str(error).split())}"
-        if isinstance(error, psycopg.OperationalError):
-            raise TemporaryError(problem, "Is the server up, and EVERGREEN_DATABASE_URL right?") from error
-        raise ConfigurationError(problem, f"Let the user create databases, or create {', '.join(names)}.") from error
+    silent, refused = "Is the server up, and EVERGREEN_DATABASE_URL right?", "Let the user create databases, or create "
+    with (
+        server_errors(server, silent, f"{refused}{', '.join(names)}."),
+        connect(url, parts.path.strip("/") or "postgres") as connection,
+    ):
+        existing = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
+        for name in names:
+            if name not in existing:
+                execute(connection, "CREATE DATABASE {}", name)
 
 
 def create_audit_log(url: str) -> None:
@@ -215,15 +240,13 @@ def create_audit_log(url: str) -> None:
     ConfigurationError
         If it refuses.
     """
-    try:
-        with connect(url, DATABASE) as connection:
-            create_tables(connection)
-    except psycopg.errors.InsufficientPrivilege:
-        return  # somebody else's table: the user may do no more than the steps need, which is how it should be
-    except psycopg.OperationalError as error:
-        raise TemporaryError(f"the database {DATABASE}: {error}", "Is the server up?") from error
-    except psycopg.Error as error:
-        raise ConfigurationError(f"the database {DATABASE}: {error}", "docs/kubernetes.md has its SQL.") from error
+    with (
+        server_errors(f"the database {DATABASE}", "Is the server up?", "docs/kubernetes.md has its SQL."),
+        # somebody else's table: the user may do no more than the steps need, which is how it should be
+        suppress(psycopg.errors.InsufficientPrivilege),
+        connect(url, DATABASE) as connection,
+    ):
+        create_tables(connection)
 
 
 def _account() -> pwd.struct_passwd | None:

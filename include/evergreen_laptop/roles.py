@@ -13,10 +13,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 
-from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import OWNERS
 from evergreen.trust.audit_log import DATABASE, create_tables
-from evergreen_laptop.postgres import connect, execute
+from evergreen_laptop.postgres import connect, execute, server_errors
 
 _MAINTENANCE = ("postgres", "template1")
 """Databases that every PostgreSQL has, and nobody but its administrator needs."""
@@ -54,7 +53,7 @@ def ensure_roles(administrator: str, passwords: Mapping[str, str]) -> None:
     ConfigurationError
         If it refuses.
     """
-    try:
+    with server_errors("the roles of the embedded PostgreSQL", "See postgres.log.", "See postgres.log."):
         with connect(administrator) as connection:
             for owner, databases in OWNERS.items():
                 _ensure_role(connection, role_of(owner), passwords.get(owner))
@@ -69,10 +68,6 @@ def ensure_roles(administrator: str, passwords: Mapping[str, str]) -> None:
         with connect(administrator, DATABASE) as connection:
             execute(connection, "SET ROLE {}", role_of("audit"))
             create_tables(connection, writers=[role_of("steps")], readers=[role_of("airflow")])
-    except psycopg.OperationalError as error:
-        raise TemporaryError(f"the embedded PostgreSQL: {error}", "See postgres.log.") from error
-    except psycopg.Error as error:
-        raise ConfigurationError(f"the embedded PostgreSQL refuses to set up its roles: {error}") from error
 
 
 def _ensure_role(connection: psycopg.Connection, role: str, password: str | None) -> None:
