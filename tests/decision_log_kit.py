@@ -9,8 +9,11 @@ from datetime import UTC, date, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 
+from typer.testing import CliRunner
+
 from evergreen.catalog import load_model
-from evergreen.contract import Request, RunIdentity, Window
+from evergreen.cli import app
+from evergreen.contract import Request, RunIdentity, StepError, Window
 from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.decisions import decision_of
 from evergreen.judgement.events import Event, Judgement, last_move
@@ -73,6 +76,25 @@ def decided(
     }
     judgement = Judgement.model_validate({**given, "evaluation": evaluation(champion, model)})
     return event("decided", training, at=at, model=model, judgement=judgement)
+
+
+def log(*events: Event) -> None:
+    """Add events to their logs."""
+    for one in events:
+        assert isinstance(append(get_store(), one), Event)
+
+
+def four() -> None:
+    """Log what comes of a training: four records, all signed."""
+    log(decided("a"), event("registered", "a", version="2"), event("approved", "a", by="ada", version="2"))
+    log(event("promoted", "a", version="2", previous="1", by="ada"))
+
+
+def invoke(*arguments: str) -> tuple[str, str]:
+    """Run an ``evergreen`` command; returns what it printed, and its error."""
+    done = CliRunner().invoke(app, [*arguments], env={"COLUMNS": "250"})
+    assert done.exception is None or isinstance(done.exception, StepError | SystemExit), done.exception
+    return done.output, str(done.exception or "")
 
 
 def _registered(who: int, number: int) -> Event:

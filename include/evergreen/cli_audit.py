@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,25 +19,58 @@ _Model = Annotated[str | None, typer.Argument(help="Only this model's log.")]
 
 
 @audit_app.command()
-def verify(model: _Model = None) -> None:
-    """Say whether each log is what was written; exit code 78 and a sentence for everything that is not."""
+def verify(
+    model: _Model = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A copy that `evergreen audit export` has made: it alone is verified.")
+    ] = None,
+) -> None:
+    """Say whether each log is what was written; exit code 78 and a sentence for everything that is not.
+
+    For a copy the public keys are enough (EVERGREEN_VERIFICATION_KEYS): no database and no artifact store is asked.
+    """
+    if file is not None:
+        _verify_copy(file, model)
+        return
     from evergreen.judgement.audit import log_of
     from evergreen.store import get_store
 
-    broken = []
-    for name in _models(model):
-        records, findings = log_of(get_store(), name).audit()
-        signed = sum(record.signature is not None for record in records)
-        outcome = f"{len(findings)} finding(s)" if findings else "ok"
-        typer.echo(f"{name}: {outcome}: {len(records)} records, {signed} of them signed")
-        for finding in findings:
-            typer.echo(f"  {finding}.")
-        broken += [name] if findings else []
+    broken = [name for name in _models(model) if _tell(name, *log_of(get_store(), name).audit())]
     if broken:
         raise ConfigurationError(
             f"The audit log of {', '.join(broken)} is not as it was written.",
             "docs/troubleshooting.md, section 'The audit log is broken', tells what to do.",
         )
+
+
+def _verify_copy(file: Path, model: str | None) -> None:
+    from evergreen.judgement.copies import verified_copy
+
+    logs, wrong_lines = verified_copy(file)
+    chosen = [log for log in logs if model in {None, log.model}]
+    for finding in wrong_lines:
+        typer.echo(f"{finding}.")
+    if not chosen and not wrong_lines:
+        there = ", ".join(log.model for log in logs) or "none: it is empty"
+        raise ConfigurationError(
+            f"{file}: it has no record{f' of {model}' if model else ''}.", f"Models in it: {there}."
+        )
+    broken = [log.model for log in chosen if _tell(log.model, log.records, log.findings)]
+    if broken or wrong_lines:
+        raise ConfigurationError(
+            f"{file} is not what was written.",
+            "Compare it with another copy, and with the log itself: evergreen audit verify.",
+        )
+
+
+def _tell(model: str, records: Sequence[Record], findings: Sequence[str]) -> bool:
+    """Print what was found; returns whether anything was."""
+    signed = sum(record.signature is not None for record in records)
+    outcome = f"{len(findings)} finding(s)" if findings else "ok"
+    typer.echo(f"{model}: {outcome}: {len(records)} records, {signed} of them signed")
+    for finding in findings:
+        typer.echo(f"  {finding}.")
+    return bool(findings)
 
 
 @audit_app.command()
@@ -67,12 +100,12 @@ def export(
     model: Annotated[str | None, typer.Option(help="Only this model's log.")] = None,
 ) -> None:
     """Copy the log as it is, signatures and all: whoever has the public key can verify the copy."""
-    import json
+    from evergreen.judgement.copies import lines_of
+    from evergreen.store import get_store
 
-    from evergreen.trust.audit_log import records_of
-
-    records = [record for name in _models(model) for record in records_of(name)]
-    text = "".join(json.dumps({**vars(record), "at": record.at.isoformat()}) + "\n" for record in records)
+    models = list(_models(model))
+    lines = list(lines_of(get_store(), models))
+    text = "".join(f"{line}\n" for line in lines)
     if str(file) == "-":
         typer.echo(text, nl=False)
         return
@@ -80,7 +113,7 @@ def export(
         file.write_text(text)
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}.", "Name a file that can be written.") from error
-    typer.echo(f"{file}: {len(records)} records")
+    typer.echo(f"{file}: {len(lines) - len(models)} records")
 
 
 def _models(model: str | None) -> Iterator[str]:

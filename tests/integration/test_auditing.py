@@ -39,7 +39,10 @@ def test_the_commands_answer_what_the_page_asks(
     assert "promoted version 1" in printed["audit show flight_delay"]
     assert printed["audit export audit.jsonl"] == "audit.jsonl: 2 records\n"
     assert (tmp_path / "audit.jsonl").read_text() == printed["audit export --model flight_delay -"]
-    first, second = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    first, second, head = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert (head["records"], head["head"]) == (2, second["signature"])
+    assert printed["audit verify --file audit.jsonl"] == printed["audit verify flight_delay --file audit.jsonl"]
+    assert printed["audit verify --file audit.jsonl"] == printed["audit verify"]
     assert second["previous"] == first["hash"]
     for row in (first, second):  # as the page says
         parts = (row["previous"], row["model"], str(row["number"]), row["event"])

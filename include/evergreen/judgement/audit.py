@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -67,18 +67,11 @@ class AuditLog:
         A head that is lost, or is left behind by a writer that was killed, stops nobody: the next signed record writes
         it again.
         """
-        found = self._survey()
+        found, key = self._survey(), head_key(self.model)
         findings = [problem.message.rstrip(".") for problem in found.problems]
-        signed = [record.number for record in found.records if record.signature is not None]
-        where = f"the audit log of {self.model}"
-        if signed and found.head is None and self.store.read(head_key(self.model)) is None:
-            key = self.store.uri(head_key(self.model))
-            findings.append(f"{where}: its head {key} is lost: whether the end was cut off cannot be told")
-        elif signed and found.head is not None and found.head.number < signed[-1]:
-            findings.append(
-                f"{where}: its head is record {found.head.number}, and the last signed one is {signed[-1]}: "
-                "its writer was killed in between, or an older head was put in its place"
-            )
+        if found.head is not None or self.store.read(key) is None:
+            lost = f"its head {self.store.uri(key)} is lost"
+            findings += head_findings(self.model, found.records, found.head, lost)
         return found.records, findings
 
     def append(self, judge: Callable[[Sequence[Event]], Event | _Objection]) -> Event | _Objection:
@@ -133,26 +126,57 @@ class AuditLog:
         except BrokenLogError as error:
             problems.append(error)
         records = records_of(self.model)
-        recorded, unreadable = _events_of(records)
-        pinned = dict(recorded[0].earlier) if recorded else {}
-        wrong = [
-            *(earlier.changes(files, pinned, self.model) if records else ()),
-            *faults(self.model, records, lambda kind: kind in DECIDE, head, earlier.last_number(pinned) + 1),
-        ]
-        problems += [*map(BrokenLogError, wrong), *unreadable]
+        recorded, wrong = examined(self.model, records, head)
+        pinned = recorded[0].earlier if recorded else {}
+        problems += map(BrokenLogError, earlier.changes(files, pinned, self.model) if records else ())
+        problems += [problem for _, problem in wrong]
         return _Survey([*events, *recorded], problems, files, records, head)
 
 
-def _events_of(records: Sequence[Record]) -> tuple[list[Event], list[ConfigurationError]]:
+def examined(
+    model: str, records: Sequence[Record], head: Head | None
+) -> tuple[list[Event], list[tuple[int, ConfigurationError]]]:
+    """Return the events that records hold, and what is wrong with these.
+
+    Parameters
+    ----------
+    model
+        Whose log it is.
+    records
+        All of it, in the order in which they are kept: by the database, or in a copy.
+    head
+        How far it has come at least, if that is known.
+
+    Returns
+    -------
+    events, problems
+        Every event that can be read; and each problem with the position of the record that it is about, which is
+        the count of the records where the end is wrong.
+    """
     events: list[Event] = []
-    problems: list[ConfigurationError] = []
-    for record in records:
+    unreadable: list[tuple[int, ConfigurationError]] = []
+    for position, record in enumerate(records):
         where = f"the audit log of {record.model}: record {record.number}"
         try:
             events.append(parse_document(record.event.encode(), where, Event, "an event", _HINT).as_recorded())
         except ConfigurationError as error:
-            problems.append(error)
-    return events, problems
+            unreadable.append((position, error))
+    first = earlier.last_number(events[0].earlier if events else {}) + 1
+    found = faults(model, records, lambda kind: kind in DECIDE, head, first)
+    return events, [*((fault.position, BrokenLogError(fault.sentence)) for fault in found), *unreadable]
+
+
+def head_findings(model: str, records: Sequence[Record], head: Head | None, lost: str) -> Iterator[str]:
+    """Yield what an auditor should know of a head, which stops no reader: it is lost, or was left behind."""
+    signed = [record.number for record in records if record.signature is not None]
+    where = f"the audit log of {model}"
+    if signed and head is None:
+        yield f"{where}: {lost}: whether the end was cut off cannot be told"
+    elif signed and head is not None and head.number < signed[-1]:
+        yield (
+            f"{where}: its head is record {head.number}, and the last signed one is {signed[-1]}: "
+            "its writer was killed in between, or an older head was put in its place"
+        )
 
 
 def log_of(store: ArtifactStore, model: str) -> AuditLog:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, LiteralString
 from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import get_settings
 from evergreen.store import ArtifactStore
-from evergreen.trust.chain import BrokenLogError, Head, Record
-from evergreen.trust.keys import UntrustedError
+from evergreen.trust.chain import Head, Record
 
 if TYPE_CHECKING:
     import psycopg
@@ -92,14 +91,7 @@ def read_head(store: ArtifactStore, model: str) -> Head | None:
     content = store.read(head_key(model))
     if content is None:
         return None
-    where = f"{store.uri(head_key(model))}: the head of the audit log of {model}"
-    try:
-        head = Head.verified(content, where)
-    except UntrustedError as error:
-        raise BrokenLogError(error.message.rstrip(".")) from error
-    if head.model != model:
-        raise BrokenLogError(f"{where} is that of {head.model}")
-    return head
+    return Head.verified(content, model, f"{store.uri(head_key(model))}: the head of the audit log of {model}")
 
 
 def write_head(store: ArtifactStore, record: Record) -> None:

@@ -6,12 +6,12 @@ Nothing here knows where records are kept: what an auditor was given in a file i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from evergreen.contract import ConfigurationError
 from evergreen.settings import get_settings
@@ -52,7 +52,7 @@ class Record:
         """What happened; empty if the text is none of ours."""
         try:
             found = json.loads(self.event)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -77,15 +77,30 @@ class Head:
         return canonical(vars(self)).encode()
 
     @classmethod
-    def verified(cls, envelope: str | bytes, what: str) -> Head:
-        """Return what an envelope says.
+    def verified(cls, envelope: str | bytes, model: str, what: str) -> Head:
+        """Return how far a model's log had come, as an envelope says.
 
         Raises
         ------
-        UntrustedError
-            If nobody with the key has signed it.
+        BrokenLogError
+            If nobody with the key has signed it, or it is another model's.
         """
-        return cls(**json.loads(verify(envelope, PAYLOAD_TYPE, what)))
+        try:
+            head = cls(**json.loads(verify(envelope, PAYLOAD_TYPE, what)))
+        except UntrustedError as error:
+            raise BrokenLogError(error.message.rstrip(".")) from error
+        if head.model != model:
+            raise BrokenLogError(f"{what} is that of {head.model}")
+        return head
+
+
+class Fault(NamedTuple):
+    """Something that is wrong with a log."""
+
+    position: int
+    """Of the record among all that there are, from 0; their count, where the end is wrong."""
+    sentence: str
+    """It names model, record and fault."""
 
 
 def canonical(value: Any) -> str:
@@ -114,15 +129,15 @@ def chained(before: Record | None, model: str, number: int, at: datetime, event:
 
 def faults(
     model: str, records: Sequence[Record], needs_signature: Callable[[str], bool], head: Head | None, first: int = 1
-) -> Iterator[str]:
-    """Yield what is wrong with a log, a sentence each, that names model, record and fault.
+) -> Iterator[Fault]:
+    """Yield what is wrong with a log.
 
     Parameters
     ----------
     model
         Whose log it is.
     records
-        All of it, by number.
+        All of it, in the order in which they are kept.
     needs_signature
         Told the kind of an event; returns whether only who has the key may write it.
     head
@@ -130,19 +145,27 @@ def faults(
     first
         The number of the first record.
     """
-    expected, previous = first, BEGINNING
-    for record in records:
+    expected, previous, present = first, BEGINNING, {record.number for record in records}
+    for position, record in enumerate(records):
         where = _where(model, record.number)
         if record.number != expected:
-            last = record.number - 1
-            missing = f"record {expected} is" if last == expected else f"records {expected} to {last} are"
-            yield f"the audit log of {model}: {missing} missing"
+            yield Fault(position, _misplaced(model, record.number, expected, present))
         elif record.previous != previous:
-            yield f"{where} does not follow the record before it: one of the two was changed or put in another's place"
-        yield from _faults_of(record, needs_signature, where)
+            changed = "one of the two was changed or put in another's place"
+            yield Fault(position, f"{where} does not follow the record before it: {changed}")
+        yield from (Fault(position, sentence) for sentence in _faults_of(record, needs_signature, where))
         expected, previous = record.number + 1, record.hash
     if head is not None:
-        yield from _against_head(model, records, head, first)
+        yield from (Fault(len(records), sentence) for sentence in _against_head(model, records, head, first))
+
+
+def _misplaced(model: str, number: int, expected: int, present: Set[int]) -> str:
+    """Say why a record is not the expected one: those in between are lost, or it stands where another belongs."""
+    if number < expected or any(expected <= other < number for other in present):
+        return f"{_where(model, number)} stands where record {expected} belongs"
+    last = number - 1
+    missing = f"record {expected} is" if last == expected else f"records {expected} to {last} are"
+    return f"the audit log of {model}: {missing} missing"
 
 
 def _faults_of(record: Record, needs_signature: Callable[[str], bool], where: str) -> Iterator[str]:
@@ -178,7 +201,7 @@ def _signed(envelope: str, where: str, _keys: str) -> bytes:
 
 
 def _against_head(model: str, records: Sequence[Record], head: Head, first: int) -> Iterator[str]:
-    last = records[-1].number if records else first - 1
+    last = max((record.number for record in records), default=first - 1)
     if head.number > last:
         cut = f"ends with record {last}" if records else "is empty"
         yield f"the audit log of {model} {cut}, and its signed head is record {head.number}: the end was cut off"

@@ -83,7 +83,8 @@ def verification_keys() -> dict[str, EllipticCurvePublicKey]:
     if not keys:
         raise ConfigurationError(
             f"{VERIFICATION_KEYS} is not set: no signature can be verified, so nothing is believed.",
-            f"Set it to the public half of the signing key. {_MAKE}",
+            "Set it to the public half of the signing key, as PEM or in one line; several stand one after another. "
+            f"{_MAKE}",
         )
     return {key_id(key): key for key in keys}
 

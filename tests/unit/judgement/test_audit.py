@@ -10,11 +10,9 @@ from types import ModuleType
 import psycopg
 import pytest
 from pydantic import JsonValue
-from typer.testing import CliRunner
 
-from decision_log_kit import MODEL, decided, event
+from decision_log_kit import MODEL, decided, event, four, invoke, log
 from evergreen.catalog import load_model
-from evergreen.cli import app
 from evergreen.contract import ConfigurationError, Manifest, Request, RunIdentity, StepError, Window
 from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.decisions import decision_of
@@ -30,30 +28,12 @@ NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
 HEAD = head_key(MODEL)
 
 
-def log(*events: Event) -> None:
-    for one in events:
-        assert isinstance(append(get_store(), one), Event)
-
-
-def four() -> None:
-    """Log what comes of a training: four records, all signed."""
-    log(decided("a"), event("registered", "a", version="2"), event("approved", "a", by="ada", version="2"))
-    log(event("promoted", "a", version="2", previous="1", by="ada", at=NOON))
-
-
 def superuser(statement: str, *values: object) -> None:
     """Change what nobody may change: a session that replicates fires no trigger."""
     address = get_settings().database("audit").replace("+psycopg", "")
     with psycopg.connect(address) as connection:
         connection.execute("SET session_replication_role = replica")
         connection.execute(statement, values)
-
-
-def invoke(*arguments: str) -> tuple[str, str]:
-    """Run a command; returns what it printed, and its error."""
-    done = CliRunner().invoke(app, [*arguments], env={"COLUMNS": "250"})
-    assert done.exception is None or isinstance(done.exception, StepError | SystemExit), done.exception
-    return done.output, str(done.exception or "")
 
 
 def found() -> str:
@@ -357,9 +337,10 @@ def test_an_export_holds_all_that_a_stranger_needs(settings: Settings, tmp_path:
     four()
     file = settings.state_dir / "audit.jsonl"
     assert invoke("audit", "export", str(file))[0] == f"{file}: 4 records\n"
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    *rows, head = [json.loads(line) for line in file.read_text().splitlines()]
     assert [row["hash"] for row in rows] == [record.hash for record in records_of(MODEL)]
     assert {*rows[0]} == {"model", "number", "at", "event", "previous", "hash", "signature"}
+    assert head == {"model": MODEL, "records": 4, "head": rows[-1]["signature"]}
     assert invoke("audit", "export", "-", "--model", MODEL)[0] == file.read_text()
     assert "No such file or directory" in invoke("audit", "export", "/nowhere/x.jsonl")[1]
     assert "nothing" in invoke("audit", "export", "--model", "nothing", "-")[1]
