@@ -15,6 +15,8 @@ import typer
 from pydantic import JsonValue
 
 from evergreen.cli_audit import audit_app
+from evergreen.cli_quarantine import quarantine_app
+from evergreen.cli_steps import day_of, run_by_hand, shell_dag
 from evergreen.contract import (
     ConfigurationError,
     FailureClass,
@@ -32,6 +34,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 models_app = typer.Typer(no_args_is_help=True, help="List, check and create models.")
 app.add_typer(models_app, name="models")
 app.add_typer(audit_app, name="audit")
+app.add_typer(quarantine_app, name="quarantine")
 
 
 def main(command: typer.Typer = app) -> None:
@@ -50,13 +53,6 @@ def main(command: typer.Typer = app) -> None:
             raise
         sys.stderr.write(f"error: {error.name} is not installed here. Run this where steps run: in the step image.\n")
         sys.exit(exit_code_of(FailureClass.CONFIGURATION))
-
-
-def _day(value: str, option: str) -> date:
-    try:
-        return datetime.strptime(value, "%Y-%m-%d").date()  # a calendar day has no zone
-    except ValueError as error:
-        raise ConfigurationError(f"{option}={value!r} is not a day.", "Write it as 2013-03-01.") from error
 
 
 def _moment(value: str, option: str) -> datetime:
@@ -106,11 +102,6 @@ def _stdout_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _shell(model: str) -> str:
-    """Return what stands for the DAG of steps that run outside Airflow: one a model, as each model's DAGs are."""
-    return f"{model}.shell"
-
-
 @app.command("run-step")
 def run_step(
     step: str,
@@ -134,11 +125,11 @@ def run_step(
     configure()
     os.umask(0o077)  # what a step leaves on this machine is nobody else's to read
     check_step(step)
-    end = _day(partition, "--partition")
-    start = _day(window_start, "--window-start") if window_start else end
+    end = day_of(partition, "--partition")
+    start = day_of(window_start, "--window-start") if window_start else end
     if start > end:
         raise ConfigurationError(f"--window-start={start} is after --partition={end}.", "Swap them.")
-    run = RunIdentity(dag_id=dag_id or _shell(model), run_id=run_id or str(end), task_id=task_id or step)
+    run = RunIdentity(dag_id=dag_id or shell_dag(model), run_id=run_id or str(end), task_id=task_id or step)
     params = {name: _json(name, text) for name, text in _pairs(param or [], "--param").items()}
     complete(STEPS[step].secrets)
     try:
@@ -215,27 +206,9 @@ def rollback(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for a confirmation.")] = False,
 ) -> None:
     """Let an earlier champion serve again, or put back an alias moved by hand: logs who did it and why."""
-    from getpass import getuser
-
-    from evergreen.contract import utc_now
-    from evergreen.environment import complete
-    from evergreen.logs import configure
-    from evergreen.pipelines import STEPS
-    from evergreen.runner import build_request, execute, exit_code
-
     if not yes:
         typer.confirm(f"Let {f'version {to}' if to else 'the champion before'} of {model} serve again?", abort=True)
-    configure()
-    complete(STEPS["rollback"].secrets)
-    now = utc_now()
-    day = Window(start=now.date(), end=now.date())
-    run = RunIdentity(dag_id=_shell(model), run_id=f"rollback__{now.isoformat()}", task_id="rollback")
-    params: dict[str, JsonValue] = {"version": to, "reason": reason, "by": getuser()}
-    manifest = execute(build_request("rollback", model, day, run, {}, params))
-    if manifest.failure:
-        typer.echo(f"error: {manifest.failure.message} {manifest.failure.hint}".rstrip(), err=True)
-        raise typer.Exit(exit_code(manifest))
-    facts = manifest.facts
+    facts = run_by_hand("rollback", model, {"version": to, "reason": reason})
     instead = f", instead of {facts['previous']}" if facts["previous"] != facts["version"] else ""
     outcome = f"version {facts['version']} is champion again" if facts["version"] else "there is no champion now"
     typer.echo(f"{model}: {outcome}{instead}.")
@@ -311,7 +284,7 @@ def models_new(
     from evergreen.authoring.scaffold import create_model
 
     owner = owner or getuser()
-    first = _day(start, "--start") if start else date.today().replace(month=1, day=1)
+    first = day_of(start, "--start") if start else date.today().replace(month=1, day=1)
     files = create_model(name, task, owner, team or owner, first)
     for path in files:
         typer.echo(f"created {path}")

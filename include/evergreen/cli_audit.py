@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -85,13 +85,21 @@ def show(model: Annotated[str, typer.Argument(help="The model's name.")]) -> Non
     table = Table.grid(padding=(0, 2))
     for record in records_of(model):
         body = record.body
-        what = " ".join([str(body.get("kind")), *([f"version {body['version']}"] if body.get("version") else [])])
+        what = " ".join([str(body.get("kind")), *_about(body)])
         who = body.get("by") or (body.get("run") or {}).get("task_id")
         why = body.get("why") or (body.get("judgement") or {}).get("why", "")
         below = f"by {who}; {_signature(record)}; {record.hash[:12]}"
         text = "\n".join(filter(None, (what, why, below, "")))
         table.add_row(str(record.number), f"{record.at:%Y-%m-%d %H:%M:%S}", escape(text))
     Console().print(table)
+
+
+def _about(body: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what an event is about, beside the model."""
+    if body.get("version"):
+        yield f"version {body['version']}"
+    if release := body.get("release"):
+        yield f"{release['source']} of {body.get('partition')}"
 
 
 @audit_app.command()

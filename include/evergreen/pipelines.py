@@ -104,6 +104,7 @@ PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
             Step("promote", reads=("gate", "register"), outputs=("champion",), secrets=("signing", "registry")),
         ),
         "rollback": (Step("rollback", outputs=("champion",), secrets=("signing", "registry")),),
+        "release": (Step("release", secrets=("signing",)),),
         "backfill": (
             *(_in_bulk(step) for step in _INGEST),
             _in_bulk(_FEATURES[0], after=("publish",)),

@@ -38,6 +38,7 @@ class Tag(enum.StrEnum):
     RETRAINING = "retraining"
     BACKFILL = "backfill"
     ROLLBACK = "rollback"
+    RELEASE = "release"
     MAINTENANCE = "maintenance"
 
 

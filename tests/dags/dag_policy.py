@@ -18,7 +18,7 @@ Parse = Callable[[Path], "dict[str, DAG]"]
 """Parses the DAG files with the models of a folder."""
 MAX_LINES = 150
 LIGHT_TASKS = {
-    *("ProposalSensor", "TrainingTrigger", "ApprovalQuestion", "PartitionDone"),
+    *("ProposalSensor", "TrainingTrigger", "ApprovalQuestion", "PartitionDone", "IngestionTrigger"),
     *("PodReaper", "PartitionReconciler", "ModelWatch"),
 }
 """What may run beside StepOperators: these decide and wait, they do no work.

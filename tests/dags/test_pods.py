@@ -40,7 +40,7 @@ def test_every_pod_of_every_pipeline(settings: Settings, dags: dict[str, DAG]) -
     assert wrong == {}
 
 
-SIGNING = {"train", "evaluate", "gate", "refit", "register", "promote", "rollback"}
+SIGNING = {"train", "evaluate", "gate", "refit", "register", "promote", "rollback", "release"}
 REGISTRY = {"register", "promote", "rollback"}
 
 

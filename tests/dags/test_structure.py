@@ -140,6 +140,21 @@ def test_a_rollback_asks_for_a_reason_and_a_confirmation(dags: dict[str, DAG]) -
             params.get_param(name).resolve(value)
 
 
+def test_a_release_asks_for_source_day_and_reason_and_leads_to_an_ingestion(dags: dict[str, DAG]) -> None:
+    dag = dags[f"{MODEL}.release"]
+    assert dag.params.get_param("source").resolve("weather") == "weather"
+    assert dag.params.get_param("reason").resolve() is None
+    for name, value in (("source", "sales"), ("source", None), ("partition", "May"), ("partition", None), ("why", "")):
+        with pytest.raises(ParamValidationError):
+            dag.params.get_param(name).resolve(value)
+    assert order(dag) == ["release", "trigger_ingest"]
+    trigger = dag.get_task("trigger_ingest")
+    assert trigger.trigger_dag_id == f"{MODEL}.ingest"
+    assert trigger.trigger_run_id == "release__{{ ti.xcom_pull(task_ids='release')['event'] }}"
+    assert trigger.conf == {"partition": "{{ ti.xcom_pull(task_ids='release')['partition'] }}"}
+    assert trigger.skip_when_already_exists
+
+
 def test_approval_stands_between_registration_and_promotion(parse: Parse, two_models: Path) -> None:
     parsed = parse(two_models)
     assert order(parsed[f"{MODEL}.train"])[-2:] == ["register", "promote"]

@@ -6,73 +6,21 @@ import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 
-import evergreen.catalog
-from data_steps import UPSTREAM, day
-from evergreen.contract import DataError, Manifest, RunIdentity, Status, Window
+from evergreen.contract import DataError, Status, Window
 from evergreen.data.lake import get_lake
-from evergreen.runner import build_request, execute
-from evergreen.settings import PROJECT_ROOT, Settings, get_settings
+from evergreen.settings import PROJECT_ROOT, Settings
+from things_kit import DAY, NOON, SUITE, ingest, make_model, reasons, run
 
 pytestmark = pytest.mark.integration
-DAY = day("2013-03-01")
-NOON = datetime(2013, 3, 1, 12, tzinfo=UTC)
-
-SUITE = """
-- {type: expect_column_values_to_be_between, severity: warning, kwargs: {column: size, min_value: 0}}
-- {type: expect_column_values_to_not_be_null, severity: critical, kwargs: {column: name}}
-"""
 
 
 @pytest.fixture
 def model(lake_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a model whose only source reads ``rows.pickle`` from its folder."""
-    folder = tmp_path / "models" / "small"
-    folder.mkdir(parents=True)
-    spec = yaml.safe_load((PROJECT_ROOT / "include/models/flight_delay/model.yaml").read_text())
-    columns = {"name": "string", "size": "double", "at": "timestamp"}
-    spec |= {
-        "name": "small",
-        "sources": [
-            {
-                "name": "things",
-                "reader": "source.py:read",
-                "key": ["name"],
-                "columns": columns,
-                "expectations": "e.yaml",
-            }
-        ],
-    }
-    (folder / "model.yaml").write_text(yaml.safe_dump(spec))
-    (folder / "e.yaml").write_text(SUITE)
-    (folder / "source.py").write_text(
-        "from pathlib import Path\nimport pandas as pd\n\n\ndef read(day):\n"
-        "    return pd.read_pickle(Path(__file__).with_name('rows.pickle'))\n"
-    )
-    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(folder.parent))
-    get_settings.cache_clear()
-    assert evergreen.catalog.model_names() == ["small"]
-    return folder
-
-
-def _run(step: str, window: Window = DAY, run_id: str = "1") -> Manifest:
-    identity = RunIdentity(dag_id="test", run_id=run_id, task_id=step)
-    return execute(build_request(step, "small", window, identity, UPSTREAM.get(step, {}), {}))
-
-
-def _ingest(folder: Path, rows: list[tuple[object, object]], run_id: str = "1") -> None:
-    frame = pd.DataFrame(rows, columns=["name", "size"], dtype=object).assign(at=NOON)
-    frame.to_pickle(folder / "rows.pickle")
-    manifest = _run("ingest", run_id=run_id)
-    assert manifest.status is Status.OK, manifest.failure
-
-
-def _reasons() -> dict[int, str]:
-    rows = get_lake().read("small", "things_quarantine").to_pylist()
-    return {row["row"]: row["reason"] for row in rows}
+    """Make the model; returns its folder."""
+    return make_model(tmp_path, monkeypatch)
 
 
 def test_every_bad_row_is_kept_with_its_reason_and_the_rest_is_published(model: Path) -> None:
@@ -86,13 +34,13 @@ def test_every_bad_row_is_kept_with_its_reason_and_the_rest_is_published(model: 
         ("claimed", 4.0),
         ("no size", None),
     ]
-    _ingest(model, rows)
-    assert _run("validate").status is Status.OK
-    published = _run("publish")
+    ingest(model, rows)
+    assert run("validate").status is Status.OK
+    published = run("publish")
     assert published.status is Status.OK, published.failure
     assert (published.facts["rows"], published.facts["quarantined"]) == (3, 5)
     assert get_lake().read("small", "things")["name"].to_pylist() == ["good", "copied", "no size"]
-    assert _reasons() == {
+    assert reasons() == {
         1: "size: 'huge' is not a double",
         2: "expect_column_values_to_be_between(size)",
         4: "an exact copy of another row (name)",
@@ -102,16 +50,16 @@ def test_every_bad_row_is_kept_with_its_reason_and_the_rest_is_published(model: 
 
 
 def test_a_key_that_is_null_goes_to_quarantine_before_the_suite_sees_it(model: Path) -> None:
-    _ingest(model, [("good", 1.0), (None, 2.0)])
-    assert _run("validate").status is Status.OK
-    assert _run("publish").facts["quarantined"] == 1
-    assert _reasons() == {1: "a key column is null (name)"}
+    ingest(model, [("good", 1.0), (None, 2.0)])
+    assert run("validate").status is Status.OK
+    assert run("publish").facts["quarantined"] == 1
+    assert reasons() == {1: "a key column is null (name)"}
 
 
 def test_a_critical_failure_publishes_nothing_and_says_what_was_found(model: Path) -> None:
     (model / "e.yaml").write_text(SUITE.replace("severity: warning", "severity: critical"))
-    _ingest(model, [("good", 1.0), ("negative", -7.5)])
-    refused = _run("validate")
+    ingest(model, [("good", 1.0), ("negative", -7.5)])
+    refused = run("validate")
     assert refused.failure is not None
     assert refused.failure.failure_class == "data"
     assert (
@@ -120,36 +68,36 @@ def test_a_critical_failure_publishes_nothing_and_says_what_was_found(model: Pat
     )
     assert "nothing is published" in refused.failure.message
     with pytest.raises(DataError, match=r"validate/result\.json: the upstream task failed: .*nothing is published"):
-        _run("publish")
+        run("publish")
     assert not get_lake().has("small", "things")
 
 
-def test_publishing_follows_the_judged_snapshot_not_a_later_ingest(model: Path) -> None:
-    _ingest(model, [("good", 1.0), ("negative", -1.0)])
-    assert _run("validate").status is Status.OK
-    _ingest(model, [("later", 5.0)], run_id="2")
-    assert _run("publish").status is Status.OK
+def test_publishing_follows_the_judged_snapshot_not_a_lateringest(model: Path) -> None:
+    ingest(model, [("good", 1.0), ("negative", -1.0)])
+    assert run("validate").status is Status.OK
+    ingest(model, [("later", 5.0)], run_id="2")
+    assert run("publish").status is Status.OK
     assert get_lake().read("small", "things")["name"].to_pylist() == ["good"]
-    _ingest(model, [("later", 5.0)])
-    refused = _run("publish")  # the ingestion of its own run is another one than was judged
+    ingest(model, [("later", 5.0)])
+    refused = run("publish")  # the ingestion of its own run is another one than was judged
     assert refused.failure is not None
     assert "was judged: run validate again too" in refused.failure.message
 
 
 def test_a_day_that_is_all_quarantined_publishes_nothing_of_it_and_loses_nothing(model: Path) -> None:
-    _ingest(model, [("one", -1.0), ("two", -2.0)])
-    assert _run("validate").status is Status.OK
-    published = _run("publish")
+    ingest(model, [("one", -1.0), ("two", -2.0)])
+    assert run("validate").status is Status.OK
+    published = run("publish")
     assert published.status is Status.OK, published.failure
     assert (published.facts["rows"], published.facts["quarantined"]) == (0, 2)
-    assert _reasons() == dict.fromkeys((0, 1), "expect_column_values_to_be_between(size)")
-    skipped = _run("build_features")
+    assert reasons() == dict.fromkeys((0, 1), "expect_column_values_to_be_between(size)")
+    skipped = run("build_features")
     assert (skipped.status, skipped.reason) == (Status.SKIPPED, "Nothing is published for 2013-03-01..2013-03-01.")
 
 
 def test_a_source_that_changed_its_format_is_refused_whole(model: Path) -> None:
-    _ingest(model, [("a", "x"), ("b", "y")])
-    refused = _run("validate")
+    ingest(model, [("a", "x"), ("b", "y")])
+    refused = run("validate")
     assert refused.failure is not None
     assert "every row of 2013-03-01 is unreadable, e.g. size: 'x' is not a double" in refused.failure.message
 
@@ -160,19 +108,19 @@ def test_a_day_in_another_format_is_refused_among_good_ones_too(model: Path) -> 
         f"pd.DataFrame({{'name': ['a', 'b'], 'size': [1, 'x' if day.day == 2 else 2], 'at': pd.Timestamp('{NOON}')}})"
     )
     (model / "source.py").write_text(f"import pandas as pd\n\n\ndef read(day):\n    return {rows}\n")
-    assert _run("ingest", window).status is Status.OK
-    assert _run("validate", window).status is Status.OK
+    assert run("ingest", window).status is Status.OK
+    assert run("validate", window).status is Status.OK
     source = (model / "source.py").read_text().replace("[1,", "['w' if day.day == 2 else 1,")
     (model / "source.py").write_text(source)
-    assert _run("ingest", window).status is Status.OK
-    refused = _run("validate", window)
+    assert run("ingest", window).status is Status.OK
+    refused = run("validate", window)
     assert refused.failure is not None
     assert "every row of 2013-03-02 is unreadable, e.g. size: 'w' is not a double" in refused.failure.message
 
 
 def test_a_reader_that_returns_something_else_is_named(model: Path) -> None:
     (model / "source.py").write_text("def read(day):\n    return [1]\n")
-    failed = _run("ingest")
+    failed = run("ingest")
     assert failed.failure is not None
     assert failed.failure.failure_class == "configuration"
     assert "source.py:read returned list for 2013-03-01" in failed.failure.message
@@ -198,28 +146,28 @@ def _sources(folder: Path, severity: str, **days: list[int]) -> None:
 def test_a_source_that_is_silent_where_another_is_not_is_judged_all_the_same(model: Path, window: Window) -> None:
     """Nothing is there on the second day: it is not judged."""
     _sources(model, "critical", things=[1, 3], others=[3])
-    assert _run("ingest", window).status is Status.OK
-    refused = _run("validate", window)
+    assert run("ingest", window).status is Status.OK
+    refused = run("validate", window)
     assert refused.failure is not None
     assert "others: expect_table_row_count_to_be_between() failed on 2013-03-01: found 0." in refused.failure.message
     assert "things" not in refused.failure.message
     with pytest.raises(DataError, match="the upstream task failed"):
-        _run("publish", window)
+        run("publish", window)
 
 
 def test_a_source_that_may_be_silent_is_published_empty_and_the_manifest_says_so(model: Path) -> None:
     _sources(model, "info", things=[1], others=[])
-    assert _run("ingest").status is Status.OK
-    validated = _run("validate")
+    assert run("ingest").status is Status.OK
+    validated = run("validate")
     assert validated.status is Status.OK, validated.failure
     assert validated.facts["failed"] == ["others: expect_table_row_count_to_be_between() failed on 2013-03-01: found 0"]
-    assert _run("publish").facts["rows"] == 1
+    assert run("publish").facts["rows"] == 1
     assert get_lake().read("small", "others").num_rows == 0
 
 
 def test_a_day_that_no_source_has_anything_for_is_skipped(model: Path) -> None:
     _sources(model, "critical", things=[], others=[])
-    assert _run("ingest").status is Status.SKIPPED
+    assert run("ingest").status is Status.SKIPPED
 
 
 HOSTILE = """
@@ -254,13 +202,13 @@ def test_hostile_values_go_to_quarantine_one_by_one(model: Path) -> None:
     path.write_text(yaml.safe_dump(spec))
     (model / "source.py").write_text(HOSTILE)
     for step in ("ingest", "validate", "publish"):
-        manifest = _run(step)
+        manifest = run(step)
         assert manifest.status is Status.OK, manifest.failure
     assert (manifest.facts["rows"], manifest.facts["quarantined"]) == (1, 9)
     assert get_lake().read("small", "things")["name"].to_pylist() == ["a"]
-    reasons = _reasons()
-    assert len(reasons.pop(9)) < 200
-    assert reasons == {
+    found = reasons()
+    assert len(found.pop(9)) < 200
+    assert found == {
         1: r"name: 'half \ud800' is not a string",
         2: "size: a Odd that cannot be shown (RuntimeError) is not a double",
         3: "size: inf is not a finite number",
@@ -277,8 +225,8 @@ def test_infinite_values_are_published_where_the_contract_allows_them(model: Pat
     spec = yaml.safe_load(path.read_text())
     spec["sources"][0]["allow_infinite"] = ["size"]
     path.write_text(yaml.safe_dump(spec))
-    _ingest(model, [("a", 1.0), ("b", float("inf"))])
-    assert _run("validate").facts["quarantined"] == 0
+    ingest(model, [("a", 1.0), ("b", float("inf"))])
+    assert run("validate").facts["quarantined"] == 0
 
 
 def test_a_column_without_any_value_is_refused_unless_it_may_be(model: Path) -> None:
@@ -286,8 +234,8 @@ def test_a_column_without_any_value_is_refused_unless_it_may_be(model: Path) -> 
     (model / "e.yaml").write_text(
         "- {type: expect_column_values_to_be_in_set, severity: critical, kwargs: {column: size, value_set: [1]}}"
     )
-    _ingest(model, [("a", None), ("b", None)])
-    refused = _run("validate")
+    ingest(model, [("a", None), ("b", None)])
+    refused = run("validate")
     assert refused.failure is not None
     assert "things: completeness(size) failed on 2013-03-01: 2 of 2 rows; null" in refused.failure.message
     assert "sources[].allow_null" in refused.failure.hint
@@ -295,7 +243,7 @@ def test_a_column_without_any_value_is_refused_unless_it_may_be(model: Path) -> 
     spec = yaml.safe_load(path.read_text())
     spec["sources"][0]["allow_null"] = ["size"]
     path.write_text(yaml.safe_dump(spec))
-    assert _run("validate").status is Status.OK
+    assert run("validate").status is Status.OK
 
 
 def test_only_the_declared_word_for_nothing_is_nothing(model: Path) -> None:
@@ -308,7 +256,7 @@ def test_only_the_declared_word_for_nothing_is_nothing(model: Path) -> None:
         f".assign(at=pd.Timestamp('{NOON}'))\n"
     )
     for step in ("ingest", "validate", "publish"):
-        assert _run(step).failure is None
+        assert run(step).failure is None
     rows = get_lake().read("small", "things").to_pylist()
     assert [(row["name"], row["size"]) for row in rows] == [("NA", 1.0), ("null", None), ("NaN", 3.0), ("None", 4.0)]
 
@@ -326,7 +274,7 @@ def test_a_row_at_the_end_of_a_day_is_published_with_one_of_two_days_only(model:
     )
     window = Window(start=DAY.start, end=date(2013, 3, 2))
     for step in ("ingest", "validate", "publish"):
-        manifest = _run(step, window)
+        manifest = run(step, window)
         assert manifest.failure is None, manifest.failure
     assert (manifest.facts["rows"], manifest.facts["quarantined"]) == (4, 2)
     times = get_lake().read("small", "things")["at"].to_pylist()
@@ -340,10 +288,10 @@ def test_a_header_without_rows_is_not_validated(model: Path) -> None:
     (model / "source.py").write_text(
         "def read(day):\n    import io, pandas as pd\n    return pd.read_csv(io.StringIO('name,size,at\\n'))\n"
     )
-    skipped = _run("ingest")
+    skipped = run("ingest")
     assert skipped.status is Status.SKIPPED
     assert skipped.reason == "The sources have nothing for 2013-03-01 (0 rows of things)."
-    assert _run("validate").failure is not None
+    assert run("validate").failure is not None
 
 
 @pytest.mark.parametrize(
@@ -362,7 +310,7 @@ def test_a_header_without_rows_is_not_validated(model: Path) -> None:
 )
 def test_what_a_reader_does_wrong_is_no_bug(model: Path, body: str, kind: str, expected: str) -> None:
     (model / "source.py").write_text(f"def read(day):\n    {body}\n")
-    failed = _run("ingest")
+    failed = run("ingest")
     assert failed.failure is not None
     assert failed.failure.failure_class == kind, failed.failure
     assert expected in failed.failure.message

@@ -29,7 +29,7 @@ def problem(command: list[str]) -> str | None:
 
 def problem_with_evergreen(arguments: list[str]) -> str | None:
     words = [word for word in arguments if not word.startswith("-")]
-    names = words[:2] if words[0] in {"models", "audit"} else words[:1]
+    names = words[:2] if words[0] in {"models", "audit", "quarantine"} else words[:1]
     if names == ["airflow"]:
         return None  # Airflow's own commands and options
     shown = CliRunner().invoke(app, [*names, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})

@@ -134,8 +134,12 @@ ROOMS: dict[str, set[str]] = {
     "steps": {"data", "features", "training", "judgement", "monitoring", "trust"},
     "runner": {"steps"},
     "cli_audit": {"judgement", "trust"},
+    "cli_steps": {"runner"},
+    "cli_quarantine": {"cli_steps", "data"},
     "cli": {
         "cli_audit",
+        "cli_quarantine",
+        "cli_steps",
         "data",
         "features",
         "training",

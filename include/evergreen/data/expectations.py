@@ -47,11 +47,16 @@ class ExpectationResult(Part):
     sample: tuple[str, ...] = ()
     """Up to five values that were not expected, or what was observed instead."""
 
+    @property
+    def name(self) -> str:
+        """What a row that does not meet it is told as its reason."""
+        return f"{self.expectation}({self.target})"
+
     def __str__(self) -> str:
         days = ", ".join(self.failed_days[:3]) + (", …" if len(self.failed_days) > 3 else "")
         counts = f"{self.unexpected} of {self.rows} rows; " if self.unexpected else ""
         observed = f"found {', '.join(self.sample)}" if self.sample else "null"
-        return f"{self.expectation}({self.target}) failed on {days}: {counts}{observed}"
+        return f"{self.name} failed on {days}: {counts}{observed}"
 
 
 def load_suite(source: Source, spec: ModelSpec) -> list[Expectation]:
@@ -75,6 +80,12 @@ def load_suite(source: Source, spec: ModelSpec) -> list[Expectation]:
     if problems:
         raise Mistakes([Mistake(problem) for problem in problems], "Correct this entry.")
     return suite
+
+
+def warnings_in(suite: list[Expectation]) -> frozenset[str]:
+    """Return the names of the expectations that send rows to quarantine."""
+    verdicts = (ExpectationResult(**_about(expectation)) for expectation in suite)
+    return frozenset(verdict.name for verdict in verdicts if verdict.severity == "warning")
 
 
 def _expectation(where: str, entry: Any, source: Source) -> Expectation:
@@ -148,7 +159,7 @@ def judge(
         verdicts[id(expectation)] = verdict
         if verdict.severity == "warning":
             for position in positions:
-                marked.setdefault(position, []).append(f"{verdict.expectation}({verdict.target})")
+                marked.setdefault(position, []).append(verdict.name)
     return [verdicts[id(expectation)] for expectation in suite], marked
 
 

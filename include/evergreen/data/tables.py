@@ -24,6 +24,8 @@ ROW = "row"
 """Column of the raw and quarantine tables: the position of a row within its partition, from 0."""
 REASON = "reason"
 """Column of the raw and quarantine tables: why the row may not be published; null in raw if nothing is wrong."""
+BETWEEN_REASONS = "; "
+"""What stands between reasons, where a row has several."""
 
 
 def arrow_type(name: ColumnType) -> pa.DataType:
@@ -86,7 +88,7 @@ def raw_rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table:
             for row in (~finite).nonzero()[0]:
                 reasons[row].append(f"{name}: {columns[name][int(row)].as_py()} is not a finite number")
     columns[ROW] = pa.array(range(len(frame)), pa.int64())
-    columns[REASON] = pa.array(["; ".join(reason) or None for reason in reasons], pa.string())
+    columns[REASON] = pa.array([BETWEEN_REASONS.join(reason) or None for reason in reasons], pa.string())
     return pa.table(columns, schema=raw_schema(source))
 
 

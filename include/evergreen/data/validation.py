@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evergreen.contract import Window
 from evergreen.data.expectations import ExpectationResult
+from evergreen.data.tables import BETWEEN_REASONS
 from evergreen.stored import Part, Stored
 
 
@@ -16,6 +17,13 @@ class SourceReport(Part):
     verdicts: tuple[ExpectationResult, ...]
     quarantine: tuple[tuple[str, int, str], ...] = ()
     """(ds, row, reason) of every row that must not be published."""
+
+    @property
+    def held_by_warnings(self) -> dict[tuple[str, int], frozenset[str]]:
+        """The rows that nothing but expectations keeps back: (ds, row) and the names of these."""
+        warnings = {verdict.name for verdict in self.verdicts if verdict.severity == "warning"}
+        held = {(day, row): frozenset(reason.split(BETWEEN_REASONS)) for day, row, reason in self.quarantine}
+        return {place: names for place, names in held.items() if names <= warnings}
 
 
 class ValidationReport(Stored):

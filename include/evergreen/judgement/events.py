@@ -31,13 +31,15 @@ class EventKind(OpenEnum):
     """A person had a challenger trained."""
     BACKFILL_STARTED = "backfill_started"
     """A person had history brought in."""
+    QUARANTINE_RELEASED = "quarantine_released"
+    """A person has exempted rows from expectations that they do not meet."""
 
 
 MOVES = frozenset({EventKind.PROMOTED, EventKind.ROLLED_BACK})
 """The events that say which version is champion."""
 DECIDE = MOVES | {
     *(EventKind.DECIDED, EventKind.REGISTERED, EventKind.APPROVED, EventKind.REJECTED),
-    *(EventKind.SUPERSEDED, EventKind.REFUSED),
+    *(EventKind.SUPERSEDED, EventKind.REFUSED, EventKind.QUARANTINE_RELEASED),
 }
 """The events that count for something: only a step with the key may write them. The others tell what was seen."""
 OF_THE_ALIAS = MOVES | {EventKind.ALIAS_MOVED}
@@ -66,6 +68,19 @@ class Judgement(Part):
         return self.evaluation.champion.version if self.evaluation.champion else None
 
 
+class Release(Part):
+    """Which rows of a source's partition are published although they do not meet what is expected of them."""
+
+    source: str
+    exempt: dict[str, tuple[str, ...]]
+    """The name of an expectation -> the digests of the rows that need not meet it. Other content is not released."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows it is about."""
+        return len({digest for digests in self.exempt.values() for digest in digests})
+
+
 class Event(LogEntry):
     """One thing that happened."""
 
@@ -90,6 +105,8 @@ class Event(LogEntry):
     """Of a decision: all that its gate has asked, and the answers."""
     shown: str = ""
     """Of an answer: the digest of the question as the person saw it."""
+    release: Release | None = None
+    """Of a release from quarantine."""
     params: dict[str, JsonValue] = Field(default_factory=dict)
     """Of a run that somebody started: with what."""
     earlier: dict[str, JsonValue] = Field(default_factory=dict)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from evergreen.judgement.decisions import DecisionRecord, fold, said_no
-from evergreen.judgement.events import Event, EventKind, last_move
+from evergreen.judgement.events import Event, EventKind, Release, last_move
 from evergreen.judgement.evidence import Decision, Verdict, said
 
 _PUT_BACK = "where the alias was put back"
@@ -68,6 +68,13 @@ def _rows(events: Sequence[Event]) -> Iterator[tuple[str, str, list[str]]]:
             yield f"{event.at:%Y-%m-%d}", f"[red]{moved}[/]", [event.why, f"by {event.by}"]
         elif event.kind is EventKind.ALIAS_MOVED:
             yield f"{event.at:%Y-%m-%d}", "[red]alias out of place[/]", [event.why, f"seen by {event.run.task_id}"]
+        elif event.kind is EventKind.QUARANTINE_RELEASED and event.release is not None:
+            reasons = [f"{name}: {len(digests)} rows" for name, digests in event.release.exempt.items()]
+            yield (
+                f"{event.at:%Y-%m-%d}",
+                f"[cyan]{_released(event, event.release)}[/]",
+                [*reasons, event.why, f"by {event.by}"],
+            )
         elif event.kind in _STARTED:
             yield (
                 f"{event.at:%Y-%m-%d}",
@@ -83,6 +90,10 @@ def _rows(events: Sequence[Event]) -> Iterator[tuple[str, str, list[str]]]:
                     f"by {event.by or event.run.task_id}; written by a newer version of Evergreen",
                 ],
             )
+
+
+def _released(event: Event, release: Release) -> str:
+    return f"released from quarantine: {release.rows} rows of {release.source} of {event.partition}"
 
 
 def _params(event: Event) -> str:

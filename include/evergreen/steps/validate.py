@@ -10,7 +10,7 @@ from evergreen.data.expectations import judge, load_suite
 from evergreen.data.lake import PARTITION, get_lake
 from evergreen.data.lineage import pinned
 from evergreen.data.rows import Kind, Problem, completeness, nothing_left, row_problems
-from evergreen.data.tables import REASON, ROW
+from evergreen.data.tables import BETWEEN_REASONS, REASON, ROW
 from evergreen.data.validation import SourceReport, ValidationReport, validation_key
 from evergreen.handover import store_output
 from evergreen.spec import ModelSpec, Source
@@ -73,7 +73,7 @@ def _judge(source: Source, spec: ModelSpec, raw_table: Output, rows: pa.Table, d
         rows=len(frame),
         verdicts=tuple(verdicts),
         quarantine=tuple(
-            (frame.at[row, PARTITION], int(frame.at[row, ROW]), "; ".join(reason))
+            (frame.at[row, PARTITION], int(frame.at[row, ROW]), BETWEEN_REASONS.join(reason))
             for row, reason in sorted({**reasons, **marked}.items())
         ),
     )
