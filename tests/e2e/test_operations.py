@@ -46,7 +46,7 @@ def admin() -> Iterator[Person]:
     """The installation's administrator; four weeks of history are in the lake, and one kill has been survived."""
     with installed(asking_models) as made:
         person = Person(made, "admin")
-        for pipeline in ("ingest", "features", "monitor", "retrain", "train", "backfill", "rollback"):
+        for pipeline in ("ingest", "features", "monitor", "retrain", "train", "backfill", "rollback", "release"):
             person.http.patch(f"/api/v2/dags/{MODEL}.{pipeline}", json={"is_paused": False}).raise_for_status()
         assert person.trigger("backfill", "history", start="2013-01-01", end="2013-01-27").is_success
         running = person.wait("backfill", "history", "ingest", "running")
@@ -75,6 +75,8 @@ def test_the_graph_of_assets_is_drawn(admin: Person) -> None:
         (f"asset {MODEL}.monitored", f"dag {MODEL}.retrain"),
         (f"dag {MODEL}.retrain", "trigger trigger_training"),
         ("trigger trigger_training", f"dag {MODEL}.train"),
+        (f"dag {MODEL}.release", "trigger trigger_ingest"),
+        ("trigger trigger_ingest", f"dag {MODEL}.ingest"),
     }
 
 
@@ -84,6 +86,7 @@ def test_the_graph_of_assets_is_drawn(admin: Person) -> None:
         ("ingest", {"partition": "yesterday"}, "param partition: 'yesterday' is not a 'date'"),
         ("train", {"partition": "2013-02-30"}, "param partition: '2013-02-30' is not a 'date'"),
         ("backfill", {}, "param start: No value passed"),
+        ("release", {"source": "sales", "partition": "2013-02-12", "why": "?"}, "param source: 'sales' is not one of"),
     ],
 )
 def test_a_wrong_form_is_refused(admin: Person, pipeline: str, conf: dict[str, str], said: str) -> None:
@@ -292,3 +295,27 @@ def test_a_rollback_lets_the_champion_before_serve_again(admin: Person) -> None:
     assert "rollback: version 2, where the alias was put back" in told
     assert admin.made.run("audit", "verify", MODEL).stdout.startswith(f"{MODEL}: ok: ")
     assert "late at night" in told
+
+
+def test_a_row_in_quarantine_that_is_right_is_released_and_published(admin: Person) -> None:
+    """The wind of 1,048 miles an hour on 12 February, which nobody should release."""
+
+    def facts(pipeline: str, run: str, step: str) -> dict[str, Any]:
+        admin.wait(pipeline, run, step, "success", "failed")
+        identity = RunIdentity(dag_id=f"{MODEL}.{pipeline}", run_id=run, task_id=step)
+        manifest = json.loads((admin.made.state / "artifacts" / identity.key / "result.json").read_text())
+        assert manifest["failure"] is None, manifest["failure"]
+        found: dict[str, Any] = manifest["facts"]
+        return found
+
+    form = {"source": "weather", "partition": "2013-02-12", "why": "it was that windy"}
+    assert admin.trigger("ingest", "windy", partition=form["partition"]).is_success
+    before = facts("ingest", "windy", "publish")
+    assert (before["quarantined"], before["released"]) == (1, 0)
+    assert admin.trigger("release", "storm", **form).is_success
+    released = facts("release", "storm", "release")
+    assert (released["rows"], released["by"], released["stay"]) == (1, "admin", 0)
+    admin.wait("release", "storm", "trigger_ingest", "success")
+    after = facts("ingest", f"release__{released['event']}", "publish")
+    assert (after["quarantined"], after["released"], after["rows"]) == (0, 1, before["rows"] + 1)
+    assert "it was that windy" in admin.made.run("history", MODEL).stdout
