@@ -19,6 +19,7 @@ from evergreen.settings import get_settings
 from evergreen.store import ArtifactStore, parse_document
 from evergreen.trust.audit_log import head_key, insert, models_in_log, read_head, records_of, write_head
 from evergreen.trust.chain import BrokenLogError, Head, Record, canonical, chained, faults
+from evergreen.trust.checkpoint import verified_up_to, write_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class _Survey:
     files: Mapping[str, bytes]
     records: Sequence[Record]
     head: Head | None
+    verified: int
+    """The number up to which a checkpoint stood for the signatures."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class AuditLog:
 
     def survey(self) -> tuple[list[Event], list[ConfigurationError]]:
         """Return all events that can be read, oldest first, and everything that is wrong with the log."""
-        found = self._survey()
+        found = self._survey(complete=True)
         return found.events, found.problems
 
     def audit(self) -> tuple[Sequence[Record], list[str]]:
@@ -67,7 +70,7 @@ class AuditLog:
         A head that is lost, or is left behind by a writer that was killed, stops nobody: the next signed record writes
         it again.
         """
-        found, key = self._survey(), head_key(self.model)
+        found, key = self._survey(complete=True), head_key(self.model)
         findings = [problem.message.rstrip(".") for problem in found.problems]
         if found.head is not None or self.store.read(key) is None:
             lost = f"its head {self.store.uri(key)} is lost"
@@ -95,6 +98,8 @@ class AuditLog:
             if insert(record):
                 if record.signature is not None:
                     write_head(self.store, record)
+                    one_by_one = sum(one.number > found.verified for one in found.records)
+                    write_checkpoint(self.store, record, DECIDE, one_by_one)
                 if event.kind in OF_THE_ALIAS - {EventKind.PROMOTED}:
                     tell_move(self.store, event)
                 return event
@@ -117,7 +122,8 @@ class AuditLog:
             log.warning("the audit log of %s has lost its head: evergreen audit verify %s", self.model, self.model)
         return found
 
-    def _survey(self) -> _Survey:
+    def _survey(self, *, complete: bool = False) -> _Survey:
+        """Return what is there; ``complete``: with every signature verified, whatever was verified before."""
         files = earlier.read_files(self.store, self.model)
         events, problems = earlier.events_in(self.store, files)
         head = None
@@ -126,15 +132,18 @@ class AuditLog:
         except BrokenLogError as error:
             problems.append(error)
         records = records_of(self.model)
-        recorded, wrong = examined(self.model, records, head)
+        verified = 0 if complete else verified_up_to(self.store, self.model, records, DECIDE)
+        recorded, wrong = examined(self.model, records, head, verified)
+        if wrong and verified:  # whoever has to find out is told all of it
+            recorded, wrong = examined(self.model, records, head)
         pinned = recorded[0].earlier if recorded else {}
         problems += map(BrokenLogError, earlier.changes(files, pinned, self.model) if records else ())
         problems += [problem for _, problem in wrong]
-        return _Survey([*events, *recorded], problems, files, records, head)
+        return _Survey([*events, *recorded], problems, files, records, head, verified)
 
 
 def examined(
-    model: str, records: Sequence[Record], head: Head | None
+    model: str, records: Sequence[Record], head: Head | None, verified: int = 0
 ) -> tuple[list[Event], list[tuple[int, ConfigurationError]]]:
     """Return the events that records hold, and what is wrong with these.
 
@@ -146,6 +155,8 @@ def examined(
         All of it, in the order in which they are kept: by the database, or in a copy.
     head
         How far it has come at least, if that is known.
+    verified
+        The number up to which a checkpoint stands for the signatures.
 
     Returns
     -------
@@ -162,7 +173,7 @@ def examined(
         except ConfigurationError as error:
             unreadable.append((position, error))
     first = earlier.last_number(events[0].earlier if events else {}) + 1
-    found = faults(model, records, lambda kind: kind in DECIDE, head, first)
+    found = faults(model, records, lambda kind: kind in DECIDE, head, first, verified)
     return events, [*((fault.position, BrokenLogError(fault.sentence)) for fault in found), *unreadable]
 
 

@@ -12,7 +12,8 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ def signing_key(what: str) -> EllipticCurvePrivateKey:
     return key
 
 
-def verification_keys() -> dict[str, EllipticCurvePublicKey]:
+def verification_keys() -> Mapping[str, EllipticCurvePublicKey]:
     """Return the public keys that are believed, by their ids.
 
     Raises
@@ -79,7 +80,13 @@ def verification_keys() -> dict[str, EllipticCurvePublicKey]:
     ConfigurationError
         If there are none, or one is no key of the curve P-256.
     """
-    keys = [*_keys(get_settings().verification_keys, VERIFICATION_KEYS, _load_public)]
+    return _believed(get_settings().verification_keys)
+
+
+@lru_cache(maxsize=1)
+def _believed(text: str) -> Mapping[str, EllipticCurvePublicKey]:
+    """Return the keys in a text: an audit log asks for them a thousand times."""
+    keys = [*_keys(text, VERIFICATION_KEYS, _load_public)]
     if not keys:
         raise ConfigurationError(
             f"{VERIFICATION_KEYS} is not set: no signature can be verified, so nothing is believed.",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from types import ModuleType
 
 import psycopg
 import pytest
 from pydantic import JsonValue
 
+from audit_log_kit import HEAD, NOON, TAMPERED, found, superuser
 from decision_log_kit import MODEL, decided, event, four, invoke, log
 from evergreen.catalog import load_model
 from evergreen.contract import ConfigurationError, Manifest, Request, RunIdentity, StepError, Window
@@ -20,40 +21,8 @@ from evergreen.judgement.events import DECIDE, Event, EventKind
 from evergreen.settings import Settings, get_settings
 from evergreen.steps import assemble, ingest, promote
 from evergreen.store import get_store
-from evergreen.trust.audit_log import head_key, insert, read_head, records_of, write_head
-from evergreen.trust.chain import canonical, chained, hash_of
+from evergreen.trust.audit_log import head_key, read_head, records_of, write_head
 from evergreen.trust.keys import new_key
-
-NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
-HEAD = head_key(MODEL)
-
-
-def superuser(statement: str, *values: object) -> None:
-    """Change what nobody may change: a session that replicates fires no trigger."""
-    address = get_settings().database("audit").replace("+psycopg", "")
-    with psycopg.connect(address) as connection:
-        connection.execute("SET session_replication_role = replica")
-        connection.execute(statement, values)
-
-
-def found() -> str:
-    """Return what the auditor's command finds, and every reader refuses for too."""
-    printed, error = invoke("audit", "verify", MODEL)
-    assert f"The audit log of {MODEL} is not as it was written" in error
-    with pytest.raises(ConfigurationError) as refused:
-        read_events(get_store(), MODEL)
-    assert refused.value.message.rstrip(".") in printed
-    with pytest.raises(ConfigurationError):
-        append(get_store(), decided("later"))
-    return printed
-
-
-def rewritten(number: int, **changes: object) -> None:
-    """Edit an event and its hash, as one does who knows how the log is made."""
-    record = records_of(MODEL)[number - 1]
-    text = canonical({**record.body, **changes})
-    digest = hash_of(record.previous, MODEL, number, text)
-    superuser("UPDATE audit_log SET event = %s, hash = %s WHERE number = %s", text, digest, number)
 
 
 def test_what_is_as_it_was_written_verifies(settings: Settings) -> None:
@@ -78,80 +47,6 @@ def test_the_database_refuses_changes_to_its_owner_too(settings: Settings, state
     with psycopg.connect(address) as owner, pytest.raises(psycopg.Error, match="the audit log is only ever added to"):
         owner.execute(statement)  # type: ignore[call-overload]
     assert len(records_of(MODEL)) == 4
-
-
-def edit() -> None:
-    superuser("UPDATE audit_log SET event = replace(event, 'ada', 'eve') WHERE number = 3")
-
-
-def edit_and_hash() -> None:
-    rewritten(3, by="eve")
-
-
-def delete() -> None:
-    superuser("DELETE FROM audit_log WHERE number = 2")
-
-
-def delete_the_first_two() -> None:
-    superuser("DELETE FROM audit_log WHERE number < 3")
-
-
-def swap() -> None:
-    for now, then in ((2, 12), (3, 2), (12, 3)):
-        superuser("UPDATE audit_log SET number = %s WHERE number = %s", then, now)
-
-
-def cut_the_end() -> None:
-    superuser("DELETE FROM audit_log WHERE number = 4")
-
-
-def empty() -> None:
-    superuser("DELETE FROM audit_log")
-
-
-def antedate() -> None:
-    superuser("UPDATE audit_log SET at = at - interval '1 day' WHERE number = 4")
-
-
-def unsign() -> None:
-    superuser("UPDATE audit_log SET signature = NULL WHERE number = 1")
-
-
-def sign_with_that_of_another() -> None:
-    superuser("UPDATE audit_log SET signature = (SELECT signature FROM audit_log WHERE number = 1) WHERE number = 2")
-
-
-def add_unsigned() -> None:
-    last = records_of(MODEL)[-1]
-    body = json.loads(event("promoted", "a", version="7", previous="2").model_dump_json())
-    text = canonical({**body, "number": 5})
-    assert insert(chained(last, MODEL, 5, NOON, text, signed=False))
-
-
-def add_nonsense() -> None:
-    assert insert(chained(records_of(MODEL)[-1], MODEL, 5, NOON, "{", signed=False))
-
-
-def write_a_head() -> None:
-    get_store().write(HEAD, b"{}")
-
-
-TAMPERED: list[tuple[Callable[[], None], str]] = [
-    (edit, "record 3 was changed: its hash is not that of its content"),
-    (edit_and_hash, "record 3 bears the signature of another record"),
-    (edit_and_hash, "record 4 does not follow the record before it"),
-    (delete, "record 2 is missing"),
-    (delete_the_first_two, "records 1 to 2 are missing"),
-    (swap, "record 2: its event is another record's"),
-    (cut_the_end, "ends with record 3, and its signed head is record 4: the end was cut off"),
-    (empty, "is empty, and its signed head is record 4: the end was cut off"),
-    (antedate, "record 4: its event is another record's, or of another time"),
-    (unsign, "record 1 (decided) is not signed: it was not written by who may decide"),
-    (sign_with_that_of_another, "record 2 bears the signature of another record"),
-    (add_unsigned, "record 5 (promoted) is not signed: it was not written by who may decide"),
-    (add_nonsense, "record 5 holds no event as they are written"),
-    (write_a_head, "the head of the audit log of raced is no signed envelope"),
-]
 
 
 @pytest.mark.parametrize(
