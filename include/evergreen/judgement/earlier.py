@@ -20,7 +20,7 @@ from evergreen.store import ArtifactStore, parse_document
 from evergreen.stored import Part, Stored
 
 _HINT = "Restore it from a backup: what was decided is never rewritten."
-_NUMBERED = re.compile(r"decision_log/[^/]+/(\d+)\.json")
+_NUMBERED = re.compile(r"decision_log/[^/]+/(\d{1,18})\.json")
 FOLDERS = ("decisions/", "decision_log/")
 
 

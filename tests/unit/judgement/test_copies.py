@@ -216,6 +216,15 @@ def test_text_that_breaks_readers_is_a_finding(copy: Path, column: str, text: st
     assert f"{copy}: line 2" in invoke("audit", "verify", "--file", str(copy))[0]
 
 
+def test_a_forged_beginning_is_a_finding(copy: Path) -> None:
+    """A number that Python does not read."""
+    found = rows(copy)
+    earlier = {f"decision_log/{MODEL}/{'9' * 5000}.json": "0" * 64}
+    found[0]["event"] = canonical({**json.loads(found[0]["event"]), "earlier": earlier})
+    write(copy, found)
+    assert f"{copy}: line 1: {HERE} 1 was changed" in invoke("audit", "verify", "--file", str(copy))[0]
+
+
 def test_the_exit_code_of_findings_is_78(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edited(copy)
     monkeypatch.setattr(sys, "argv", ["evergreen", "audit", "verify", "--file", str(copy)])
