@@ -31,6 +31,13 @@ METRICS = {
     "regression": ("rmse", "minimize", {"r2": 0.3}, ["mae"]),
 }
 
+REQUESTS = {
+    "binary": {"answer": 1},
+    "multiclass": {"answer": "high"},
+    "regression": {"between": [110, 250]},
+}
+"""What x = 2 in the north comes to."""
+
 
 def write_model(folder: Path, task: str, **training) -> str:
     """Write the folder of a small model of a task; returns its name."""
@@ -91,8 +98,19 @@ def write_model(folder: Path, task: str, **training) -> str:
     target = folder / name
     target.mkdir(parents=True)
     (target / "model.yaml").write_text(yaml.safe_dump(content))
+    (target / "behaviours.yaml").write_text(yaml.safe_dump(_behaviours(task)))
     shutil.copyfile(PROJECT_ROOT / "include/models/flight_delay/network.py", target / "network.py")
     return name
+
+
+def _behaviours(task: str) -> dict[str, list[dict[str, object]]]:
+    """Return tests of what the rows are made by; a challenger that has not learned it may win all the same."""
+    of = {"of": "high"} if task == "multiclass" else {}
+    up = {"name": "x drives the outcome", "shift": {"x": 1}, "goes": "up", "maximum_share": 0.1, **of}
+    stays = {"name": "the gap is little", "take_away": ["gap"], "tolerance": 20 if task == "regression" else 0.3}
+    request = {"name": "x = 2 in the north", "inputs": {"x": 2, "site": "north", "hour": 12}, **REQUESTS[task]}
+    tests = {"invariance": stays, "direction": up, "request": request}
+    return {kind: [{**test, "level": "warning"}] for kind, test in tests.items()}
 
 
 def rows(task: str, first: date, days: int, seed: int, per_day: int = 60) -> pd.DataFrame:

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 from evergreen.contract import NAME_PATTERN, ConfigurationError, StepError, described, is_stop
 from evergreen.settings import get_settings
-from evergreen.spec import ModelSpec
-from evergreen.yaml_files import checked, read_text
+from evergreen.spec import Behaviours, ModelSpec
+from evergreen.yaml_files import Mistake, Mistakes, checked, read_text
 
 SPEC_FILE = "model.yaml"
+BEHAVIOURS_FILE = "behaviours.yaml"
+_HINT = "Correct the fields; docs/models.md lists them all."
 
 
 def model_names(models_dir: Path | None = None) -> list[str]:
@@ -112,13 +114,14 @@ def load_model(name: str, models_dir: Path | None = None) -> ModelSpec:
     Raises
     ------
     ConfigurationError
-        If there is no such model, or its model.yaml is wrong; the message names file, field and value.
+        If there is no such model, or its model.yaml or behaviours.yaml is wrong; the message names file, field and
+        value.
     """
     root = models_dir or get_settings().models_dir
     path = root / name / SPEC_FILE
     if not re.fullmatch(NAME_PATTERN, name) or not path.is_file():
         raise _no_model(root, name)
-    spec = _validated(path, read_text(path))
+    spec = _validated(path, read_text(path), behaviours_text(path.parent))
     if spec.name != name:
         raise ConfigurationError(f"{path}: name: {spec.name!r} differs from its folder {name!r}.", "Make them equal.")
     return spec
@@ -140,11 +143,33 @@ def _no_model(root: Path, name: str) -> ConfigurationError:
 
 
 @lru_cache(maxsize=4096)
-def _validated(path: Path, text: str) -> ModelSpec:
+def _validated(path: Path, text: str, behaviours: str) -> ModelSpec:
     """Check a model.yaml once for each content of it: reading it costs 1 % of what parsing it does."""
-    spec = checked(path, text, ModelSpec, "Correct the fields; docs/models.md lists them all.")
+    spec = checked(path, text, ModelSpec, _HINT)
     spec._folder = path.parent
+    spec._behaviours = behaviours_in(behaviours, spec)
     return spec
+
+
+def behaviours_text(folder: Path) -> str:
+    """Return the text of a model's behaviours.yaml; empty where there is none."""
+    path = folder / BEHAVIOURS_FILE
+    return read_text(path) if path.exists() else ""
+
+
+def behaviours_in(text: str, spec: ModelSpec) -> Behaviours:
+    """Return the tests that a behaviours.yaml holds.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is wrong or does not fit the model; with a line for every problem.
+    """
+    path = spec.folder / BEHAVIOURS_FILE
+    behaviours = checked(path, text, Behaviours, _HINT)
+    if problems := list(behaviours.problems(spec.task, spec.features)):
+        raise Mistakes([Mistake(f"{path}: {problem}.") for problem in problems], _HINT)
+    return behaviours
 
 
 def config_digest(spec: ModelSpec) -> str:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,12 @@ from evergreen.contract import Window  # noqa: E402
 from evergreen.data.lake import PARTITION  # noqa: E402
 from evergreen.data.lineage import current_together  # noqa: E402
 from evergreen.features.feature_store import feature_tables, training_set  # noqa: E402
+from evergreen.judgement.behaviours import behaved_of  # noqa: E402
 from evergreen.judgement.decline import MeasuredMetric, drop_limit, measured_metric  # noqa: E402
 from evergreen.judgement.evaluation import evaluation_of  # noqa: E402
 from evergreen.judgement.evidence import Candidate, Evaluation  # noqa: E402
 from evergreen.judgement.metrics import Scored, scored  # noqa: E402
+from evergreen.judgement.robustness import flips_of  # noqa: E402
 from evergreen.judgement.rules import decide  # noqa: E402
 from evergreen.monitoring.counting import count, frame_batches  # noqa: E402
 from evergreen.monitoring.drift import compare  # noqa: E402
@@ -50,6 +52,8 @@ from evergreen.spec import METRICS, ModelSpec  # noqa: E402
 from evergreen.training.encoder import load_network, predict  # noqa: E402
 from evergreen.training.preparation import prepare  # noqa: E402
 from evergreen.training.ray_training import _WARM_UP, _epoch, _order  # noqa: E402
+from evergreen.training.scorer import Scorer  # noqa: E402
+from evergreen.trust.statement import Bound  # noqa: E402
 from evergreen_airflow.replay.drivers import InProcessDriver  # noqa: E402
 from evergreen_airflow.replay.plan import PeriodLength, make_plan, parse_day  # noqa: E402
 
@@ -136,6 +140,12 @@ def train(spec: ModelSpec, frame: pd.DataFrame, window: Window, seed: int) -> Ne
         order = _order(len(data.target), steps * how.batch_size, (seed, epoch)).reshape(steps, how.batch_size)
         _epoch(data.encoder.schema["task"], module, optimizer, schedule, arrays, order, "cpu")
     return Network(f"{window} {seed}", window, data.encoder, module, time.process_time() - began)
+
+
+def scorer(network: Network) -> Scorer:
+    """Return a network as a step has it once it is loaded."""
+    bound = Bound(model="bench", run_id=network.name, logged_model="")
+    return Scorer(network.name, network.encoder, partial(predict, network.module, network.encoder), bound)
 
 
 @dataclass
@@ -232,8 +242,12 @@ class Judged(Policy):
     def judge(self, challenger: Network, window: Window, champion: Network | None = None) -> Evaluation:
         """Return the evidence, as ``evaluate`` has it."""
         both = [self.candidate(network, window) for network in (challenger, champion or self.champion)]
-        rows = self.history.rows(window)
-        return evaluation_of(self.spec, rows, "bench", both[0], both[1], lambda: self.history.rows(challenger.training))
+        rows, asked = self.history.rows(window), scorer(challenger)
+        earlier = cache(partial(self.history.rows, challenger.training))
+        evaluation = evaluation_of(self.spec, rows, "bench", both[0], both[1], earlier)
+        flips = flips_of(self.spec, rows, asked, scorer(champion or self.champion))
+        further = {"behaviours": tuple(behaved_of(self.spec, rows, asked)), "figures": (*evaluation.figures, *flips)}
+        return evaluation.model_copy(update=further)
 
     def candidate(self, network: Network, window: Window) -> tuple[Candidate, Scored]:
         """Return a network as the gate sees it."""

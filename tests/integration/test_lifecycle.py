@@ -73,6 +73,9 @@ def test_a_model_of_every_task_becomes_champion(models, task):
     assert list(further) == ["group_difference by site", "flip_rate_missing", "flip_rate_noise"]
     assert 0 <= further["flip_rate_noise"]["value"] < further["flip_rate_missing"]["value"], further
     assert {check["verdict"] for check in gate.facts["checks"]} == {"passed"}
+    behaved = {check["subject"]: check for check in gate.facts["checks"] if check["rule"] == "behaviours"}
+    assert list(behaved) == ["the gap is little", "x drives the outcome", "x = 2 in the north"]
+    assert behaved["x drives the outcome"]["rows"] == len(evaluation_rows(task))
     (leak,) = (check for check in gate.facts["checks"] if check["rule"] == "gate.leak_threshold")
     assert leak["subject"] == "x alone"
     promoted = run.steps("register", "promote")

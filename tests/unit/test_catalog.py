@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from evergreen.catalog import (
     config_digest,
@@ -20,7 +21,7 @@ from evergreen.catalog import (
 )
 from evergreen.contract import ConfigurationError, DataError
 from evergreen.settings import PROJECT_ROOT
-from evergreen.spec import ModelSpec
+from evergreen.spec import Behaviours, ModelSpec, Task
 from evergreen.yaml_files import read_text
 
 
@@ -262,3 +263,94 @@ def test_an_error_that_names_its_class_keeps_it(spec: ModelSpec) -> None:
     (spec.folder / "one.py").write_text("from evergreen.contract import DataError\nraise DataError('wrong')\n")
     with pytest.raises(DataError, match="wrong"):
         load_function(spec, "one.py:read")
+
+
+BEHAVIOURS = """
+invariance:
+  - name: a mile
+    shift: {distance: 1}
+"""
+
+
+def test_tests_of_behaviour_stand_beside_the_model_and_are_read_again(models_dir: Path) -> None:
+    path = models_dir / "flight_delay/behaviours.yaml"
+    path.write_text(BEHAVIOURS)
+    before = load_model("flight_delay", models_dir)
+    assert [test.name for _, test in before.behaviours.tests] == ["a mile"]
+    path.write_text(BEHAVIOURS.replace("a mile", "two miles"))
+    after = load_model("flight_delay", models_dir)
+    assert [test.name for _, test in after.behaviours.tests] == ["two miles"]
+    assert [test.name for _, test in before.behaviours.tests] == ["a mile"]
+    for text in ("# nothing yet\n", None):
+        path.unlink() if text is None else path.write_text(text)
+        assert not list(load_model("flight_delay", models_dir).behaviours.tests)
+
+
+A_MILE = "{name: a mile, shift: {distance: 1}}"
+ASKED = "{name: known, inputs: {distance: 1}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a list", "expected a mapping of fields, found list"),
+        ("variance: []", "variance: there is no such field"),
+        ("invariance: [{shift: {distance: 1}}]", "invariance.0.name: the field is missing"),
+        ("invariance: [{name: a mile}]", "invariance.0.set: give at least one of set, shift and take_away"),
+        (f"invariance: [{A_MILE}, {A_MILE}]", "name: 'a mile' is there twice"),
+        (f"invariance: [{A_MILE}]\nrequest: [{{name: a mile, inputs: {{distance: 1}}, answer: 1}}]", "is there twice"),
+        ("invariance: [{name: m, shift: {miles: 1}}]", "invariance.0.shift: 'miles' is not an input of the model; use"),
+        ("invariance: [{name: m, shift: {carrier: 1}}]", "shift: 'carrier' is a category: only a number can be moved"),
+        ("invariance: [{name: m, shift: {distance: far}}]", "invariance.0.shift.distance: "),
+        ("invariance: [{name: m, set: {distance: far}}]", "invariance.0.set: 'distance' is a number (value: 'far')"),
+        ("invariance: [{name: m, set: {carrier: NO}}]", "set.carrier: expected a number or text; YAML reads yes, no"),
+        ("invariance: [{name: m, set: {carrier: 2013-01-01}}]", "quote what YAML takes for something else"),
+        ("invariance: [{name: m, set: {temp: .nan}}]", "invariance.0.set.temp: expected a number or text"),
+        ("invariance: [{name: m, take_away: [temps]}]", "invariance.0.take_away: 'temps' is not an input"),
+        ("invariance: [{name: m, take_away: [temp], shift: {temp: 1}}]", "'temp' can be changed in one way only"),
+        ("invariance: [{name: m, take_away: [temp], where: {flight: 1}}]", "where: 'flight' is neither an input"),
+        ("invariance: [{name: m, take_away: [temp], where: {precip: wet}}]", "where: 'precip' is a number"),
+        ("invariance: [{name: m, take_away: [temp], tolerance: -1}]", "invariance.0.tolerance: "),
+        ("invariance: [{name: m, take_away: [temp], maximum_share: 1}]", "invariance.0.maximum_share: "),
+        ("invariance: [{name: m, take_away: [temp], level: loud}]", "invariance.0.level: "),
+        ("invariance: [{name: m, take_away: [temp], goes: up}]", "invariance.0.goes: there is no such field"),
+        ("direction: [{name: m, take_away: [temp]}]", "direction.0.goes: the field is missing"),
+        ("direction: [{name: m, take_away: [temp], goes: on}]", "direction.0.goes: "),
+        (
+            "direction: [{name: m, take_away: [temp], goes: up, of: late}]",
+            "direction.0.of: 'late' is a class, and only",
+        ),
+        (f"request: [{ASKED}}}]", "request.0.between: give one of between and answer"),
+        (f"request: [{ASKED}, between: [0, 1], answer: 1}}]", "request.0.between: give one of between and answer"),
+        (f"request: [{ASKED}, between: [1, 0]}}]", "between: no answer is at least 1 and at most 0"),
+        (f"request: [{ASKED}, answer: late}}]", "request.0.answer: 'late' is no class of a binary model; use 1 or 0"),
+        ("request: [{name: known, inputs: {}, answer: 1}]", "request.0.inputs: "),
+        ("request: [{name: known, inputs: {miles: 1}, answer: 1}]", "request.0.inputs: 'miles' is not an input"),
+    ],
+)
+def test_a_mistake_in_a_test_of_behaviour_names_file_field_and_value(models_dir: Path, text: str, said: str) -> None:
+    (models_dir / "flight_delay/behaviours.yaml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_model("flight_delay", models_dir)
+    assert "flight_delay/behaviours.yaml: " in caught.value.message
+    assert said in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("task", "test", "said"),
+    [
+        (Task.MULTICLASS, "direction: [{name: m, shift: {temp: 1}, goes: up}]", "direction.0.of: the field is missing"),
+        (Task.MULTICLASS, f"request: [{ASKED}, between: [0, 1]}}]", "request.0.of: the field is missing"),
+        (Task.MULTICLASS, f"request: [{ASKED}, answer: late, of: late}}]", "request.0.of: 'late' is a class, and only"),
+        (Task.MULTICLASS, f"request: [{ASKED}, answer: late}}]", ""),
+        (Task.REGRESSION, f"request: [{ASKED}, answer: 1}}]", "1.0 is a class, and a regression has none"),
+        (Task.REGRESSION, f"request: [{ASKED}, between: [0, 1]}}]", ""),
+        (Task.BINARY, f"request: [{ASKED}, answer: 0}}]", ""),
+    ],
+)
+def test_a_test_of_behaviour_fits_the_task(spec: ModelSpec, task: Task, test: str, said: str) -> None:
+    behaviours = Behaviours.model_validate(yaml.safe_load(test))
+    problems = list(behaviours.problems(task, spec.features))
+    assert len(problems) == bool(said)
+    assert all(said in problem for problem in problems)

@@ -1,4 +1,4 @@
-"""docs/models.md knows every field, default and metric, and no other."""
+"""docs/models.md knows every field of both files, default and metric, and no other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from evergreen.settings import PROJECT_ROOT
-from evergreen.spec import METRICS, ModelSpec
+from evergreen.spec import METRICS, Behaviours, ModelSpec
 
 PAGE = (PROJECT_ROOT / "docs/models.md").read_text(encoding="utf-8")
 
@@ -34,12 +34,14 @@ def _table(page: str) -> dict[str, str]:
 
 
 def test_the_table_is_the_specification() -> None:
-    assert _table(PAGE) == dict(_fields(ModelSpec))
+    assert _table(PAGE) == dict(_fields(ModelSpec)) | dict(_fields(Behaviours))
 
 
 def test_a_field_that_is_missing_or_changed_would_be_noticed() -> None:
     without = "\n".join(line for line in PAGE.splitlines() if "| `drift.psi_threshold` |" not in line)
     assert dict(_fields(ModelSpec)).keys() - _table(without).keys() == {"drift.psi_threshold"}
+    without = PAGE.replace("| `request[].answer` |", "")
+    assert dict(_fields(Behaviours)).keys() - _table(without).keys() == {"request[].answer"}
     assert _table(PAGE.replace("| `0.2` |", "| `0.3` |"))["drift.psi_threshold"] == "`0.3`"
 
 

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from evergreen.authoring.scaffold import check_name
-from evergreen.catalog import SPEC_FILE, load_model, model_folders, survey
+from evergreen.catalog import SPEC_FILE, behaviours_in, behaviours_text, load_model, model_folders, survey
 from evergreen.contract import ConfigurationError, StepError, Window, is_stop
 from evergreen.settings import get_settings
 from evergreen.spec import FeatureView, ModelSpec, Source, Task
@@ -145,6 +145,11 @@ def _checks(spec: ModelSpec) -> Iterator[Check]:
         yield partial(_expectations, spec, source.name)
     yield from _sql_checks(spec)
     yield partial(_feast, spec)
+    yield partial(_behaviours, spec)
+
+
+def _behaviours(spec: ModelSpec) -> None:
+    behaviours_in(behaviours_text(spec.folder), spec)
 
 
 def _beside_the_others(spec: ModelSpec) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from evergreen.contract import Window
+from evergreen.judgement.observations import Behaved
 from evergreen.spec import ModelSpec
 from evergreen.stored import OpenEnum, Part, Stored
 
@@ -149,6 +150,8 @@ class Evaluation(Compared, Stored):
     slices: tuple[SliceScore, ...] = ()
     figures: tuple[Figure, ...] = ()
     """What ``gate.rules`` ask for."""
+    behaviours: tuple[Behaved, ...] = ()
+    """What ``behaviours.yaml`` asks for."""
     leaks: Leaks | None = None
     """None in documents of old: nobody looked."""
 

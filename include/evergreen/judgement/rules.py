@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from evergreen.judgement.behaviours import behaviours_kept
 from evergreen.judgement.declared import declared_rules
 from evergreen.judgement.evidence import Check, Decision, Evaluation, GateResult, SliceScore, Verdict, said, unseen
 from evergreen.judgement.words import expectation, outlook, over_baseline, over_champion
@@ -236,5 +237,6 @@ RULES: tuple[Callable[[Evaluation, ModelSpec], Iterator[Check]], ...] = (
     _no_slice_worse,
     _no_leak,
     declared_rules,
+    behaviours_kept,
 )
 """What a challenger is asked: each rule yields every check it makes; one that fails says why, in words."""

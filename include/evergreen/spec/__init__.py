@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from evergreen.contract import Frozen, Name, Window
 from evergreen.field_types import Text
 from evergreen.spec.alerts import AlertEvent, Channel
+from evergreen.spec.behaviours import Behaviours
 from evergreen.spec.data import ColumnType, Features, FeatureView, Schedule, Source, refuse
 from evergreen.spec.learning import (
     FLIP_METRICS,
@@ -37,6 +38,7 @@ __all__ = [
     "GROUP_METRICS",
     "METRICS",
     "AlertEvent",
+    "Behaviours",
     "Channel",
     "ColumnType",
     "Direction",
@@ -79,11 +81,17 @@ class ModelSpec(Frozen):
     alerts: tuple[Channel, ...] = ()
 
     _folder: Path = PrivateAttr()
+    _behaviours: Behaviours = PrivateAttr(default=Behaviours())
 
     @property
     def folder(self) -> Path:
         """The model's folder."""
         return self._folder
+
+    @property
+    def behaviours(self) -> Behaviours:
+        """The tests of the folder's ``behaviours.yaml``."""
+        return self._behaviours
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from evergreen.contract import Request, Result
 from evergreen.handover import read_frame, upstream
 from evergreen.judgement.audit import read_events
+from evergreen.judgement.behaviours import behaved_of
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.decisions import look_at
 from evergreen.judgement.decline import measured_metric
@@ -57,7 +58,11 @@ def run(request: Request, spec: ModelSpec) -> Result:
         look_at(read_events(get_store(), spec.name), champion.number if champion else None, run_id, window_of(frame)),
     )
     flips = flips_of(spec, frame, loaded[0], loaded[1] if champion else None)
-    further = {"leaks": leaks_of(spec, frame, training()), "figures": (*evaluation.figures, *flips)}
+    further = {
+        "leaks": leaks_of(spec, frame, training()),
+        "figures": (*evaluation.figures, *flips),
+        "behaviours": tuple(behaved_of(spec, frame, loaded[0])),
+    }
     evaluation = evaluation.model_copy(update=further)
     content = evaluation.model_dump_json(indent=2).encode()
     key = f"{request.run.key}/evaluation.json"

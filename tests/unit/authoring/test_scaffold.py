@@ -70,6 +70,21 @@ def test_every_template_is_rendered(project: Settings) -> None:
     assert not [name for name in snapshot(project.models_dir) if name.startswith(".")]
 
 
+@pytest.mark.parametrize("task", [Task.BINARY, Task.REGRESSION])
+def test_the_tests_of_behaviour_are_an_example_that_works_once_its_marks_are_gone(
+    project: Settings, task: Task
+) -> None:
+    create_model("demand", task, "Anna", "planning", START)
+    assert not list(load_model("demand").behaviours.tests)
+    path = project.models_dir / "demand/behaviours.yaml"
+    _, _, example = path.read_text().partition("#\n")
+    path.write_text("".join(line.removeprefix("#").removeprefix(" ") for line in example.splitlines(keepends=True)))
+    assert [kind for kind, _ in load_model("demand").behaviours.tests] == ["invariance", "direction", "request"]
+    assert check_model("demand") == []
+    path.write_text(path.read_text().replace("amount", "amounts"))
+    assert "behaviours.yaml: invariance.0.shift: 'amounts' is not an input" in str(check_model("demand")[0])
+
+
 def test_the_source_says_what_to_fill_in(project: Settings) -> None:
     create_model("demand", Task.BINARY, "Anna", "planning", START)
     spec = load_model("demand")

@@ -16,6 +16,7 @@ from evergreen.judgement.evidence import (
     Verdict,
 )
 from evergreen.judgement.rules import decide
+from evergreen.spec import Behaviours
 
 WINDOW = Window(start=date(2013, 5, 2), end=date(2013, 5, 31))
 BEFORE = Window(start=date(2013, 2, 1), end=date(2013, 5, 1))
@@ -45,10 +46,12 @@ def worse(by, noise, number=0, **changes):
 
 @pytest.fixture(scope="module")
 def spec():
-    """Return the flights' model with the rule that is the default."""
+    """Return the flights' model with the rule that is the default, and no tests of behaviour."""
     found = load_model("flight_delay")
     rule = {"rule": "confidence", "minimum_improvement": 0.0}
-    return found.model_copy(update={"gate": found.gate.model_copy(update=rule)})
+    changed = found.model_copy(update={"gate": found.gate.model_copy(update=rule)})
+    changed._behaviours = Behaviours()
+    return changed
 
 
 def evaluation(**changes):
