@@ -20,6 +20,7 @@ from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT
 from evergreen.store import get_store, read_manifest, write_manifest
 from evergreen.training.encoder import load_network
+from evergreen.training.golden import outputs_of
 from evergreen.training.preparation import prepare
 from evergreen.training.ray_training import Trained
 from evergreen.training.tracking import log_training, start_run
@@ -85,6 +86,7 @@ def write_model(folder: Path, task: str, **training) -> str:
                 {"metric": "group_difference", "maximum": 50, "minimum_rows": 50},
                 {"metric": "flip_rate_missing", "maximum": 0.9, "level": "warning"},
                 {"metric": "flip_rate_noise", "maximum": 0.1, "maximum_drop": 0.1},
+                {"metric": "size_mb", "maximum": 1, "maximum_drop": 0.01},
             ],
         },
         "drift": {"columns": ["x", "gap", "site"], "minimum_rows": 500, "current_days": 20},
@@ -223,10 +225,16 @@ class Run:
             optimizer.zero_grad()
             torch.nn.functional.binary_cross_entropy_with_logits(network(numeric, categorical)[:, 0], target).backward()
             optimizer.step()
-        weights = {name: value * (float("nan") if spoil else 1) for name, value in network.state_dict().items()}
+        if spoil:
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.fill_(float("nan"))
+        golden = outputs_of(network, prepared.numeric, prepared.categorical).numpy()
         tags = {"model": self.model, "dag_id": self.dag_id, "run_id": self.run_id}
         run_id = start_run(self.model, self.run_id, self.run_id, tags, {})
-        trained = Trained(prepared.encoder, weights, [{"epoch": 1, "train_loss": 0.5, "seconds": 0.1}])
+        trained = Trained(
+            prepared.encoder, network.state_dict(), [{"epoch": 1, "train_loss": 0.5, "seconds": 0.1}], golden
+        )
         assembled = read_manifest(get_store(), self.identity("assemble"))
         facts = {**tags, "training_start": str(window.start), "training_end": str(window.end)}
         learned = assembled.output("training")

@@ -258,13 +258,17 @@ def models_verify(
     version: Annotated[str, typer.Argument(help="MODEL@VERSION, or MODEL@champion.")],
     keep: Annotated[Path | None, typer.Option(help="A new folder for the files and their signatures.")] = None,
 ) -> None:
-    """Verify a registered version: its signature, its files and its tags. Prints what it is bound to."""
+    """Verify a registered version: its signature, its files, its tags, and that it answers as it did in training.
+
+    Prints what it is bound to.
+    """
     from evergreen.settings import export_service_environment
     from evergreen.training.verification import verified_version
 
     export_service_environment()
-    bound = verified_version(version, keep)
-    typer.echo(f"{bound.model}@{bound.version}: verified")
+    bound, requests = verified_version(version, keep)
+    answered = f", and answers {requests} golden requests as in training" if requests else ""
+    typer.echo(f"{bound.model}@{bound.version}: verified{answered}")
     about = {"run_id": bound.run_id, "logged_model": bound.logged_model} | dict(sorted(bound.facts.items()))
     for name, value in about.items():
         typer.echo(f"  {name}: {value}")

@@ -70,7 +70,8 @@ def test_a_model_of_every_task_becomes_champion(models, task):
     gate = run.steps("evaluate", "gate")
     assert gate.facts["decision"] == "first_champion", gate.facts["why"]
     further = {check["subject"]: check for check in gate.facts["checks"] if "rules" in check["rule"]}
-    assert list(further) == ["group_difference by site", "flip_rate_missing", "flip_rate_noise"]
+    assert list(further) == ["group_difference by site", "flip_rate_missing", "flip_rate_noise", "size_mb"]
+    assert 0.01 < further["size_mb"]["value"] < 1
     assert 0 <= further["flip_rate_noise"]["value"] < further["flip_rate_missing"]["value"], further
     assert {check["verdict"] for check in gate.facts["checks"]} == {"passed"}
     behaved = {check["subject"]: check for check in gate.facts["checks"] if check["rule"] == "behaviours"}
@@ -385,6 +386,45 @@ def test_no_alias_points_to_a_version_that_does_not_load(binary, tmp_path):
     failure = run.step("register").failure
     assert failure.failure_class is FailureClass.DATA
     assert f"models:/{binary}/1: it is registered, but does not load" in failure.message
+    assert by_alias(binary, "challenger") is None
+
+
+COUNTING = """
+
+class Counting(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("seen", torch.zeros(1), persistent={persistent})
+
+    def forward(self, numeric, categorical):
+        if self.training:
+            self.seen += 0.01
+        return self.inner(numeric, categorical) + self.seen
+
+
+build_inner = build
+
+
+def build(schema):
+    return Counting(build_inner(schema))
+"""
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_no_alias_points_to_a_version_that_answers_otherwise_than_in_training(binary, models, persistent):
+    with (models / binary / "network.py").open("a") as network:
+        network.write(COUNTING.format(persistent=persistent))
+    run, _ = judged(binary, "counting")
+    registered = run.step("register")
+    if persistent:
+        assert registered.failure is None, registered.failure
+        assert by_alias(binary, "challenger").number == "1"
+        return
+    assert registered.failure.failure_class is FailureClass.DATA
+    said = f"models:/{binary}/1: it is registered, but does not answer as it did: row 1 of golden.json: probability:"
+    assert said in registered.failure.message
+    assert "buffers that are persistent" in registered.failure.hint
     assert by_alias(binary, "challenger") is None
 
 

@@ -119,10 +119,13 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(models, tmp_path
     assert [entry["train_loss"] for entry in resumed.history] == [entry["train_loss"] for entry in undisturbed.history]
     for name, weights in undisturbed.weights.items():
         assert torch.equal(weights, resumed.weights[name]), name
+    assert resumed.golden.shape == (20, 1)
+    assert (resumed.golden == undisturbed.golden).all()
 
     # the same name again: the checkpoint is all there is to do
     again = train(spec, frame, "checkpoints/one", "undisturbed")
     assert again.history == undisturbed.history
+    assert (again.golden == undisturbed.golden).all()
 
 
 STUCK = """

@@ -358,7 +358,7 @@ def test_a_stranger_verifies_a_version_with_the_public_key_alone(store: Store, t
     kept = tmp_path / "kept"
     done = cli("small_binary@champion", f"--keep={kept}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("small_binary@2: verified\n")
+    assert done.stdout.startswith("small_binary@2: verified, and answers 20 golden requests as in training\n")
     assert "  decision_key: second\n" in done.stdout
     assert "  training_end: 2024-03-11\n" in done.stdout
     verified = stranger(kept, KEYS[1])

@@ -182,6 +182,11 @@ def test_the_first_model_is_right() -> None:
         ("gate.rules", [{"metric": "auc", "minimum": 1, "minimum_rows": 0}], "gate.rules.0.minimum_rows: Input should"),
         ("gate.rules", [{"metric": "group_difference", "maximum": 1}], "name their columns in gate.sensitive"),
         ("gate.rules", [{"metric": "flip_rate_noise", "maximum": 1, "slice": "origin"}], "is of the whole window: it"),
+        (
+            "gate.rules",
+            [{"metric": "size_mb", "maximum": 1, "slice": "origin"}],
+            "is of the model, whatever it is",
+        ),
         ("gate.sensitive", ["tailnum"], "gate.sensitive: 'tailnum' is neither an input of the model nor an entity"),
         ("gate.sensitive", ["origin", "origin"], "gate.sensitive: named twice: origin"),
         ("gate.leak_threshold", 0.5, "gate.leak_threshold: Input should be greater than 0.5"),

@@ -45,8 +45,8 @@ def add_everywhere(value: Any) -> Any:
     return [add_everywhere(one) for one in value] if isinstance(value, list) else value
 
 
-_MAPPED = {"metrics", "psi", "missing_psi", "columns", "indices", "known", "new", "exempt"}
-"""Names to numbers or to parts of one kind: what a later version adds to them is another of these."""
+_MAPPED = {"metrics", "psi", "missing_psi", "columns", "indices", "known", "new", "exempt", "inputs", "answers"}
+"""Names to numbers, to lists or to parts of one kind: what a later version adds to them is another of these."""
 
 
 def later(path: Path) -> dict[str, Any]:

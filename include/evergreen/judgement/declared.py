@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evergreen.judgement.evidence import Check, Evaluation, Figure, Verdict
-from evergreen.spec import GateRule, ModelSpec, is_better_small
+from evergreen.spec import COST_METRICS, GateRule, ModelSpec, is_better_small
 
 
 def declared_rules(evaluation: Evaluation, spec: ModelSpec) -> Iterator[Check]:
@@ -24,7 +24,7 @@ def declared_rules(evaluation: Evaluation, spec: ModelSpec) -> Iterator[Check]:
 
 def _checks(figure: Figure, rule: GateRule, *, compared: bool) -> Iterator[Check]:
     subject = _subject(figure)
-    if figure.rows < rule.minimum_rows:
+    if figure.rows < rule.minimum_rows and figure.metric not in COST_METRICS:
         why = f"{subject} ({figure.detail or f'{figure.rows} rows of {rule.minimum_rows}'})"
         yield Check(rule="gate.rules", subject=subject, rows=figure.rows, verdict=Verdict.NOT_JUDGED, why=why)
         return
@@ -39,7 +39,7 @@ def _checks(figure: Figure, rule: GateRule, *, compared: bool) -> Iterator[Check
             subject=subject,
             value=value,
             limit=limit,
-            rows=figure.rows,
+            rows=figure.rows or None,
             verdict=_objection(rule) if why else Verdict.PASSED,
             why=why,
         )

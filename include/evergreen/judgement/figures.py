@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from evergreen.contract import ConfigurationError
 from evergreen.judgement.evidence import Figure
 from evergreen.judgement.metrics import Scored, choice
-from evergreen.spec import FLIP_METRICS, GROUP_METRICS, ModelSpec, Task
+from evergreen.spec import COST_METRICS, FLIP_METRICS, GROUP_METRICS, ModelSpec, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,8 @@ def figures_of(spec: ModelSpec, frame: pd.DataFrame, champion: Scored | None, ch
         If a column of a slice, or a sensitive one, is not in the data set.
     """
     gate = spec.gate
-    rules = [rule for rule in gate.rules if rule.metric not in FLIP_METRICS]  # these ask the models themselves
+    # the others ask the models themselves
+    rules = [rule for rule in gate.rules if rule.metric not in FLIP_METRICS | COST_METRICS]
     asked = ((rule.metric, column, rule.minimum_rows) for rule in rules for column in gate.columns_of(rule))
     for metric, column, least in dict.fromkeys(asked):
         field = "gate.sensitive" if metric in GROUP_METRICS else "gate.rules"

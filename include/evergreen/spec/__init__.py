@@ -13,6 +13,7 @@ from evergreen.spec.alerts import AlertEvent, Channel
 from evergreen.spec.behaviours import Behaviours
 from evergreen.spec.data import ColumnType, Features, FeatureView, Schedule, Source, refuse
 from evergreen.spec.learning import (
+    COST_METRICS,
     FLIP_METRICS,
     FORBIDDING,
     GROUP_METRICS,
@@ -33,6 +34,7 @@ from evergreen.spec.learning import (
 )
 
 __all__ = [
+    "COST_METRICS",
     "FLIP_METRICS",
     "FORBIDDING",
     "GROUP_METRICS",
@@ -155,6 +157,8 @@ class ModelSpec(Frozen):
                 problems.append(f"gate.rules: {rule.metric} compares the groups of gate.sensitive: it takes no slice")
             elif rule.metric in FLIP_METRICS and rule.slice is not None:
                 problems.append(f"gate.rules: {rule.metric} is of the whole window: it takes no slice")
+            elif rule.metric in COST_METRICS and rule.slice is not None:
+                problems.append(f"gate.rules: {rule.metric} is of the model, whatever it is asked: it takes no slice")
         return problems
 
     def _alert_problems(self) -> list[str]:

@@ -53,7 +53,9 @@ GROUP_METRICS: dict[str, frozenset[Task]] = {
 """What is compared between the groups of a sensitive column, and the tasks it is defined on; less is better."""
 FLIP_METRICS: dict[str, frozenset[Task]] = {"flip_rate_missing": frozenset(Task), "flip_rate_noise": frozenset(Task)}
 """Shares of answers that change when inputs do, and the tasks they are defined on; less is better."""
-FORBIDDING: dict[str, frozenset[Task]] = {"ece": _CLASSIFICATIONS, **GROUP_METRICS, **FLIP_METRICS}
+COST_METRICS: dict[str, frozenset[Task]] = {"size_mb": frozenset(Task), "latency_ms": frozenset(Task)}
+"""What a model costs whoever serves it, and the tasks it is defined on; less is better."""
+FORBIDDING: dict[str, frozenset[Task]] = {"ece": _CLASSIFICATIONS, **GROUP_METRICS, **FLIP_METRICS, **COST_METRICS}
 """What only the rules of a gate may ask for, and the tasks it is defined on; less is better."""
 
 

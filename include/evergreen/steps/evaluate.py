@@ -12,6 +12,7 @@ from evergreen.handover import read_frame, upstream
 from evergreen.judgement.audit import read_events
 from evergreen.judgement.behaviours import behaved_of
 from evergreen.judgement.champions import champion_of
+from evergreen.judgement.costs import costs_of
 from evergreen.judgement.decisions import look_at
 from evergreen.judgement.decline import measured_metric
 from evergreen.judgement.evaluation import evaluation_of, score
@@ -57,10 +58,10 @@ def run(request: Request, spec: ModelSpec) -> Result:
         training,
         look_at(read_events(get_store(), spec.name), champion.number if champion else None, run_id, window_of(frame)),
     )
-    flips = flips_of(spec, frame, loaded[0], loaded[1] if champion else None)
+    asked = loaded[0], loaded[1] if champion else None
     further = {
         "leaks": leaks_of(spec, frame, training()),
-        "figures": (*evaluation.figures, *flips),
+        "figures": (*evaluation.figures, *flips_of(spec, frame, *asked), *costs_of(spec, frame, *asked)),
         "behaviours": tuple(behaved_of(spec, frame, loaded[0])),
     }
     evaluation = evaluation.model_copy(update=further)

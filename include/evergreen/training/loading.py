@@ -7,6 +7,7 @@ What MLflow would load is named by the file MLmodel, which may name a pickle. He
 from __future__ import annotations
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,7 +71,8 @@ def load_trained(trained: Manifest, model: Output) -> Scorer:
 
 def _load(statement: Statement, name: str) -> Scorer:
     with verified_files(statement, name) as folder:
-        return read_model(folder / FILES, name, statement)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return replace(read_model(folder / FILES, name, statement), size=size)
 
 
 def read_model(files: Path, name: str, statement: Statement) -> Scorer:

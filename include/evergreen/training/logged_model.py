@@ -1,8 +1,9 @@
 """What a logged model runs when somebody else's MLflow loads it ("models from code"): raw columns in, predictions out.
 
-MLflow copies this file and the folder ``model`` (encoder.py, network.py, encoder.json, weights.safetensors) into the
-model. There is no pickle in it, and nothing of Evergreen is imported: it loads wherever torch and safetensors do.
-Evergreen itself does not come this way: see ``evergreen.training.loading``.
+MLflow copies this file and the folder ``model`` (encoder.py, network.py, encoder.json, weights.safetensors,
+golden.json) into the model. There is no pickle in it, and nothing of Evergreen is imported: it loads wherever torch and
+safetensors do. Evergreen itself does not come this way: see
+``evergreen.training.loading``.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
 from evergreen.store import arrow_options
 from evergreen.training.encoder import Encoder, load_network
+from evergreen.training.golden import outputs_of
 from evergreen.training.preparation import Prepared, prepare
 from evergreen.training.private_ray import private_ray, torch_config
 
@@ -40,11 +41,14 @@ class Trained:
         The network's state dict, on the CPU.
     history
         One entry an epoch: ``epoch`` (from 1), ``train_loss``, ``seconds``.
+    golden
+        What the network gave for the golden rows, in the process that trained it: (rows, outputs).
     """
 
     encoder: Encoder
     weights: dict[str, Any]
     history: list[dict[str, float]]
+    golden: np.ndarray
 
 
 def train(spec: ModelSpec, frame: pd.DataFrame, key: str, name: str) -> Trained:
@@ -76,7 +80,7 @@ def train(spec: ModelSpec, frame: pd.DataFrame, key: str, name: str) -> Trained:
         with _ray(spec) as folder:
             prepared = preparing.result()
             checkpoint = _fit(spec, prepared, key, name, folder)
-    return Trained(prepared.encoder, checkpoint["network"], checkpoint["history"])
+    return Trained(prepared.encoder, checkpoint["network"], checkpoint["history"], checkpoint["golden"].numpy())
 
 
 @contextmanager
@@ -250,7 +254,9 @@ def _train_loop(config: Mapping[str, Any]) -> None:
         )
         mean = _mean_over_workers(loss, world)
         history = [*history, {"epoch": epoch + 1, "train_loss": mean, "seconds": time.perf_counter() - started}]
-        _report(network, optimizer, schedule, history, rank)
+        learned = getattr(network, "module", network)
+        golden = outputs_of(learned, *arrays[:2]) if rank == 0 and len(history) == config["epochs"] else None
+        _report(network, optimizer, schedule, history, rank, golden)
 
 
 def _order(rows: int, wanted: int, seed: tuple[int, int]) -> np.ndarray:
@@ -304,7 +310,9 @@ def _restore(network: Any, optimizer: Any, schedule: Any) -> list[dict[str, floa
     return history
 
 
-def _report(network: Any, optimizer: Any, schedule: Any, history: list[dict[str, float]], rank: int) -> None:
+def _report(
+    network: Any, optimizer: Any, schedule: Any, history: list[dict[str, float]], rank: int, golden: Any
+) -> None:
     import ray.train
     import torch
 
@@ -317,6 +325,7 @@ def _report(network: Any, optimizer: Any, schedule: Any, history: list[dict[str,
             "optimizer": optimizer.state_dict(),
             "schedule": schedule.state_dict(),
             "history": history,
+            "golden": golden,
         }
         torch.save(content, Path(folder) / _CHECKPOINT)
         ray.train.report(history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder))

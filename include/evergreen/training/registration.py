@@ -1,13 +1,14 @@
-"""A run's model becomes a version: once, signed, and not before it is found to load."""
+"""A run's model becomes a version: once, signed, and not before it is found to load and to answer as it did."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from evergreen.contract import DataError, StepError
-from evergreen.training.loading import load_version
+from evergreen.contract import DataError
+from evergreen.training.golden import found_wrong
+from evergreen.training.loading import FILES
 from evergreen.training.registry import Version, by_number, by_run, connect, mlflow_errors, set_tags, version_of
-from evergreen.training.signatures import sign_version
+from evergreen.training.signatures import sign_version, stated_of_version, verified_files
 from evergreen.trust.statement import Statement
 
 
@@ -26,7 +27,7 @@ def register(signed: Statement, description: str, tags: Mapping[str, str]) -> Ve
     Raises
     ------
     DataError
-        If it cannot be loaded: no alias may point to such a version.
+        If a process of its own cannot load it, or gets other answers than training: no alias may point to it.
     """
     from mlflow.exceptions import MlflowException
 
@@ -50,14 +51,12 @@ def register(signed: Statement, description: str, tags: Mapping[str, str]) -> Ve
 
 
 def _check_loads(version: Version) -> None:
-    """Load a version and ask it about a row of which nothing is known."""
-    try:
-        scorer = load_version(version)
-        scorer.predict(scorer.nothing_known())
-    except StepError:
-        raise
-    except Exception as error:  # whatever torch and the model's own code raise
+    """Refuse a version that does not load, or does not answer as it did, where nothing is left of its training."""
+    with verified_files(stated_of_version(version), version.uri) as folder:
+        problem = found_wrong(folder / FILES)
+    if problem:
         raise DataError(
-            f"{version.uri}: it is registered, but does not load: {type(error).__name__}: {error}.",
-            f"No alias points to it. Delete the run {version.run_id} in MLflow, then clear train.",
-        ) from error
+            f"{version.uri}: it is registered, but {problem}.",
+            "No alias points to it. What the network needs must be in its files: parameters, or buffers that are "
+            f"persistent. Correct network.py, delete the run {version.run_id} in MLflow, then clear train.",
+        )

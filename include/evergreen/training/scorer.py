@@ -27,12 +27,15 @@ class Scorer:
         Predicts from the columns it knows.
     bound
         What it is bound to by its signature.
+    size
+        Bytes of the folder that is signed; 0 where it is not known.
     """
 
     name: str
     encoder: Any
     answer: Callable[[pd.DataFrame], pd.DataFrame]
     bound: Bound
+    size: int = 0
 
     @property
     def inputs(self) -> dict[str, bool]:

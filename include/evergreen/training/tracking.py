@@ -16,6 +16,7 @@ from evergreen.handover import checked, disagreement
 from evergreen.spec import ModelSpec, Task
 from evergreen.training import encoder as encoder_module
 from evergreen.training.encoder import Encoder
+from evergreen.training.golden import FILE, Golden
 from evergreen.training.loading import DIGEST
 from evergreen.training.ray_training import Trained
 from evergreen.training.registry import TAG, connect, mlflow_errors, project_tags
@@ -102,13 +103,13 @@ def _create_run(model: str, name: str, tags: Mapping[str, str]) -> str:
     return run_id
 
 
-def log_training(
-    run_id: str, spec: ModelSpec, trained: Trained, example: pd.DataFrame, facts: Mapping[str, str]
-) -> str:
+def log_training(run_id: str, spec: ModelSpec, trained: Trained, frame: pd.DataFrame, facts: Mapping[str, str]) -> str:
     """Log metrics and model of a training into its run, sign the model, and finish the run.
 
     Parameters
     ----------
+    frame
+        The rows that it was trained with.
     facts
         What the model is bound to by its signature, beside its own digest.
 
@@ -129,9 +130,9 @@ def log_training(
             for name in ("train_loss", "seconds")
         ]
         client.log_batch(run_id, metrics=metrics)
-        digest = _write_model(Path(place) / MODEL, spec, trained)
+        digest = _write_model(Path(place) / MODEL, spec, trained, frame)
         logged = client.create_logged_model(run.info.experiment_id, name=MODEL, source_run_id=run_id)
-        folder = _save(Path(place), run_id, logged, trained.encoder, example)
+        folder = _save(Path(place), run_id, logged, trained.encoder, frame)
         bound = Bound(model=spec.name, run_id=run_id, logged_model=logged.model_id, facts={**facts, DIGEST: digest})
         sign_model(folder, bound)  # before it is anywhere else
         client.log_model_artifacts(logged.model_id, str(folder))
@@ -194,7 +195,7 @@ def _save(place: Path, run_id: str, logged: Any, encoder: Encoder, example: pd.D
     return folder
 
 
-def _write_model(folder: Path, spec: ModelSpec, trained: Trained) -> str:
+def _write_model(folder: Path, spec: ModelSpec, trained: Trained, frame: pd.DataFrame) -> str:
     """Write a model's files; returns the digest of their names and content."""
     from safetensors.torch import save_file
 
@@ -206,6 +207,8 @@ def _write_model(folder: Path, spec: ModelSpec, trained: Trained) -> str:
     (folder / "encoder.json").write_text(json.dumps(described), encoding="utf-8")
     weights = {name: tensor.detach().clone().contiguous() for name, tensor in trained.weights.items()}
     save_file(weights, folder / "weights.safetensors")
+    golden = Golden.of(trained.encoder, frame, trained.golden)
+    (folder / FILE).write_text(golden.model_dump_json(), encoding="utf-8")
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())

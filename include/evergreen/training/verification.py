@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from evergreen.contract import ConfigurationError
+from evergreen.contract import ConfigurationError, DataError
+from evergreen.training.golden import found_wrong, read_golden
+from evergreen.training.loading import FILES
 from evergreen.training.registry import by_alias, named_version
 from evergreen.training.signatures import (
     OPENSSF_FILE,
@@ -19,8 +21,11 @@ from evergreen.trust.keys import UnsignedError
 from evergreen.trust.statement import Bound
 
 
-def verified_version(name: str, keep: Path | None = None) -> Bound:
+def verified_version(name: str, keep: Path | None = None) -> tuple[Bound, int]:
     """Verify a version as a step does before it loads it, and its signature in the format of the OpenSSF too.
+
+    Then a fresh process loads it, and must answer its golden requests as it did in training. Returns what the version
+    is bound to, and how many requests there were: none of a version of before there were any.
 
     Parameters
     ----------
@@ -35,6 +40,8 @@ def verified_version(name: str, keep: Path | None = None) -> Bound:
         If there is no such version, or the folder is there already.
     UntrustedError
         If it is not, in every file and tag, what was signed.
+    DataError
+        If it is, and does not load or answer as it did.
     """
     model, _, number = name.partition("@")
     version = named_version(model, number) if number.isdecimal() or not number else by_alias(model, number)
@@ -55,4 +62,10 @@ def verified_version(name: str, keep: Path | None = None) -> Bound:
             shutil.copytree(files, keep / "model")
             for path in (path for path in place.rglob("*") if path.is_file()):
                 shutil.copyfile(path, keep / path.name)
-    return statement.bound
+        if problem := found_wrong(files / FILES):
+            raise DataError(
+                f"{version.uri} is what was signed, but {problem}.",
+                f"If it is champion: evergreen rollback {model}. What its network needs must be in its files.",
+            )
+        golden = read_golden(files / FILES)
+    return statement.bound, golden.rows if golden else 0

@@ -13,6 +13,7 @@ from evergreen.catalog import load_model
 from evergreen.contract import DataError
 from evergreen.training import tracking
 from evergreen.training.encoder import Encoder, load_network
+from evergreen.training.golden import outputs_of
 from evergreen.training.loading import read_model
 from evergreen.training.ray_training import Trained
 from evergreen.training.registry import import_mlflow
@@ -30,7 +31,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder = Encoder.fit(RAW.assign(x=[0.5, np.nan, 2.0]), pd.Series([0, 1, 1]), "binary", ["x", "open"], ["site"])
     torch.manual_seed(0)
     network = load_network(spec.folder / "network.py", "build", encoder.schema)
-    tracking._write_model(folder, spec, Trained(encoder, network.state_dict(), []))
+    golden = outputs_of(network, *encoder.encode(RAW)).numpy()
+    tracking._write_model(folder, spec, Trained(encoder, network.state_dict(), [], golden), RAW)
     return folder
 
 
