@@ -128,6 +128,7 @@ def rows(task: str, first: date, days: int, seed: int, per_day: int = 60) -> pd.
             "gap": np.where(rng.random(count) < 0.2, np.nan, rng.normal(size=count)),
         }
     )
+    frame["event_timestamp"] = pd.to_datetime(frame["ds"], utc=True) + pd.to_timedelta(frame["hour"], unit="h")
     signal = 1.5 * frame["x"] + frame["site"].map({"north": 1.0, "south": -1.0, "west": 0.0})
     noisy = signal + 0.7 * rng.normal(size=count)
     if task == "binary":

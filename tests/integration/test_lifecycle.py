@@ -79,6 +79,8 @@ def test_a_model_of_every_task_becomes_champion(models, task):
     assert behaved["x drives the outcome"]["rows"] == len(evaluation_rows(task))
     (leak,) = (check for check in gate.facts["checks"] if check["rule"] == "gate.leak_threshold")
     assert leak["subject"] == "x alone"
+    (late,) = (check for check in gate.facts["checks"] if check["rule"] == "gate.maximum_late_events")
+    assert (late["value"], late["rows"]) == (0, len(training_rows(task)) + len(evaluation_rows(task)))
     promoted = run.steps("register", "promote")
     assert promoted.facts == {"version": "1", "previous": None}
 

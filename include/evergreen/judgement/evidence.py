@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from evergreen.contract import Window
-from evergreen.judgement.observations import Behaved
+from evergreen.judgement.observations import Behaved, LateEvents
 from evergreen.spec import ModelSpec
 from evergreen.stored import OpenEnum, Part, Stored
 
@@ -113,6 +113,8 @@ class Leaks(Part):
     """Share of the rows that the training window has too, inputs and label alike."""
     chance: float | None = None
     """What that share is, at most, on nine of ten days of the training window, in its other days."""
+    late: LateEvents | None = None
+    """None where rows have no time, and in documents of old."""
 
 
 class Evaluation(Compared, Stored):

@@ -1,17 +1,20 @@
-"""What is too good to be true: an input that tells the label alone, and rows that were learned from.
+"""What is too good to be true: an input that tells the label alone, rows that were learned from, events after labels.
 
-Neither looks at a model. Both look at the rows that models are judged on, with what the training window says of them.
+None looks at a model. All look at the rows that models are judged on, with those of the training window.
 """
 
 from __future__ import annotations
 
 import math
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from evergreen.data.lake import PARTITION
+from evergreen.data.transform import EVENT_TIMESTAMP
 from evergreen.judgement.evidence import Alone, Leaks
 from evergreen.judgement.figures import MISSING
 from evergreen.judgement.interval import FEWEST_DAYS
+from evergreen.judgement.observations import LateEvents
 from evergreen.spec import ModelSpec, Task
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ _USUAL = 0.9
 
 
 def leaks_of(spec: ModelSpec, frame: pd.DataFrame, training: pd.DataFrame) -> Leaks:
-    """Return how well each input tells the label alone, and how many rows are in both windows.
+    """Return how well each input tells the label alone, how many rows are in both windows, and events after labels.
 
     Parameters
     ----------
@@ -41,7 +44,30 @@ def leaks_of(spec: ModelSpec, frame: pd.DataFrame, training: pd.DataFrame) -> Le
     days = training[PARTITION].nunique()
     shared, chance = shared_rows(spec, frame, training) if days >= FEWEST_DAYS else (None, None)
     inputs = (Alone(column=name, score=alone(spec, name, frame, training)) for name in spec.features.inputs)
-    return Leaks(inputs=tuple(inputs), shared=shared, chance=chance)
+    late = late_events(spec, frame, training) if EVENT_TIMESTAMP in frame.columns else None
+    return Leaks(inputs=tuple(inputs), shared=shared, chance=chance, late=late)
+
+
+def late_events(spec: ModelSpec, frame: pd.DataFrame, training: pd.DataFrame) -> LateEvents:
+    """Return how many examples of both windows are asked when their label is known already.
+
+    It is known when its partition is ingested, or as many days later as labels are late. A feature row of that very
+    moment may count the label, and an event of that moment or later is given such rows.
+    """
+    import pandas as pd
+
+    rows = pd.concat([part[[PARTITION, EVENT_TIMESTAMP]] for part in (training, frame)], ignore_index=True)
+    delay = timedelta(days=spec.features.examples.label_delay_days)
+    known = {day: spec.schedule.ingested_at(date.fromisoformat(day) + delay) for day in rows[PARTITION].unique()}
+    after = rows[EVENT_TIMESTAMP] - pd.to_datetime(rows[PARTITION].map(known), utc=True)
+    count = int((after >= timedelta(0)).sum())
+    found = LateEvents(count=count, rows=len(rows))
+    if not count:
+        return found
+    latest = rows.loc[after.idxmax()]
+    return found.model_copy(
+        update={"event": latest[EVENT_TIMESTAMP].to_pydatetime(), "known": known[latest[PARTITION]]}
+    )
 
 
 def alone(spec: ModelSpec, name: str, frame: pd.DataFrame, training: pd.DataFrame) -> float | None:

@@ -1,6 +1,8 @@
-"""What an evaluation finds out about a challenger by asking it, in documents: part of the evidence."""
+"""What an evaluation observes, of a challenger that it asks and of the rows: documents that evidence is made of."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from evergreen.stored import Part
 
@@ -23,3 +25,15 @@ class Behaved(Part):
     """The answer once the row was changed; of a request, the answer."""
     detail: str = ""
     """What was changed in that row, what was answered, or why nothing is known."""
+
+
+class LateEvents(Part):
+    """Examples of both windows whose event is not before the moment at which their label was known."""
+
+    count: int
+    rows: int
+    """Of so many examples."""
+    event: datetime | None = None
+    """The event that is latest by this measure, where there is any."""
+    known: datetime | None = None
+    """When its label was known."""

@@ -7,10 +7,21 @@ from collections.abc import Callable, Iterator
 
 from evergreen.judgement.behaviours import behaviours_kept
 from evergreen.judgement.declared import declared_rules
-from evergreen.judgement.evidence import Check, Decision, Evaluation, GateResult, SliceScore, Verdict, said, unseen
+from evergreen.judgement.evidence import (
+    Check,
+    Decision,
+    Evaluation,
+    GateResult,
+    Leaks,
+    SliceScore,
+    Verdict,
+    said,
+    unseen,
+)
 from evergreen.judgement.words import expectation, outlook, over_baseline, over_champion
 from evergreen.spec import METRICS, Direction, ModelSpec, Slice
 
+_MINUTE = "%Y-%m-%dT%H:%MZ"
 _SHOWN = 10
 """Warnings, and values of slices that were not judged, that a reason names; the checks have them all."""
 
@@ -202,9 +213,10 @@ def _weakness(score: SliceScore, rule: Slice, spec: ModelSpec) -> str:
 
 
 def _no_leak(evaluation: Evaluation, spec: ModelSpec) -> Iterator[Check]:
-    """Nothing is too good to be true: no input tells the label alone, and no row was learned from."""
+    """Nothing is too good to be true: no input tells the label alone, no row was learned from, no event is too late."""
     if (leaks := evaluation.leaks) is None:
         return
+    yield from _before_the_label(leaks, spec)
     rows, threshold = evaluation.rows, spec.gate.leak_threshold
     scores = {item.column: item.score for item in leaks.inputs if item.score is not None}
     beyond = [column for column, score in scores.items() if score > threshold]
@@ -225,6 +237,23 @@ def _no_leak(evaluation: Evaluation, spec: ModelSpec) -> Iterator[Check]:
     subject = "rows shared with the training window"
     broken = leaks.shared > limit
     yield _check("gate.maximum_shared_rows", subject, leaks.shared, limit, rows, objection if broken else "")
+
+
+def _before_the_label(leaks: Leaks, spec: ModelSpec) -> Iterator[Check]:
+    """Nobody is asked about what is known: the features of that moment may count it."""
+    if (late := leaks.late) is None:
+        return
+    limit, share = spec.gate.maximum_late_events, late.count / late.rows
+    objection = ""
+    if share > limit:
+        example = f"one of {late.event:{_MINUTE}} has a label of {late.known:{_MINUTE}}"
+        objection = (
+            f"{late.count} of the {late.rows} examples of both windows are asked when their label is known already: "
+            f"{example}, and its features may count it; look at event_timestamp and ds in "
+            f"{spec.features.examples.sql}, or raise gate.maximum_late_events"
+        )
+    subject = "events that are not before their label"
+    yield _check("gate.maximum_late_events", subject, share, limit, late.rows, objection)
 
 
 RULES: tuple[Callable[[Evaluation, ModelSpec], Iterator[Check]], ...] = (

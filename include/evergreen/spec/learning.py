@@ -183,6 +183,8 @@ class Gate(Frozen):
     """How well a single input may tell the label: its AUC, or of a regression its rank correlation. 1 allows all."""
     maximum_shared_rows: Number = Field(default=0.02, ge=0, le=1)
     """Share of the evaluation's rows that may be in the training window too, above what chance explains."""
+    maximum_late_events: Number = Field(default=0.0, ge=0, le=1)
+    """Share of the examples of both windows that may be asked when their label is known already."""
 
     def columns_of(self, rule: GateRule) -> tuple[str, ...]:
         """Return the columns a rule is asked by; the empty name stands for the window as a whole."""

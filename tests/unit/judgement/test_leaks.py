@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import pytest
 from evergreen.catalog import load_model
 from evergreen.contract import Window
 from evergreen.judgement.evidence import Candidate, Check, Evaluation, Leaks, Verdict
-from evergreen.judgement.leaks import alone, leaks_of, shared_rows
+from evergreen.judgement.leaks import alone, late_events, leaks_of, shared_rows
+from evergreen.judgement.observations import LateEvents
 from evergreen.judgement.rules import decide
 from evergreen.spec import ModelSpec, Task
 from flights_kit import labels_of
@@ -48,7 +49,7 @@ def checks(spec: ModelSpec, leaks: Leaks) -> list[Check]:
         confidence=0.95,
         leaks=leaks,
     )
-    asked = {"gate.leak_threshold", "gate.maximum_shared_rows"}
+    asked = {"gate.leak_threshold", "gate.maximum_shared_rows", "gate.maximum_late_events"}
     return [check for check in decide(found, spec).checks if check.rule in asked]
 
 
@@ -215,3 +216,62 @@ def test_the_delay_is_a_leak_of_what_is_late_and_delays_of_the_departure_are_bel
     scores = {found.column: found.score for found in leaks_of(spec, *flights).inputs}
     assert [name for name, score in scores.items() if score > spec.gate.leak_threshold] == ["arr_delay"]
     assert 0.85 < scores["dep_delay"] < 0.98
+
+
+def timed(spec: ModelSpec, hours: float, first: float | None = None) -> LateEvents:
+    """Return the late events of rows asked so many hours after their day begins; ``first``: the very first one."""
+    times = pd.to_datetime(pd.Series(DS), utc=True) + pd.Timedelta(hours=hours)
+    if first is not None:
+        times[0] = pd.Timestamp(str(DS[0]), tz="UTC") + pd.Timedelta(hours=first)
+    leaks = leaks_of(spec, *windows(label=LABELS[Task.BINARY], x=X, event_timestamp=times))
+    assert leaks.late is not None
+    return leaks.late
+
+
+def test_an_event_that_is_not_before_its_label_is_counted_and_the_latest_is_named() -> None:
+    """A day is ingested at six of the next: a feature row of that moment may count the label."""
+    spec = spec_for(Task.BINARY, numeric=("x",))
+    almost = 30 - 1e-6
+    assert timed(spec, almost) == LateEvents(count=0, rows=ROWS)
+    assert timed(spec, 30).count == ROWS
+    late = timed(spec, almost, first=54)
+    assert (late.count, late.event, late.known) == (
+        1,
+        datetime(2024, 1, 3, 6, tzinfo=UTC),
+        datetime(2024, 1, 2, 6, tzinfo=UTC),
+    )
+    (check,) = checks(spec, Leaks(late=LateEvents.model_validate_json(late.model_dump_json())))
+    assert (check.rule, check.limit, check.rows) == ("gate.maximum_late_events", 0.0, ROWS)
+    assert check.verdict is Verdict.FAILED
+    assert f"1 of the {ROWS} examples of both windows are asked when their label is known already" in check.why
+    assert "one of 2024-01-03T06:00Z has a label of 2024-01-02T06:00Z" in check.why
+    assert "features/examples.sql" in check.why
+    (passed,) = checks(spec, Leaks(late=timed(spec, almost)))
+    assert (passed.verdict, passed.value) == (Verdict.PASSED, 0.0)
+    (allowed,) = checks(spec_for(Task.BINARY, numeric=("x",), maximum_late_events=0.001), Leaks(late=late))
+    assert allowed.verdict is Verdict.PASSED
+
+
+def test_labels_that_come_days_later_are_known_days_later() -> None:
+    spec = spec_for(Task.BINARY, numeric=("x",))
+    examples = spec.features.examples.model_copy(update={"label_delay_days": 7})
+    late = spec.model_copy(update={"features": spec.features.model_copy(update={"examples": examples})})
+    assert timed(late, 30 + 7 * 24 - 1).count == 0
+    assert timed(late, 30 + 7 * 24).count == ROWS
+    assert timed(spec, 30 + 7 * 24 - 1).count == ROWS
+
+
+def test_rows_without_a_time_and_evidence_of_before_are_not_looked_at() -> None:
+    spec = spec_for(Task.BINARY, numeric=("x",))
+    leaks = leaks_of(spec, *windows(label=LABELS[Task.BINARY], x=X))
+    assert leaks.late is None
+    assert "gate.maximum_late_events" not in {check.rule for check in checks(spec, leaks)}
+
+
+def test_no_flight_is_asked_about_after_its_label_came(flights: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    """A flight in the air when its day is ingested is an example of the day after."""
+    frame, training = (part.assign(ds=part["known"], event_timestamp=part["at"]) for part in flights)
+    spec = load_model("flight_delay")
+    assert late_events(spec, frame, training).count == 0
+    by_departure = [part.assign(event_timestamp=part["at"] + pd.Timedelta(days=2)) for part in (frame, training)]
+    assert late_events(spec, *by_departure).count > 0.9 * (len(frame) + len(training))
