@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from evergreen.catalog import load_model
+from evergreen.settings import SIGNING_KEY
 from evergreen.spec import ModelSpec, Task
 from evergreen.training import tracking
 from evergreen.training.encoder import Encoder, load_network
@@ -120,6 +121,16 @@ def test_a_model_of_before_is_loaded_and_asked_about_nothing_known(tmp_path: Pat
     assert found_wrong(files) == ""
     (files / "network.py").write_text("def build(schema):\n    raise RuntimeError('no such layer')\n")
     assert found_wrong(files) == "does not load: RuntimeError: no such layer"
+
+
+def test_a_model_s_code_is_not_given_the_key_that_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = logged(tmp_path, GOOD)
+    (files / "network.py").write_text("import os\n\n\ndef build(schema):\n    raise RuntimeError(os.environ)\n")
+    monkeypatch.setenv(SIGNING_KEY, "not to be seen")
+    monkeypatch.setenv("NOTHING_SECRET", "seen")
+    said = found_wrong(files)
+    assert "'NOTHING_SECRET': 'seen'" in said
+    assert "not to be seen" not in said
 
 
 def test_a_process_that_ends_is_told_by_how_it_ended(tmp_path: Path) -> None:
