@@ -123,10 +123,11 @@ def test_a_model_of_before_is_loaded_and_asked_about_nothing_known(tmp_path: Pat
     assert found_wrong(files) == "does not load: RuntimeError: no such layer"
 
 
-def test_a_model_s_code_is_not_given_the_key_that_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("secret", [SIGNING_KEY, "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY"])
+def test_a_model_s_code_is_given_no_secret(secret: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = logged(tmp_path, GOOD)
     (files / "network.py").write_text("import os\n\n\ndef build(schema):\n    raise RuntimeError(os.environ)\n")
-    monkeypatch.setenv(SIGNING_KEY, "not to be seen")
+    monkeypatch.setenv(secret, "not to be seen")
     monkeypatch.setenv("NOTHING_SECRET", "seen")
     said = found_wrong(files)
     assert "'NOTHING_SECRET': 'seen'" in said
