@@ -150,6 +150,11 @@ def evaluation_rows(task: str) -> pd.DataFrame:
     return rows(task, PARTITION - timedelta(days=19), 20, seed=2)
 
 
+def said(who: str, chosen: str = "Approve", *, name: str | None = None, shown: str = "") -> list[dict[str, str]]:
+    """Return what ``promote`` is told of one question: what was chosen by the user with an id, the name by default."""
+    return [{"chosen": chosen, "by": who if name is None else name, "by_id": who, "shown": shown}]
+
+
 class Run:
     """One run of ``<model>.train``; its steps find each other's manifests."""
 

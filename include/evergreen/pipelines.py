@@ -127,6 +127,10 @@ CASCADE = (*PUBLISHERS, "retrain")
 
 APPROVED, REJECTED = "Approve", "Reject"
 """What a person answers between ``register`` and ``promote``, where a model asks for it."""
+WITHDRAWN = "Withdrawn"
+"""What stands for the answer to a question that the other approver's rejection has ended."""
+QUESTIONS = ("approve", "approve_again")
+"""The tasks that ask, at the same time; the second one where ``approval.approvers`` is 2."""
 
 
 def dag_id(model: str, pipeline: str) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from datetime import date
+from collections.abc import AsyncIterator, Sequence
+from datetime import date, datetime
 from typing import Any
 
 from airflow.providers.standard.triggers.hitl import HITLTrigger
 from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time.hitl import update_hitl_detail_response
+from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import TriggerEvent
 
 from evergreen.contract import StepError
 from evergreen.judgement.notices import withdrawal
+from evergreen.pipelines import REJECTED, dag_id
 from evergreen.store import ArtifactStore, get_store
 
 _LOOK_SECONDS = 30.0
@@ -22,7 +24,7 @@ _LOOK_SECONDS = 30.0
 
 
 class ApprovalTrigger(HITLTrigger):
-    """Waits for a person's answer, or for a newer challenger that makes the question obsolete.
+    """Waits for a person's answer, or for what makes the question obsolete: a newer challenger, another's rejection.
 
     Nobody else can withdraw the question: a step knows no Airflow, and Airflow lets a task answer only for itself.
 
@@ -30,12 +32,25 @@ class ApprovalTrigger(HITLTrigger):
     ----------
     model, training, partition
         Which challenger is asked about: its model, its run of ``<model>.train``, its partition as an ISO day.
+    asked, others
+        Since when, and the tasks of the run that ask others the same.
     kwargs
         What a HITLTrigger takes: the question and until when it waits.
     """
 
-    def __init__(self, *, model: str, training: str, partition: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        training: str,
+        partition: str,
+        asked: datetime | None = None,
+        others: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.asked = asked
+        self.others = list(others)
         self.model = model
         self.training = training
         self.partition = partition
@@ -47,6 +62,7 @@ class ApprovalTrigger(HITLTrigger):
         """Return the import path and arguments that rebuild this trigger in the triggerer."""
         _, arguments = super().serialize()
         arguments |= {"model": self.model, "training": self.training, "partition": self.partition}
+        arguments |= {"asked": self.asked, "others": self.others}
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -70,14 +86,16 @@ class ApprovalTrigger(HITLTrigger):
                 return TriggerEvent(event.payload)  # type: ignore[no-untyped-call]
             if time.monotonic() < self._next_look:
                 return None
-            why = await asyncio.to_thread(self._superseded)
+            superseded = await asyncio.to_thread(self._superseded)
+            rejected = "" if superseded else await asyncio.to_thread(self._rejected)
             self._next_look = time.monotonic() + _LOOK_SECONDS
-            return await self._withdraw(why) if why else None
+            found = {"superseded": superseded} if superseded else {"rejected": rejected}
+            return await self._withdraw(found) if superseded or rejected else None
         except AirflowRuntimeError as error:  # its database is away, or somebody has answered this very moment
             self._warn(f"Airflow: {error}")
             return None
 
-    async def _withdraw(self, why: str) -> TriggerEvent:
+    async def _withdraw(self, why: dict[str, str]) -> TriggerEvent:
         answer = await asyncio.to_thread(
             update_hitl_detail_response, ti_id=self.ti_id, chosen_options=self.defaults or [], params_input={}
         )
@@ -87,7 +105,7 @@ class ApprovalTrigger(HITLTrigger):
                 "params_input": {},
                 "responded_by_user": None,
                 "responded_at": answer.responded_at,
-                "superseded": why,
+                **why,
             }
         )
 
@@ -105,6 +123,20 @@ class ApprovalTrigger(HITLTrigger):
             return ""
         self._trouble = ""
         return event.why if event else ""
+
+    def _rejected(self) -> str:
+        """Return that another approver has said no, or nothing; what was said before this was asked is past."""
+        for task in self.others:
+            told = XCom.get_one(
+                key=XCom.XCOM_RETURN_KEY,
+                dag_id=dag_id(self.model, "train"),
+                task_id=task,
+                run_id=self.training,
+                map_index=-1,
+            )
+            if told and told["chosen_options"] == [REJECTED] and self.asked and told["responded_at"] >= self.asked:
+                return f"{(told['responded_by_user'] or {}).get('name', 'nobody')} answered {task} with {REJECTED}"
+        return ""
 
     def _warn(self, trouble: str) -> None:
         """Log what is wrong, once as long as it lasts: this goes on for days."""

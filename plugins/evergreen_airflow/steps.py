@@ -29,7 +29,7 @@ def step_tasks(
     pipeline
         The pipeline's name in the table.
     before
-        Step to the tasks that come between it and the steps before it.
+        Step to the tasks that come between it and the steps before it, all at the same time.
     publishes
         The asset of which the step that publishes the partition makes an event.
     options
@@ -61,5 +61,6 @@ def step_tasks(
     if unknown := {*options, *(before or {})} - tasks.keys():
         raise ValueError(f"{pipeline} has no step {', '.join(sorted(unknown))}: see evergreen/pipelines.py.")
     for first, second in arrows(pipeline):
-        chain(tasks[first], *(before or {}).get(second, ()), tasks[second])
+        between = list((before or {}).get(second, ()))
+        chain(tasks[first], *([between] if between else []), tasks[second])
     return tasks

@@ -14,7 +14,8 @@ import pytest
 from airflow.sdk.api.datamodels._generated import HITLDetailResponse, HITLUser
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType, TaskDeferred
 from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import ErrorResponse, UpdateHITLDetail
+from airflow.sdk.execution_time.comms import ErrorResponse, GetXCom, UpdateHITLDetail, XComResult
+from airflow.sdk.serde import serialize
 
 from corpus_kit import CORPUS
 from evergreen.judgement.events import Event, EventKind
@@ -36,15 +37,23 @@ def obsolete() -> None:
 
 
 class Airflow:
-    """Stands in for what holds the question: a person may answer it just before it is withdrawn, or it may fail."""
+    """Stands in for what holds the question: a person may answer it just before it is withdrawn, or it may fail.
 
-    def __init__(self, *, answered_first: bool = False, failures: int = 0) -> None:
+    What another task has returned is told to those who ask.
+    """
+
+    def __init__(self, *, answered_first: bool = False, failures: int = 0, other: dict[str, Any] | None = None) -> None:
         self.answered_first = answered_first
+        self.other = other
         self.failures = failures
         self.asked = 0
         self.detail = HITLDetailResponse(response_received=False, responded_at=None, chosen_options=None)
 
-    def send(self, msg: Any) -> HITLDetailResponse:
+    def send(self, msg: Any) -> HITLDetailResponse | XComResult:
+        if isinstance(msg, GetXCom):
+            assert (msg.dag_id, msg.run_id) == (f"{DECIDED.model}.train", DECIDED.training)
+            told = self.other if msg.task_id == "approve_again" else None
+            return XComResult(key=msg.key, value=serialize(told))
         self.asked += 1
         if self.asked <= self.failures:
             raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"message": "away"}))
@@ -61,7 +70,7 @@ class Airflow:
         )
 
 
-def trigger(hours: float = 1) -> ApprovalTrigger:
+def trigger(hours: float = 1, **fields: Any) -> ApprovalTrigger:
     return ApprovalTrigger(
         model=DECIDED.model,
         training=DECIDED.training,
@@ -72,6 +81,18 @@ def trigger(hours: float = 1) -> ApprovalTrigger:
         defaults=["Reject"],
         timeout_datetime=datetime.now(UTC) + timedelta(hours=hours),
         poke_interval=0.02,
+        **fields,
+    )
+
+
+def question() -> ApprovalQuestion:
+    return ApprovalQuestion(
+        task_id="approve",
+        model=DECIDED.model,
+        subject="Promote?",
+        options=["Approve", "Reject"],
+        defaults="Reject",
+        response_timeout=timedelta(hours=1),
     )
 
 
@@ -108,6 +129,60 @@ def test_an_answer_in_the_moment_of_the_withdrawal_is_the_answer(
 def test_airflow_that_does_not_answer_ends_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
     obsolete()
     assert wait(monkeypatch, Airflow(failures=3), trigger())["superseded"]
+
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+BOB = {"id": "8", "name": "bob"}
+
+
+def other_said(option: str, at: datetime, by: dict[str, str] | None) -> dict[str, Any]:
+    """What the task that asks somebody else has returned."""
+    return {"chosen_options": [option], "responded_at": at, "responded_by_user": by, "shown": "d"}
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(("by", "who"), [(BOB, "bob"), (None, "nobody")])
+def test_a_no_of_one_approver_withdraws_the_others_question(
+    monkeypatch: pytest.MonkeyPatch, by: dict[str, str] | None, who: str
+) -> None:
+    airflow = Airflow(other=other_said("Reject", NOW, by))
+    event = wait(monkeypatch, airflow, trigger(asked=NOW, others=["approve_again"]))
+    assert event["rejected"] == f"{who} answered approve_again with Reject"
+    assert "superseded" not in event
+    assert (airflow.detail.chosen_options, airflow.detail.responded_by_user) == (["Reject"], None)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        other_said("Approve", NOW, BOB),
+        other_said("Withdrawn", NOW, None),
+        other_said("Reject", NOW - timedelta(seconds=1), BOB),  # before it was cleared
+    ],
+)
+def test_nothing_else_of_the_other_withdraws_a_question(
+    monkeypatch: pytest.MonkeyPatch, other: dict[str, Any] | None
+) -> None:
+    asks = trigger(hours=1 / 3600, asked=NOW, others=["approve_again"])
+    assert wait(monkeypatch, Airflow(other=other), asks)["timedout"]
+
+
+def test_a_trigger_is_rebuilt_as_it_was() -> None:
+    path, arguments = trigger(asked=NOW, others=["approve_again"]).serialize()
+    assert path == "evergreen_airflow.approval_trigger.ApprovalTrigger"
+    again = ApprovalTrigger(**arguments)
+    assert (again.model, again.asked, again.others) == (DECIDED.model, NOW, ["approve_again"])
+
+
+@pytest.mark.parametrize(
+    ("event", "chosen"), [({}, ["Reject"]), ({"rejected": "bob answered approve with Reject"}, ["Withdrawn"])]
+)
+def test_a_question_that_was_withdrawn_ends_with_no_answer(event: dict[str, str], chosen: list[str]) -> None:
+    given = {**other_said("Reject", NOW, None), "params_input": {}, **event}
+    answer = question().execute_complete({}, given, shown="digest")  # type: ignore[typeddict-item]
+    assert (answer["chosen_options"], answer["shown"]) == (chosen, "digest")
 
 
 def test_a_notice_that_cannot_be_read_ends_no_question(settings: Settings) -> None:
@@ -191,22 +266,14 @@ def test_the_question_is_asked_with_that_page(settings: Settings, monkeypatch: p
     asked: dict[str, Any] = {}
 
     class Asked(Airflow):
-        def send(self, msg: Any) -> HITLDetailResponse:
+        def send(self, msg: Any) -> HITLDetailResponse | XComResult:
             asked["body"] = getattr(msg, "body", None)
             return super().send(msg)
 
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Asked(), raising=False)
     told = {"gate": {"why": "better", "checks": CHECKS}, "register": {"version": "5"}}
     ti = SimpleNamespace(id=uuid.uuid4(), run_id="r", xcom_pull=lambda task_ids: told[task_ids])
-    question = ApprovalQuestion(
-        task_id="approve",
-        model=DECIDED.model,
-        subject="Promote?",
-        options=["Approve", "Reject"],
-        defaults="Reject",
-        response_timeout=timedelta(hours=1),
-    )
     day = SimpleNamespace(partition_key=None, conf={"partition": "2013-05-31"}, logical_date=None, run_after=None)
     with pytest.raises(TaskDeferred):
-        question.execute({"ti": ti, "task_instance": ti, "dag_run": day, "params": {"partition": "2013-05-31"}})  # type: ignore[typeddict-item]
+        question().execute({"ti": ti, "task_instance": ti, "dag_run": day, "params": {"partition": "2013-05-31"}})  # type: ignore[typeddict-item]
     assert asked["body"] == page(told["gate"], "5")

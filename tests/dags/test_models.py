@@ -41,6 +41,12 @@ def replace(models: Path, before: str, after: str) -> None:
         ('cron: "0 6 * * *"', 'cron: "0 66 * * *"', "schedule.cron: a minute and an hour of every day"),
         ("team: ml-platform", f"team: {'x' * 90}", "team: String should have at most 80 characters"),
         ("required: true", "required: true\n  timeout_hours: 1000000000000", "approval.timeout_hours: Input should be"),
+        ("required: true", "required: true\n  approvers: 3", "approval.approvers: Input should be 1 or 2"),
+        (
+            "required: true",
+            "required: false\n  approvers: 2",
+            "approval.approvers: 2 asks nobody without required: true",
+        ),
         ("team: ml-platform", 'team: "a\\0b"', "not valid YAML: a control character, such as \\0, in a text"),
         ("team: ml-platform", 'team: a\n"b\\0c": 1', "not valid YAML: a control character"),
         ("name: taxi_fare", "name: flight_delay", "name: 'flight_delay' differs from its folder 'taxi_fare'"),

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from dag_policy import MAINTENANCE, Parse
 
 from evergreen.catalog import load_model
-from evergreen.pipelines import PIPELINES, arrows
+from evergreen.pipelines import PIPELINES, QUESTIONS, arrows
 from evergreen.settings import PROJECT_ROOT
 from evergreen_airflow.dag_defaults import form, partition_param
 from evergreen_airflow.steps import step_tasks
@@ -163,10 +163,29 @@ def test_approval_stands_between_registration_and_promotion(parse: Parse, two_mo
     approve = dag.get_task("approve")
     assert approve.options == ["Approve", "Reject"]
     assert approve.downstream_task_ids == {"promote"}
-    assert set(dag.get_task("promote").params_json) == {"answer", "answered_by", "shown"}
+    (answer,) = dag.get_task("promote").params_json["answers"]
+    assert set(answer) == {"chosen", "by", "by_id", "shown"}
     assert parsed[f"{MODEL}.train"].get_task("promote").params_json == {}
     assert approve.defaults == ["Reject"]
     assert approve.response_timeout == timedelta(hours=72)
+    assert approve.subject == "Promote the challenger of taxi_fare?"
+
+
+def test_two_approvers_are_asked_at_the_same_time(parse: Parse, two_models: Path) -> None:
+    path = two_models / "taxi_fare" / "model.yaml"
+    path.write_text(path.read_text().replace("required: true", "required: true\n  approvers: 2"))
+    dag = parse(two_models)["taxi_fare.train"]
+    asks = [dag.get_task(name) for name in QUESTIONS]
+    for task in asks:
+        assert task.upstream_task_ids == {"register"}
+        assert task.downstream_task_ids == {"promote"}
+    assert [task.others for task in asks] == [["approve_again"], ["approve"]]
+    assert asks[0].subject == ("Promote the challenger of taxi_fare? (1 of 2 approvers, each another person)")
+    told = dag.get_task("promote").params_json["answers"]
+    assert [next(name for name in reversed(QUESTIONS) if f"'{name}'" in one["by_id"]) for one in told] == list(
+        QUESTIONS
+    )
+    assert dag.max_active_runs == 4
 
 
 def test_a_training_run_is_named_by_its_report(dags: dict[str, DAG]) -> None:

@@ -44,7 +44,7 @@ from evergreen.training.registry import by_alias, connect
 from evergreen.training.tracking import find_run
 from evergreen.trust.documents import store_signed
 from evergreen.version import code_version
-from lifecycle_kit import PARTITION, Run, evaluation_rows, training_rows, write_model
+from lifecycle_kit import PARTITION, Run, evaluation_rows, said, training_rows, write_model
 
 pytestmark = pytest.mark.integration
 
@@ -202,7 +202,7 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
     assert gate.facts["decision"] == "promote", gate.facts["why"]
     assert gate.metrics["improvement_low"] > 0
     run.steps("register")
-    promoted = run.step("promote", answer="Approve", answered_by="ada", shown="d1")
+    promoted = run.step("promote", answers=said("ada", shown="d1"))
     assert promoted.facts == {"version": "2", "previous": "1"}
     record = list_decisions(get_store(), binary)[-1]
     assert (record.answered.by, record.answered.shown) == ("ada", "d1")
@@ -218,7 +218,7 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
     # an evaluation that runs again after the promotion still compares with the champion it replaced
     first = read_manifest(get_store(), run.identity("evaluate"))
     assert run.step("evaluate").metrics == first.metrics
-    assert run.step("promote", answer="Approve", answered_by="ada", shown="d1").facts == promoted.facts
+    assert run.step("promote", answers=said("ada", shown="d1")).facts == promoted.facts
     assert len(list_decisions(get_store(), binary)) == 2
 
 
@@ -264,15 +264,18 @@ def test_a_person_says_no_then_yes(binary, models):
     assert unasked.failure.failure_class is FailureClass.CONFIGURATION
     assert "approval.required: nobody has approved" in unasked.failure.message
     assert found().answered is None
+    unread = run.step("promote", answers="Approve").failure
+    assert unread.failure_class is FailureClass.CONFIGURATION
+    assert "the parameter answers is 'Approve', and not what" in unread.message
 
-    for who, said in (("", "nobody answered in time"), ("bob", "rejected by bob")):
-        rejected = run.step("promote", answer="Reject", answered_by=who)
+    for who, why in (("", "nobody answered in time"), ("bob", "rejected by bob")):
+        rejected = run.step("promote", answers=said(who, "Reject"))
         assert rejected.status is Status.SKIPPED
-        assert said in rejected.reason
+        assert why in rejected.reason
         assert (found().answered.kind, found().answered.by) == ("rejected", who or None)
         assert by_alias(binary, "champion") is None
 
-    assert run.step("promote", answer="Approve", answered_by="ada").facts == {"version": "1", "previous": None}
+    assert run.step("promote", answers=said("ada")).facts == {"version": "1", "previous": None}
     assert (found().promoted.by, found().answered.kind) == ("ada", "approved")
     assert by_alias(binary, "champion").number == "1"
 
@@ -285,13 +288,100 @@ def test_four_eyes_are_those_of_two_people(binary, models):
     append(get_store(), Event(kind=EventKind.TRAINING_STARTED, at=utc_now(), by="ada", **where))
     judged(binary, "asked")
     run.steps("register")
-    for who, said in (("ada", "ada started this training, so another person"), ("", "nobody knows who approved")):
-        refused = run.step("promote", answer="Approve", answered_by=who)
+    for who, why in (("ada", "ada started this training, so another person"), ("", "nobody knows who approved")):
+        refused = run.step("promote", answers=said(who))
         assert refused.status is Status.REFUSED
-        assert f"version 1: approval.four_eyes: {said}" in refused.reason
+        assert f"version 1: approval.four_eyes: {why}" in refused.reason
         assert kinds(binary)[-1] == "refused"
         assert by_alias(binary, "champion") is None
-    assert run.step("promote", answer="Approve", answered_by="bob").facts["version"] == "1"
+    assert run.step("promote", answers=said("bob")).facts["version"] == "1"
+
+
+@pytest.fixture
+def asked_twice(binary, models):
+    """A challenger that two people are asked about; ada has started its training."""
+    path = models / binary / "model.yaml"
+    path.write_text(path.read_text() + "approval: {required: true, approvers: 2}\n")
+    run, _ = judged(binary, "asked")
+    where = {"model": binary, "partition": PARTITION, "run": run.identity("assemble"), "training": run.run_id}
+    append(get_store(), Event(kind=EventKind.TRAINING_STARTED, at=utc_now(), by="ada", **where))
+    run.steps("register")
+    return run
+
+
+def answers_on_record(model):
+    found = list_decisions(get_store(), model)[0].answers.items()
+    return {question: (one.kind, one.by, one.by_id, one.shown) for question, one in found}
+
+
+def test_two_people_approve(binary, asked_twice):
+    answers = [*said("7", name="eve", shown="d1"), *said("8", name="eve", shown="d2")]  # names may repeat
+    assert asked_twice.step("promote", answers=answers).facts == {"version": "1", "previous": None}
+    assert answers_on_record(binary) == {1: ("approved", "eve", "7", "d1"), 2: ("approved", "eve", "8", "d2")}
+    assert "approved by eve and eve" in CliRunner().invoke(app, ["history", binary]).output
+    assert last_move(read_events(get_store(), binary)).by == "eve and eve"
+    before = kinds(binary)
+    assert asked_twice.step("promote", answers=answers).facts["version"] == "1"
+    assert kinds(binary) == before
+
+
+def test_one_person_is_not_two(binary, asked_twice):
+    twice = asked_twice.step("promote", answers=[*said("7", name="eve"), *said("7", name="Eve A.")])
+    assert twice.status is Status.REFUSED
+    assert twice.reason == (
+        "version 1: approval.approvers: Eve A. has approved twice, so another person has to approve it: "
+        "clear approve_again"
+    )
+    assert answers_on_record(binary) == {1: ("approved", "eve", "7", "")}
+    assert kinds(binary)[-1] == "refused"
+    assert by_alias(binary, "champion") is None
+    unknown = asked_twice.step("promote", answers=[*said("7"), *said("", name="bob")])
+    assert unknown.reason == "version 1: approval.approvers: nobody knows who approved: clear approve_again"
+    assert asked_twice.step("promote", answers=[*said("7"), *said("8")]).facts["version"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [(said("bob", "Reject"), "rejected by bob"), (said("", "Reject"), "rejected: nobody answered in time")],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_one_no_of_two_is_a_no_and_both_answers_are_on_record(binary, asked_twice, second, why, turned):
+    answers = [*second, *said("eve")] if turned else [*said("eve"), *second]
+    rejected = asked_twice.step("promote", answers=answers)
+    assert (rejected.status, rejected.reason) == (Status.SKIPPED, f"version 1: {why}; approved by eve")
+    assert sorted(kind for kind, *_ in answers_on_record(binary).values()) == ["approved", "rejected"]
+    assert by_alias(binary, "champion") is None
+    assert asked_twice.step("promote", answers=[*said("eve"), *said("bob")]).facts["version"] == "1"
+
+
+def test_a_question_that_a_no_has_ended_has_no_answer(binary, asked_twice):
+    withdrawn = said("", "Withdrawn")
+    rejected = asked_twice.step("promote", answers=[*said("bob", "Reject"), *withdrawn])
+    assert (rejected.status, rejected.reason) == (Status.SKIPPED, "version 1: rejected by bob")
+    half = asked_twice.step("promote", answers=[*said("bob"), *withdrawn])  # only the first was asked again
+    assert half.status is Status.REFUSED
+    assert "approve_again was withdrawn when the other approver said no: clear approve_again too" in half.reason
+    assert answers_on_record(binary) == {1: ("approved", "bob", "bob", "")}
+    assert by_alias(binary, "champion") is None
+
+
+def test_two_of_whom_one_was_asked_are_not_two(binary, asked_twice):
+    alone = asked_twice.step("promote", answers=said("eve")).failure
+    assert alone.failure_class is FailureClass.CONFIGURATION
+    assert "approval.approvers: 2 people have to approve, and 1 was asked" in alone.message
+    assert answers_on_record(binary) == {}
+
+
+@pytest.mark.parametrize("answers", [[*said("ada"), *said("bob")], [*said("bob"), *said("ada")]])
+def test_of_two_approvers_neither_may_have_started_the_training(binary, models, asked_twice, answers):
+    path = models / binary / "model.yaml"
+    path.write_text(path.read_text().replace("approvers: 2", "approvers: 2, four_eyes: true"))
+    run = Run(binary, "asked")
+    refused = run.step("promote", answers=answers)
+    assert refused.status is Status.REFUSED
+    assert "approval.four_eyes: ada started this training" in refused.reason
+    assert by_alias(binary, "champion") is None
+    assert run.step("promote", answers=[*said("bob"), *said("eve")]).facts["version"] == "1"
 
 
 @pytest.mark.parametrize("with_champion", [True, False])
@@ -844,11 +934,11 @@ def test_a_newer_challenger_supersedes_one_that_waits_for_a_person(binary, model
     newer, _ = judged(binary, "newer")
     newer.steps("register")
     older.steps("register")  # a retry that comes late withdraws nothing
-    late = older.step("promote", answer="Approve", answered_by="ada")
+    late = older.step("promote", answers=said("ada"))
     assert late.status is Status.SKIPPED
     assert late.reason == "version 1: superseded, version 2 came from newer"
     assert by_alias(binary, "champion") is None
     newer.steps("register")
-    assert newer.step("promote", answer="Approve", answered_by="ada").facts["version"] == "2"
+    assert newer.step("promote", answers=said("ada")).facts["version"] == "2"
     assert kinds(binary).count("superseded") == 1
     assert "approved" not in [event.kind for event in read_events(get_store(), binary) if event.training == "older"]

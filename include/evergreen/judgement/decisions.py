@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from evergreen.contract import Request, RunIdentity, Window, utc_now
 from evergreen.judgement.audit import append, read_events
@@ -20,8 +20,8 @@ class DecisionRecord(BaseModel):
     decided: Event
     """The newest judgement: a gate that runs again after a change decides again."""
     registered: Event | None = None
-    answered: Event | None = None
-    """The person's answer, approved or rejected, where the model asks for one."""
+    answers: dict[int, Event] = Field(default_factory=dict)
+    """What people have answered, approved or rejected, by question, where the model asks them."""
     superseded: Event | None = None
     """A newer challenger came while this one waited for its answer."""
     promoted: Event | None = None
@@ -52,15 +52,30 @@ class DecisionRecord(BaseModel):
         return self.decided.run
 
     @property
+    def answered(self) -> Event | None:
+        """What the answers come to: a rejection if there is one, else the last approval."""
+        answers = tuple(self.answers.values())
+        return next((answer for answer in answers if answer.kind is EventKind.REJECTED), None) or next(
+            reversed(answers), None
+        )
+
+    @property
     def waiting(self) -> bool:
         """Whether it is registered and nothing has come of it yet."""
         ended = self.promoted or self.superseded or self.answered
         return self.registered is not None and ended is None
 
 
-def said_no(rejection: Event) -> str:
-    """Return who rejected, in words."""
-    return f"rejected by {rejection.by}" if rejection.by else "rejected: nobody answered in time"
+def in_words(answers: Iterable[Event]) -> str:
+    """Return who has answered what, in words, a rejection first."""
+    given = sorted(answers, key=lambda answer: (answer.kind is EventKind.APPROVED, answer.question))
+    noes = [
+        f"rejected by {answer.by}" if answer.by else "rejected: nobody answered in time"
+        for answer in given
+        if answer.kind is EventKind.REJECTED
+    ]
+    people = " and ".join(str(answer.by) for answer in given if answer.kind is EventKind.APPROVED)
+    return "; ".join([*dict.fromkeys(noes), *([f"approved by {people}"] if people else [])])
 
 
 def event_of(request: Request, kind: EventKind, **fields: object) -> Event:
@@ -106,7 +121,7 @@ def _follow(record: DecisionRecord, event: Event) -> None:
         case EventKind.REGISTERED:
             record.registered = event
         case EventKind.APPROVED | EventKind.REJECTED:
-            record.answered = event
+            record.answers[event.question] = event
         case EventKind.SUPERSEDED:
             record.superseded = event
         case EventKind.REFUSED:

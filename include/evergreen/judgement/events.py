@@ -105,6 +105,10 @@ class Event(LogEntry):
     """Of a decision: all that its gate has asked, and the answers."""
     shown: str = ""
     """Of an answer: the digest of the question as the person saw it."""
+    question: int = 1
+    """Of an answer: which of the questions it is to; there is a second one where two people have to approve."""
+    by_id: str = ""
+    """Of an answer: the id in Airflow of who gave it. It tells people apart: names may repeat."""
     release: Release | None = None
     """Of a release from quarantine."""
     params: dict[str, JsonValue] = Field(default_factory=dict)
@@ -140,5 +144,6 @@ def same_matter(earlier: Event, later: Event) -> bool:
     """Tell whether of two events the later one replaces what the earlier one said."""
     if earlier.kind in OF_THE_ALIAS or later.kind in OF_THE_ALIAS:
         return earlier.kind in OF_THE_ALIAS and later.kind in OF_THE_ALIAS
-    same = earlier.kind == later.kind or {earlier.kind, later.kind} <= ANSWERS
+    answers = {earlier.kind, later.kind} <= ANSWERS and earlier.question == later.question
+    same = answers or (earlier.kind == later.kind and later.kind not in ANSWERS)
     return same and (earlier.training, earlier.partition) == (later.training, later.partition)

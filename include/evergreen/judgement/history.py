@@ -8,7 +8,7 @@ from datetime import datetime
 from rich.markup import escape
 from rich.table import Table
 
-from evergreen.judgement.decisions import DecisionRecord, fold, said_no
+from evergreen.judgement.decisions import DecisionRecord, fold, in_words
 from evergreen.judgement.events import Event, EventKind, Release, last_move
 from evergreen.judgement.evidence import Decision, Verdict, said
 
@@ -155,6 +155,6 @@ def _who(record: DecisionRecord) -> str:
     asked = record.judgement.requested_by
     if record.answered is None:
         return f"{asked}; {record.superseded.why}" if record.superseded and not record.promoted else asked
-    if record.answered.kind is EventKind.REJECTED:
-        return asked if record.promoted else f"{asked}; {said_no(record.answered)}"
-    return f"{asked}; approved by {record.answered.by}"
+    if record.answered.kind is EventKind.REJECTED and record.promoted:
+        return asked
+    return f"{asked}; {in_words(record.answers.values())}"

@@ -260,13 +260,21 @@ class Retraining(Frozen):
 
 
 class Approval(Frozen):
-    """Whether a person must approve a promotion."""
+    """Whether people must approve a promotion."""
 
     required: bool = False
+    approvers: Literal[1, 2] = 1
+    """How many, each another person."""
     timeout_hours: Number = Field(default=72, gt=0, le=8760)
     """An unanswered approval is a rejection."""
     four_eyes: bool = False
     """Whoever started the training may not approve its challenger."""
+
+    @model_validator(mode="after")
+    def _asked(self) -> Approval:
+        if self.approvers > 1 and not self.required:
+            raise ValueError("approvers: 2 asks nobody without required: true")
+        return self
 
 
 Profile = Literal["small", "medium", "large", "gpu"]

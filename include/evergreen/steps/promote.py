@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from evergreen.catalog import SPEC_FILE
 from evergreen.contract import ConfigurationError, DataError, Manifest, Request, Result, Status
 from evergreen.handover import checked, upstream
+from evergreen.judgement.answers import answers_to, does_not_count, outcome
 from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import champion_of, refuse_in_backfill, settle
-from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, said_no
+from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of
 from evergreen.judgement.events import Event, EventKind, last_move
 from evergreen.judgement.rules import decide
-from evergreen.pipelines import APPROVED
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registry import REPLACED, Version, by_challenger, set_tags
@@ -42,10 +42,10 @@ def run(request: Request, spec: ModelSpec) -> Result:
     say anything. The log comes first and the alias follows: of two promotions at once the log lets one pass, and
     whoever watches the alias finds nothing that the log does not explain.
 
-    Skipped when a person, asked by the model, said no or nothing, or a newer challenger came meanwhile; that is kept
-    with the decision. Refused, on record, when the evidence does not justify it; when the champion is no longer the
-    one the challenger was compared with, because the evidence is about another; and when it was moved since, so that
-    clearing an old task does not undo a rollback.
+    Skipped when a person, asked by the model, said no or nothing, or a newer challenger came meanwhile; all answers
+    are kept with the decision. Refused, on record, when the evidence does not justify it; when not enough people said
+    yes; when the champion is no longer the one the challenger was compared with, because the evidence is about
+    another; and when it was moved since, so that clearing an old task does not undo a rollback.
     """
     refuse_in_backfill(request)
     registered, _ = upstream(request, "register"), upstream(request, "gate")
@@ -60,9 +60,11 @@ def run(request: Request, spec: ModelSpec) -> Result:
     champion_of(request)
     promoted = record.promoted
     if promoted is None or promoted != last_move(read_events(store, spec.name)):
-        if no := _answer(request, spec, version):
+        answers = answers_to(request, spec, version.number)
+        if no := _answered(request, spec, version, answers):
             return no
-        logged = _logged(request, spec, record, version)
+        by = " and ".join(answer.by for answer in answers if answer.by)
+        logged = _logged(request, spec, record, version, by or record.judgement.requested_by)
         if isinstance(logged, Result):
             return logged
         promoted = logged
@@ -75,9 +77,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
     )
 
 
-def _logged(request: Request, spec: ModelSpec, record: DecisionRecord, version: Version) -> Event | Result:
+def _logged(request: Request, spec: ModelSpec, record: DecisionRecord, version: Version, by: str) -> Event | Result:
     """Log the promotion, or why it must not be; returns what the log then has of it, a refusal as the step's result."""
-    by, compared = _answered_by(request) or record.judgement.requested_by, record.judgement.compared_with
+    compared = record.judgement.compared_with
     event = event_of(request, EventKind.PROMOTED, version=version.number, previous=compared, by=by)
     verdict = decide(record.judgement.evaluation, spec)
     reason = f"version {version.number}: its evaluation does not justify a promotion: {verdict.why}"
@@ -95,63 +97,16 @@ def _refuse(request: Request, version: Version, by: str | None, why: str) -> Res
     return Result(status=Status.REFUSED, reason=why)
 
 
-def _answered_by(request: Request) -> str | None:
-    return str(request.params.get("answered_by") or "") or None
-
-
-def _answer(request: Request, spec: ModelSpec, version: Version) -> Result | None:
-    """Log what was answered (parameters ``answer`` and ``answered_by``); returns why it is not yes, or None.
-
-    Raises
-    ------
-    ConfigurationError
-        If the model asks a person and nobody was asked.
-    """
-    answer = request.params.get("answer")
-    if answer is None and spec.approval.required:
-        raise ConfigurationError(
-            f"{spec.folder / SPEC_FILE}: approval.required: nobody has approved this promotion of {spec.name}.",
-            f"Run {spec.name}.train, and answer under Required actions.",
-        )
-    if answer is None:
-        return None
-    kind = EventKind.APPROVED if answer == APPROVED else EventKind.REJECTED
-    shown = str(request.params.get("shown") or "")
-    event = event_of(request, kind, by=_answered_by(request), version=version.number, shown=shown)
-
-    answered = append(get_store(), event, lambda events: _no_answer(events, request, spec, event))
-    if isinstance(answered, Result):
-        no = answered.status is Status.REFUSED
-        return _refuse(request, version, event.by, answered.reason) if no else answered
-    if answered.kind is EventKind.REJECTED:
-        return Result(status=Status.SKIPPED, reason=f"version {version.number}: {said_no(answered)}")
-    return None
-
-
-def _no_answer(events: Sequence[Event], request: Request, spec: ModelSpec, answer: Event) -> Result | None:
-    """Return why an answer does not count, or None."""
-    current = decision_of(events, request)
-    if current is not None and current.superseded is not None:
-        return Result(status=Status.SKIPPED, reason=f"version {answer.version}: superseded, {current.superseded.why}")
-    asked = spec.approval.four_eyes and answer.kind is EventKind.APPROVED
-    if asked and (why := _same_eyes(events, request, answer.by)):
-        return Result(status=Status.REFUSED, reason=f"version {answer.version}: approval.four_eyes: {why}")
-    return None
-
-
-def _same_eyes(events: Sequence[Event], request: Request, by: str | None) -> str:
-    """Return why an approval is not that of a second person, or nothing."""
-    if by is None:
-        return "nobody knows who approved: clear approve"
-    record = decision_of(events, request)
-    started = {
-        event.by
-        for event in events
-        if event.kind is EventKind.TRAINING_STARTED and event.training == request.run.run_id
-    }
-    if record is not None:
-        started.add(record.judgement.requested_by)
-    return f"{by} started this training, so another person has to approve it: clear approve" if by in started else ""
+def _answered(request: Request, spec: ModelSpec, version: Version, answers: Sequence[Event]) -> Result | None:
+    """Log what people have answered; returns why it is not yes, or None."""
+    for number, answer in enumerate(answers):
+        objection = partial(does_not_count, request=request, spec=spec, answer=answer, before=answers[:number])
+        logged = append(get_store(), answer, objection)
+        if isinstance(logged, Result):
+            refused = logged.status is Status.REFUSED
+            return _refuse(request, version, answer.by, logged.reason) if refused else logged
+    no = outcome(answers, request)
+    return _refuse(request, version, None, no.reason) if no and no.status is Status.REFUSED else no
 
 
 def _objection(events: Sequence[Event], request: Request, promotion: Event) -> str | None:

@@ -141,6 +141,18 @@ def test_a_rejection_is_kept_shown_and_followed_by_another_answer(settings, who,
     assert [one.kind for one in read_events(get_store(), MODEL)].count(EventKind.REJECTED) == 2
 
 
+def test_two_people_who_approve_have_a_record_each(settings):
+    log(decided(), event("approved", by="ada", by_id="1"), event("approved", by="bob", by_id="2", question=2))
+    log(event("approved", by="ada", by_id="1"))  # a retry says it again
+    assert len(read_events(get_store(), MODEL)) == 3
+    assert "drift; approved by ada and bob" in history(MODEL)
+    log(event("rejected", by="bob", by_id="2", question=2))
+    assert only_record().answered.by == "bob"
+    assert "drift; rejected by bob; approved by ada" in history(MODEL)
+    log(event("approved", by="eve", by_id="3", question=2), moved("2", "1", by="ada and eve"))
+    assert "drift; approved by ada and eve" in history(MODEL)
+
+
 def test_what_is_superseded_waits_no_more(settings):
     log(decided(), event("registered", version="2"))
     assert only_record().waiting
