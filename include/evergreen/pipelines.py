@@ -59,6 +59,13 @@ _FEATURES = (
 )
 
 
+_PICTURES = (
+    *("improvement_by_slice", "metric_by_day", "roc_curve", "calibration"),
+    *("predicted_and_true", "residuals", "confusion_matrix"),
+)
+"""Of an evaluation; which of them there are depends on the model's task."""
+
+
 def _in_bulk(step: Step, after: tuple[str, ...] = ()) -> Step:
     """Return a step for many days at once, which needs memory and time like a training does."""
     return replace(step, resources="training", time_limit=timedelta(hours=6), after=after or step.after)
@@ -87,7 +94,7 @@ PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
             Step(
                 "evaluate",
                 reads=("assemble", "train"),
-                outputs=("evaluation",),
+                outputs=("evaluation", *_PICTURES),
                 resources="features",
                 secrets=("signing",),
             ),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +20,19 @@ from airflow.sdk.execution_time.comms import ErrorResponse, GetXCom, UpdateHITLD
 from airflow.sdk.serde import serialize
 
 from corpus_kit import CORPUS
+from decision_log_kit import evaluation
+from evergreen.contract import DataError, Output, RunIdentity
+from evergreen.handover import store_output
 from evergreen.judgement.events import Event, EventKind
+from evergreen.judgement.evidence import SliceScore
 from evergreen.judgement.notices import withdraw
 from evergreen.settings import Settings
-from evergreen.store import ArtifactStore, get_store
+from evergreen.store import ArtifactStore, get_store, write_manifest
 from evergreen_airflow.approval import ApprovalQuestion
+from evergreen_airflow.approval_evidence import Evidence, evidence_of
 from evergreen_airflow.approval_page import page
 from evergreen_airflow.approval_trigger import ApprovalTrigger
+from manifest_kit import a_manifest
 
 DECIDED = Event.model_validate_json((CORPUS / "v2" / "Event" / "decided.json").read_text())
 WHY = "version 2 came from newer"
@@ -85,10 +93,10 @@ def trigger(hours: float = 1, **fields: Any) -> ApprovalTrigger:
     )
 
 
-def question() -> ApprovalQuestion:
+def question(model: str = DECIDED.model) -> ApprovalQuestion:
     return ApprovalQuestion(
         task_id="approve",
-        model=DECIDED.model,
+        model=model,
         subject="Promote?",
         options=["Approve", "Reject"],
         defaults="Reject",
@@ -229,8 +237,22 @@ CHECKS = [
 ]
 
 
+EVALUATE = RunIdentity(dag_id="raced.train", run_id="manual__2026-01-01T00:00:00+00:00 (again)", task_id="evaluate")
+
+
+def evidence(slices: Sequence[SliceScore] = (), **pictures: str) -> Evidence:
+    found = evaluation().model_copy(update={"slices": tuple(slices)})
+    return Evidence(found, "e" * 64, EVALUATE, pictures)
+
+
+def part(value: str, improvement: float | None, column: str = "origin") -> SliceScore:
+    bounds = {} if improvement is None else {"low": improvement - 0.01, "high": improvement + 0.01}
+    scores = {"champion": 0.7, "challenger": None if improvement is None else 0.7 + improvement}
+    return SliceScore(column=column, value=value, rows=900, improvement=improvement, **scores, **bounds)
+
+
 def test_who_approves_reads_every_check_and_first_what_has_not_passed() -> None:
-    shown = page({"why": "better beyond noise; warnings: above", "checks": CHECKS}, "5")
+    shown = page({"why": "better beyond noise; warnings: above", "checks": CHECKS}, "5", evidence())
     assert shown.splitlines() == [
         "better beyond noise; warnings: above",
         "",
@@ -241,28 +263,108 @@ def test_who_approves_reads_every_check_and_first_what_has_not_passed() -> None:
         "| passed | `auc` | 0.693611 | 0.6 | 26261 | `gate.limits` |",
         "| passed | `challenger has not seen the window` |  |  | 26261 | `windows` |",
         "",
-        "Version 5 in the registry.",
+        f"Version 5 in the registry. Its evaluation has the SHA-256 `{'e' * 64}`.",
     ]
 
 
-@pytest.mark.parametrize("value", ["[here](http://evil)", "<img src=x>", "`code`", "two\nlines", "# a | b"])
+def test_and_the_slices_the_worst_first() -> None:
+    shown = page({"why": ""}, "5", evidence([part("EWR", 0.02), part("JFK", None), part("LGA", -0.05)]))
+    assert shown.splitlines()[2:8] == [
+        "**auc by slice, the worst first; above 0 the challenger is better**",
+        "",
+        "| slice | rows | champion | challenger | improvement | interval |",
+        "|---|--:|--:|--:|--:|---|",
+        "| `origin=LGA` | 900 | 0.7000 | 0.6500 | -0.0500 | -0.0600 to -0.0400 |",
+        "| `origin=EWR` | 900 | 0.7000 | 0.7200 | +0.0200 | +0.0100 to +0.0300 |",
+    ]
+    assert "| `origin=JFK` | 900 | 0.7000 |  |  |  |" in shown
+    assert "more in" not in shown
+    alone = evaluation(None).model_copy(update={"slices": (part("JFK", None),)})
+    first = page({"why": ""}, "1", Evidence(alone, "e" * 64, EVALUATE))
+    assert "**auc by slice, there is no champion yet**" in first
+
+
+def test_many_slices_are_counted_and_the_worst_of_them_shown() -> None:
+    shown = page({"why": ""}, "5", evidence([part(f"{number:02}", number / 100) for number in range(23, 0, -1)]))
+    assert [f"`origin={number:02}`" in shown for number in (1, 20, 21, 23)] == [True, True, False, False]
+    assert "3 more in `evaluation.json`." in shown
+
+
+def test_and_the_pictures_each_by_an_address_that_names_its_content() -> None:
+    shown = page({"why": ""}, "5", evidence(roc_curve="a" * 64, calibration="b" * 64, metric_by_day="c" * 64))
+    where = "evergreen/evaluations/raced.train/roc_curve?run_id=manual__2026-01-01T00%3A00%3A00%2B00%3A00%20%28again%29"
+    address = f"{where}&sha256={'a' * 64}"
+    assert f"[![ROC curve]({address})]({address})" in shown
+    assert [line.count("[![") for line in shown.splitlines() if line.startswith("| [![")] == [2, 1]
+    assert "![" not in page({"why": ""}, "5", evidence())
+
+
+@pytest.mark.parametrize("value", ["[here](http://evil)", "<img src=x>", "`code`", "two\nlines", "# a | b", "![i](x)"])
 def test_a_value_from_the_data_stays_in_its_cell_and_is_no_markup(value: str) -> None:
-    (row,) = page({"why": "", "checks": [{"rule": "r", "subject": value, "verdict": "passed"}]}, "5").splitlines()[4:-2]
-    cells = re.split(r"(?<!\\)\|", row)
-    assert len(cells) == 8
-    assert re.fullmatch(r" `[^`]*` ", cells[2])
+    checked = {"why": "", "checks": [{"rule": "r", "subject": value, "verdict": "passed"}]}
+    lines = page(checked, "5", evidence([part(value, 0.1)])).splitlines()
+    for (row,), place in (([lines[4]], 2), ([lines[10]], 1)):
+        cells = re.split(r"(?<!\\)\|", row)
+        assert len(cells) == 8
+        assert re.fullmatch(r" `[^`]*` ", cells[place])
 
 
 def test_nor_is_it_in_the_reason() -> None:
-    shown = page({"why": "origin=[here](http://evil) <b>: log_loss worse"}, "5")
+    shown = page({"why": "origin=[here](http://evil) <b>: log_loss worse"}, "5", evidence())
     assert shown.startswith("origin=\\[here\\](http://evil) \\<b\\>: log\\_loss worse\n")
 
 
 def test_a_gate_of_before_the_checks_were_listed_has_its_reason() -> None:
-    assert page({"why": "better"}, "5") == "better\n\nVersion 5 in the registry."
+    shown = page({"why": "better"}, "5", evidence())
+    assert shown == f"better\n\nVersion 5 in the registry. Its evaluation has the SHA-256 `{'e' * 64}`."
 
 
-def test_the_question_is_asked_with_that_page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def left(name: str, content: bytes) -> Output:
+    return store_output(name, f"{EVALUATE.key}/{name}", content, rows=1)
+
+
+def leave(*outputs: Output) -> None:
+    """Leave the manifest of an evaluation."""
+    write_manifest(get_store(), a_manifest(EVALUATE).model_copy(update={"outputs": outputs}))
+
+
+@pytest.fixture
+def evaluated(settings: Settings) -> str:
+    """Leave an evaluation with a picture; returns the digest that the gate is told."""
+    document = left("evaluation", evaluation().model_dump_json().encode())
+    leave(document, left("roc_curve", b"roc"), left("something_else", b"of a newer version"))
+    return document.digest
+
+
+def test_what_is_shown_is_what_the_gate_has_judged(evaluated: str) -> None:
+    found = evidence_of(EVALUATE, evaluated)
+    assert (found.evaluation, found.pictures) == (evaluation(), {"roc_curve": sha256(b"roc").hexdigest()})
+    assert found.digest.startswith(evaluated)
+    assert evidence_of(EVALUATE, "") == found, "a gate of before it told one"
+    with pytest.raises(DataError, match=r"the gate has judged '0{16}'\. It was evaluated again since: clear gate"):
+        evidence_of(EVALUATE, "0" * 16)
+
+
+@pytest.mark.parametrize("name", ["evaluation", "roc_curve"])
+@pytest.mark.parametrize(("content", "said"), [(b"forged", "digest is "), (None, "the file is gone")])
+def test_nothing_is_shown_that_was_changed_since(
+    settings: Settings, evaluated: str, name: str, content: bytes | None, said: str
+) -> None:
+    path = Path(settings.artifact_root, EVALUATE.key, name)
+    path.unlink()
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        evidence_of(EVALUATE, evaluated)
+
+
+def test_without_an_evaluation_nobody_is_asked(settings: Settings) -> None:
+    with pytest.raises(DataError, match=r"result.json is gone: nobody can be shown the evaluation. Clear evaluate."):
+        evidence_of(EVALUATE, "")
+
+
+@pytest.mark.usefixtures("settings")
+def test_the_question_is_asked_with_that_page(evaluated: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 
     class Asked(Airflow):
@@ -271,9 +373,11 @@ def test_the_question_is_asked_with_that_page(settings: Settings, monkeypatch: p
             return super().send(msg)
 
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Asked(), raising=False)
-    told = {"gate": {"why": "better", "checks": CHECKS}, "register": {"version": "5"}}
-    ti = SimpleNamespace(id=uuid.uuid4(), run_id="r", xcom_pull=lambda task_ids: told[task_ids])
+    told = {"gate": {"why": "better", "checks": CHECKS, "evaluation_digest": evaluated}, "register": {"version": "5"}}
+    ti = SimpleNamespace(id=uuid.uuid4(), run_id=EVALUATE.run_id, xcom_pull=lambda task_ids: told[task_ids])
     day = SimpleNamespace(partition_key=None, conf={"partition": "2013-05-31"}, logical_date=None, run_after=None)
     with pytest.raises(TaskDeferred):
-        question().execute({"ti": ti, "task_instance": ti, "dag_run": day, "params": {"partition": "2013-05-31"}})  # type: ignore[typeddict-item]
-    assert asked["body"] == page(told["gate"], "5")
+        question("raced").execute(
+            {"ti": ti, "task_instance": ti, "dag_run": day, "params": {"partition": "2013-05-31"}}  # type: ignore[typeddict-item]
+        )
+    assert asked["body"] == page(told["gate"], "5", evidence_of(EVALUATE, evaluated))

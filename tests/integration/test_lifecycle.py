@@ -215,8 +215,13 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
         "training",
         "examples",
     }
-    # an evaluation that runs again after the promotion still compares with the champion it replaced
     first = read_manifest(get_store(), run.identity("evaluate"))
+    assert gate.facts["evaluation_digest"] == first.output("evaluation").digest
+    pictures = {"improvement_by_slice", "metric_by_day", "roc_curve", "calibration"}
+    assert {output.name for output in first.outputs} == {"evaluation", *pictures}
+    logged = connect().list_artifacts(gate.facts["run_id"], "evaluation")
+    assert {file.path for file in logged} == {f"evaluation/{name}.png" for name in pictures}
+    # an evaluation that runs again after the promotion still compares with the champion it replaced
     assert run.step("evaluate").metrics == first.metrics
     assert run.step("promote", answers=said("ada", shown="d1")).facts == promoted.facts
     assert len(list_decisions(get_store(), binary)) == 2

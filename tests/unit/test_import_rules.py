@@ -118,8 +118,8 @@ class Rule(NamedTuple):
 
 
 GROUND_FLOOR = (
-    *("field_types", "stored", "contract", "yaml_files", "logs", "pipelines", "settings", "version", "environment"),
-    *("spec", "catalog", "store", "handover"),
+    *("field_types", "stored", "contract", "yaml_files", "logs", "drawing", "pipelines", "settings", "version"),
+    *("environment", "spec", "catalog", "store", "handover"),
 )
 """What every room of include/evergreen may import; each of these only those before it."""
 
@@ -160,7 +160,10 @@ def _within(package: str, names: set[str] | tuple[str, ...]) -> frozenset[str]:
 
 
 FLOOR = _within("evergreen", (*GROUND_FLOOR, "__version__"))
-RECORDS = _within("evergreen", {"monitoring.proposal", "judgement.events", "judgement.notices", "data.memory"})
+RECORDS = _within(
+    "evergreen",
+    {"monitoring.proposal", "judgement.evidence", "judgement.events", "judgement.notices", "data.memory"},
+)
 """What the Airflow side knows of the rooms: the documents that steps leave, and a variable."""
 KUBELET, REPLAY, WARM = "evergreen_airflow.kubelet", "evergreen_airflow.replay", "evergreen_airflow.kubelet.warm_server"
 
@@ -196,6 +199,10 @@ RULES = (
         "Airflow's image has no library of the rooms: the Airflow side reads what steps leave, no more.",
         but=FLOOR | RECORDS | {"evergreen.__main__"},
         not_for=frozenset({WARM, REPLAY}),
+    ),
+    Rule(
+        *("evergreen_plugin", "evergreen"),
+        "Every process of Airflow loads it: what it adds is in evergreen_airflow, and imported by who serves it.",
     ),
     Rule(
         *(WARM, "evergreen.authoring"),
@@ -387,7 +394,7 @@ def test_imports_go_one_way(module: str) -> None:
 def test_every_module_has_a_rule() -> None:
     assert {name.partition(".")[0] for name in MODULES} == {
         *("evergreen", "evergreen_airflow", "evergreen_laptop", "models", "dags", "feature_repo", "config"),
-        *("tools", "files", "trial"),  # of the chart, of a trial's image
+        *("evergreen_plugin", "tools", "files", "trial"),  # of the chart, of a trial's image
     }
     places = {name.split(".")[1] for name in MODULES if name.startswith("evergreen.")}
     assert places == {*GROUND_FLOOR, *ROOMS}, "give a new module its place in GROUND_FLOOR or ROOMS"
@@ -512,6 +519,7 @@ TWINS = [
     ("models.flight_delay.source", "import evergreen_airflow.pod", "evergreen_airflow"),
     ("evergreen.steps.train", "import models.flight_delay.network", "models"),
     ("evergreen_airflow.reaper", "import dags.training", "dags"),
+    ("evergreen_plugin", "from evergreen.store import get_store", "evergreen"),
     ("feature_repo.flight_delay", "from evergreen.steps.gate import run", "evergreen"),
     ("feature_repo.flight_delay", "import airflow", "airflow"),
     ("feature_repo.flight_delay", "import evergreen_airflow", "evergreen_airflow"),

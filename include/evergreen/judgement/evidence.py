@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import Field
@@ -16,6 +17,19 @@ from evergreen.stored import OpenEnum, Part, Stored
 Metrics = Annotated[dict[str, float], Field(default_factory=dict)]
 Bounds = tuple[float, float, float]
 """An improvement, its lower and its upper bound."""
+
+PICTURES: Mapping[str, str] = MappingProxyType(
+    {
+        "improvement_by_slice": "Improvement by slice",
+        "metric_by_day": "Metric by day",
+        "roc_curve": "ROC curve",
+        "calibration": "Calibration",
+        "predicted_and_true": "Predicted against true",
+        "residuals": "Residuals",
+        "confusion_matrix": "Confusion matrix",
+    }
+)
+"""Output of ``evaluate`` -> what it is called; which of them there are depends on the task."""
 
 
 class Decision(OpenEnum):
@@ -202,6 +216,11 @@ class GateResult(Part):
     def unjudged(self) -> tuple[str, ...]:
         """What the evidence is too weak to judge, most often values of slices."""
         return said(self.checks, Verdict.NOT_JUDGED)
+
+
+def worst_first(slices: Iterable[SliceScore]) -> list[SliceScore]:
+    """Return the values of slices in the order of the improvement, those without one last."""
+    return sorted(slices, key=lambda part: (part.improvement is None, part.improvement or 0.0))
 
 
 def said(checks: Iterable[Check], verdict: Verdict) -> tuple[str, ...]:

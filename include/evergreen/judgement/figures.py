@@ -97,14 +97,23 @@ def calibration_error(model: Scored) -> float:
     chooses and the share of right choices (Guo et al. 2017; bins by count: Nguyen & O'Connor 2015). Equal
     probabilities stay in one bin, so that the order of the rows says nothing.
     """
+    rows, given, true = reliability(model)
+    return float((rows * abs(true - given)).sum() / rows.sum())
+
+
+def reliability(model: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return of each of these bins its rows, the mean of what they were given, and the share that came true."""
     import numpy as np
 
     binary = model.task is Task.BINARY
     given = model.prediction if binary else model.prediction.max(axis=1)
     true = model.truth if binary else choice(model) == model.truth
     edges = np.quantile(given, np.linspace(0, 1, BINS + 1)[1:-1])
-    gaps = np.bincount(np.searchsorted(edges, given), weights=true - given)
-    return float(abs(gaps).sum() / given.size)
+    bins = np.searchsorted(edges, given)
+    rows = np.bincount(bins)
+    kept = rows > 0
+    said, came_true = (np.bincount(bins, weights=values)[kept] / rows[kept] for values in (given, true))
+    return rows[kept], said, came_true
 
 
 def _rates(metric: str, deciding: str) -> tuple[Callable[[Scored, np.ndarray], float], ...]:

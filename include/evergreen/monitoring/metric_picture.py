@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from evergreen.monitoring.pictures import BLUE, GREY, ORANGE, png
+from evergreen.drawing import BLUE, GREY, ORANGE, png
 from evergreen.monitoring.proposal import MetricInterval, PerformanceDocument
 from evergreen.spec import METRICS
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
+from evergreen.drawing import BLUE, GREY, ORANGE, png
 from evergreen.monitoring.baseline import ColumnBaseline
 from evergreen.monitoring.proposal import ColumnDrift
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8F98"
-"""Of Okabe & Ito's palette, which people see apart whatever colours they see."""
 _STEPS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 _COLOURS = ("#F4F6F8", "#DCE6EF", "#B5CCDF", "#F9C38F", "#EC7D2B", "#A63603")
 """Below the limit grey to blue, from the limit on orange to brown: told apart in grey, too."""
@@ -110,10 +107,3 @@ def _bars(axes: Axes, column: ColumnBaseline, reference: np.ndarray, current: np
     axes.set_xticks(places, names, rotation=30 if len(names) > 6 else 0)
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.set_ylabel("share of rows")
-
-
-def png(figure: Figure) -> bytes:
-    """Return a figure as PNG; the same figure gives the same bytes."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120, metadata={"Software": None})
-    return content.getvalue()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from evergreen.contract import Request, Result
-from evergreen.handover import read_frame, upstream
+from evergreen.handover import read_frame, store_output, upstream
 from evergreen.judgement.audit import read_events
 from evergreen.judgement.behaviours import behaved_of
 from evergreen.judgement.champions import champion_of
@@ -19,6 +19,7 @@ from evergreen.judgement.evaluation import evaluation_of, score
 from evergreen.judgement.evidence import Candidate, Evaluation, unseen
 from evergreen.judgement.leaks import leaks_of
 from evergreen.judgement.metrics import Scored
+from evergreen.judgement.pictures import pictures_of
 from evergreen.judgement.robustness import flips_of
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
@@ -26,7 +27,7 @@ from evergreen.training.loading import load_trained, load_version
 from evergreen.training.preparation import window_of
 from evergreen.training.registry import champion_before
 from evergreen.training.scorer import Scorer
-from evergreen.training.tracking import logged_model
+from evergreen.training.tracking import log_pictures, logged_model
 from evergreen.trust.documents import store_signed
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 def run(request: Request, spec: ModelSpec) -> Result:
     """Score both models and store ``evaluation.json``, signed: what the gate decides on, and an auditor reads.
+
+    Pictures of it lie beside it, and with the challenger's run in MLflow.
 
     A champion that has seen part of the window is scored and reported, but its comparison is no evidence: the gate
     refuses it.
@@ -67,8 +70,11 @@ def run(request: Request, spec: ModelSpec) -> Result:
     evaluation = evaluation.model_copy(update=further)
     content = evaluation.model_dump_json(indent=2).encode()
     key = f"{request.run.key}/evaluation.json"
+    output = store_signed(request, "evaluation", key, content, rows=len(frame))
+    pictures = pictures_of(spec, frame, evaluation, scores[0], scores[1] if champion else None)
+    log_pictures(run_id, "evaluation", {f"{name}.png": picture for name, picture in pictures.items()})
     return Result(
-        outputs=(store_signed(request, "evaluation", key, content, rows=len(frame)),),
+        outputs=(output, *(store_output(name, f"{request.run.key}/{name}.png", of) for name, of in pictures.items())),
         inputs=(model, dataset, *([champion.output("champion")] if champion else [])),
         metrics=_metrics(evaluation),
         facts=_facts(evaluation, spec),

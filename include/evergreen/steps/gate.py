@@ -62,6 +62,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
             "decision": verdict.decision.value,
             "why": verdict.why,
             "decision_key": key,
+            "evaluation_digest": output.digest,
             "run_id": evaluation.challenger.run_id,
             "slices_not_judged": list(verdict.unjudged),
             "checks": [check.model_dump(mode="json", exclude_none=True) for check in verdict.checks],

@@ -164,13 +164,19 @@ def log_monitoring(
     from mlflow.entities import Metric
 
     client, day = connect(), datetime(partition.year, partition.month, partition.day, tzinfo=UTC)
-    with mlflow_errors(), TemporaryDirectory() as place:
+    with mlflow_errors():
         stamp, step = int(day.timestamp() * 1000), partition.toordinal()
         logged = [Metric(f"monitored.{name}", value, stamp, step) for name, value in (metrics or {}).items()]
         client.log_batch(run_id, metrics=logged)
-        for name, content in (pictures or {}).items():
+    log_pictures(run_id, f"monitoring/{partition}", pictures or {})
+
+
+def log_pictures(run_id: str, folder: str, pictures: Mapping[str, bytes]) -> None:
+    """Log files into a folder of a run, where MLflow shows them; a file of the same name is replaced."""
+    with mlflow_errors(), TemporaryDirectory() as place:
+        for name, content in pictures.items():
             (Path(place) / name).write_bytes(content)
-            client.log_artifact(run_id, str(Path(place) / name), f"monitoring/{partition}")
+            connect().log_artifact(run_id, str(Path(place) / name), folder)
 
 
 def _save(place: Path, run_id: str, logged: Any, encoder: Encoder, example: pd.DataFrame) -> Path:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from drift_kit import days, frames, spec_with
+from evergreen.drawing import BLUE, GREY, ORANGE
 from evergreen.monitoring.comparison import Comparison
 from evergreen.monitoring.counting import count, frame_batches
 from evergreen.monitoring.drift import DriftReport, compare
@@ -18,7 +19,6 @@ from evergreen.monitoring.evidently_report import evidently_html, sample_by_day
 from evergreen.monitoring.files import report_files
 from evergreen.monitoring.learning import learn
 from evergreen.monitoring.metric_picture import metric_over_time
-from evergreen.monitoring.pictures import BLUE, GREY, ORANGE
 from evergreen.monitoring.proposal import PerformanceDocument
 
 DAY = date(2024, 5, 30)
