@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
-from evergreen.contract import RunIdentity
+from evergreen.contract import RunIdentity, StepError
 from evergreen.pipelines import APPROVED, QUESTIONS, REJECTED, WITHDRAWN, dag_id
 from evergreen.spec import ModelSpec
 from evergreen_airflow.alerts.notifier import approval_callback
 from evergreen_airflow.approval_evidence import evidence_of
 from evergreen_airflow.approval_page import page
 from evergreen_airflow.approval_trigger import ApprovalTrigger
+from evergreen_airflow.outcome import airflow_error
 from evergreen_airflow.partition import resolve_window
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ class ApprovalQuestion(HITLOperator):
         ti: Any = context["ti"]
         gate, version = ti.xcom_pull(task_ids="gate"), ti.xcom_pull(task_ids="register")["version"]
         evaluate = RunIdentity(dag_id=dag_id(self.model, "train"), run_id=ti.run_id, task_id="evaluate")
-        self.body = page(gate, version, evidence_of(evaluate, gate.get("evaluation_digest", "")))
+        try:
+            self.body = page(gate, version, evidence_of(evaluate, gate.get("evaluation_digest", "")))
+        except StepError as error:
+            raise airflow_error(error) from None  # the message says it all
         try:
             super().execute(context)
         except TaskAwaitingInput as parking:

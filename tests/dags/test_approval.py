@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.api.datamodels._generated import HITLDetailResponse, HITLUser
-from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, ErrorType, TaskDeferred
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse, GetXCom, UpdateHITLDetail, XComResult
 from airflow.sdk.serde import serialize
@@ -363,9 +363,9 @@ def test_without_an_evaluation_nobody_is_asked(settings: Settings) -> None:
         evidence_of(EVALUATE, "")
 
 
-@pytest.mark.usefixtures("settings")
-def test_the_question_is_asked_with_that_page(evaluated: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
+def ask(monkeypatch: pytest.MonkeyPatch, digest: str) -> tuple[dict[str, Any], str | None]:
+    """Ask, as the worker does; returns what the gate has told, and the text that Airflow was given."""
+    asked: dict[str, str | None] = {}
 
     class Asked(Airflow):
         def send(self, msg: Any) -> HITLDetailResponse | XComResult:
@@ -373,11 +373,21 @@ def test_the_question_is_asked_with_that_page(evaluated: str, monkeypatch: pytes
             return super().send(msg)
 
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Asked(), raising=False)
-    told = {"gate": {"why": "better", "checks": CHECKS, "evaluation_digest": evaluated}, "register": {"version": "5"}}
+    told = {"gate": {"why": "better", "checks": CHECKS, "evaluation_digest": digest}, "register": {"version": "5"}}
     ti = SimpleNamespace(id=uuid.uuid4(), run_id=EVALUATE.run_id, xcom_pull=lambda task_ids: told[task_ids])
     day = SimpleNamespace(partition_key=None, conf={"partition": "2013-05-31"}, logical_date=None, run_after=None)
+    context: Any = {"ti": ti, "task_instance": ti, "dag_run": day, "params": {"partition": "2013-05-31"}}
     with pytest.raises(TaskDeferred):
-        question("raced").execute(
-            {"ti": ti, "task_instance": ti, "dag_run": day, "params": {"partition": "2013-05-31"}}  # type: ignore[typeddict-item]
-        )
-    assert asked["body"] == page(told["gate"], "5", evidence_of(EVALUATE, evaluated))
+        question("raced").execute(context)
+    return told["gate"], asked["body"]
+
+
+def test_the_question_is_asked_with_that_page(evaluated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, body = ask(monkeypatch, evaluated)
+    assert body == page(gate, "5", evidence_of(EVALUATE, evaluated))
+
+
+@pytest.mark.usefixtures("evaluated")
+def test_and_not_asked_again_and_again_when_there_is_nothing_to_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AirflowFailException, match="It was evaluated again since: clear gate"):
+        ask(monkeypatch, "0" * 16)

@@ -30,10 +30,11 @@ def task_failed(context: Context, spec: ModelSpec) -> Finding:
 
 
 def approval_waits(context: Context, spec: ModelSpec) -> Finding:
-    """Tell that a person is asked."""
+    """Tell that a person is asked; two questions at the same time are one matter."""
     partition = resolve_window(context).end
     within = f"within {spec.approval.timeout_hours:g} hours"
-    what = f"the challenger of {partition} has passed the gate and waits for a person's answer {within}"
+    answers = "a person's answer" if spec.approval.approvers == 1 else "the answers of two people"
+    what = f"the challenger of {partition} has passed the gate and waits for {answers} {within}"
     return Finding(AlertEvent.APPROVAL_WAITS, str(context["ti"].run_id), what)
 
 

@@ -131,4 +131,7 @@ def test_a_question_says_until_when() -> None:
     found = approval_waits(context, model(approval={"required": True, "timeout_hours": 0.5}))
     assert found.matter == "drift__1"
     assert "the challenger of 2013-03-01 has passed the gate" in found.what
-    assert "within 0.5 hours" in found.what
+    assert "waits for a person's answer within 0.5 hours" in found.what
+    of_two = approval_waits(context, model(approval={"required": True, "approvers": 2}))
+    assert "waits for the answers of two people within 72 hours" in of_two.what
+    assert of_two.matter == found.matter
