@@ -83,3 +83,21 @@ def share_psi(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
     before, now = (np.clip(shares, _LEAST_SHARE, 1 - _LEAST_SHARE) for shares in (reference, current))
     index: np.ndarray = (now - before) * (np.log(now / before) - np.log((1 - now) / (1 - before)))
     return index
+
+
+def values_psi(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
+    """Return the index of a column's values, from counts whose last bin are the missing rows."""
+    return psi(reference[..., :-1], current[..., :-1])
+
+
+def missing_psi(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
+    """Return the index of missing rows against present ones, from the same counts."""
+    return share_psi(missing_share(reference), missing_share(current))
+
+
+def missing_share(counts: np.ndarray) -> np.ndarray:
+    """Return the share of missing rows, from counts whose last bin they are."""
+    import numpy as np
+
+    share: np.ndarray = counts[..., -1] / np.maximum(counts.sum(axis=-1), 1)
+    return share

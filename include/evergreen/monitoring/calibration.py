@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from evergreen.monitoring.baseline import ColumnBaseline, DriftBaseline
-from evergreen.monitoring.binning import psi, share_psi
+from evergreen.monitoring.baseline import Level
+from evergreen.monitoring.binning import share_psi
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,9 +25,45 @@ _BLOCK_DAYS = 7
 _LEAST_LEVEL = 1e-12
 """No limit is infinite."""
 
-Kind = Literal["values", "missing", "new"]
+Kind = Literal["values", "missing", "new", "relation"]
 Test = tuple[str, Kind]
-"""An index: of which column, and of its values, its share of missing rows or that of new categories."""
+"""An index: of which column, and of its values, its share of missing rows or that of new categories, or of its
+relation to the label."""
+IndexFunction = Callable[["np.ndarray", "np.ndarray"], "np.ndarray"]
+"""Compares the counts of a reference with those of a window; bins are the last axis, leading axes are draws."""
+
+
+@dataclass(frozen=True)
+class DailyCounts:
+    """The rows of a reference in the bins of a column, and the indices that are computed from such counts.
+
+    Parameters
+    ----------
+    column
+        The column's name.
+    counts
+        (days, bins).
+    indices
+        How each kind of index is computed.
+    levels
+        Of a category: every level, for the index of new ones.
+    least
+        The least limit of all its indices.
+    """
+
+    column: str
+    counts: np.ndarray
+    indices: Mapping[Kind, IndexFunction]
+    levels: Sequence[Level] = ()
+    least: float = LEAST_INDEX
+
+    @property
+    def tests(self) -> list[Test]:
+        """What is tested, in the order of the indices."""
+        kinds: list[Kind] = [*self.indices]
+        if self.levels:
+            kinds.append("new")
+        return [(self.column, kind) for kind in kinds]
 
 
 @dataclass(frozen=True)
@@ -42,12 +78,15 @@ class Calibration:
         The chance of one index that keeps the chance of any at `FALSE_ALARMS`.
     season
         By what factor windows of the reference differ more than days drawn from all of it, for each index.
+    least
+        The least limit of each index.
     """
 
     shape: Mapping[Test, float]
     scale: Mapping[Test, float]
     level: float
     season: Mapping[Test, float]
+    least: Mapping[Test, float]
 
     def p_value(self, test: Test, index: float) -> float:
         """Return the chance that an index is so large in an unchanged population."""
@@ -62,10 +101,10 @@ class Calibration:
         from scipy import special
 
         chance = special.gammainccinv(self.shape[test], self.level) * self.scale[test] * self.season[test]
-        return max(LEAST_INDEX, float(chance))
+        return max(self.least[test], float(chance))
 
 
-def calibrate(baseline: DriftBaseline, days: int, rows: int) -> Calibration:
+def calibrate(columns: Sequence[DailyCounts], reference_days: int, days: int, rows: int) -> Calibration:
     """Return what chance does to the indices of a window of so many days and rows.
 
     A window and a reference are drawn from the reference's days, blocks of a week that are the same for all columns,
@@ -77,14 +116,11 @@ def calibrate(baseline: DriftBaseline, days: int, rows: int) -> Calibration:
     import numpy as np
     from scipy import special
 
-    draws = _Draws(baseline, days, rows)
     tests, found, season = list[Test](), list[np.ndarray](), list[float]()
-    for name, column in baseline.columns.items():
-        if column.unjudged:
-            continue
-        for kind, null in draws.indices(column).items():
-            tests.append((name, kind))
-            found.append(null)
+    draws = _Draws(reference_days, days, rows)
+    for column in columns:
+        tests += column.tests
+        found += draws.indices(column)
         season += draws.season(column)
     matrix, factors = np.array(found).reshape(len(tests), DRAWS), np.array(season)
     mean, variance = matrix.mean(axis=1), matrix.var(axis=1)
@@ -94,16 +130,17 @@ def calibrate(baseline: DriftBaseline, days: int, rows: int) -> Calibration:
     p_values = special.gammaincc(shape[moved, None], matrix[moved] / scale[moved, None])
     level = max(float(np.quantile(p_values.min(axis=0), FALSE_ALARMS)), _LEAST_LEVEL) if moved.any() else FALSE_ALARMS
     by_test = [dict(zip(tests, map(float, values), strict=True)) for values in (shape, scale, factors)]
-    return Calibration(by_test[0], by_test[1], level, by_test[2])
+    least = {test: column.least for column in columns for test in column.tests}
+    return Calibration(by_test[0], by_test[1], level, by_test[2], least)
 
 
 class _Draws:
     """Windows and references made of a reference's days: as rows of weights, a weight a day."""
 
-    def __init__(self, baseline: DriftBaseline, days: int, rows: int) -> None:
+    def __init__(self, count: int, days: int, rows: int) -> None:
         import numpy as np
 
-        self.count, self.days, self.rows = len(baseline.days), min(days, len(baseline.days)), rows
+        self.count, self.days, self.rows = count, min(days, count), rows
         self.generator = np.random.default_rng(0)
         self.block = max(1, min(_BLOCK_DAYS, self.days, self.count // 4))
         self.references = self._drawn(self.count)
@@ -112,51 +149,39 @@ class _Draws:
         self.short = self._whole(max(1, min(self.days, self.count // 4)))
         self.split = self._split(min(self.days, self.count // 2))
 
-    def indices(self, column: ColumnBaseline) -> dict[Kind, np.ndarray]:
+    def indices(self, column: DailyCounts) -> list[np.ndarray]:
         """Return the indices of a column in every draw."""
-        import numpy as np
-
-        counts = np.array(column.counts, dtype=np.float64)
+        counts = column.counts
         reference, window = self.references @ counts, self._thinned(self.windows @ counts)
-        found: dict[Kind, np.ndarray] = {
-            "values": psi(reference[:, :-1], window[:, :-1]),
-            "missing": share_psi(missing_share(reference), missing_share(window)),
-        }
-        if column.kind == "category":
-            found["new"] = self._new(column, counts)
-        return found
+        found = [index(reference, window) for index in column.indices.values()]
+        return [*found, self._new(column)] if column.levels else found
 
-    def season(self, column: ColumnBaseline) -> list[float]:
+    def season(self, column: DailyCounts) -> list[float]:
         """Return by what factor whole windows differ more from the rest than drawn ones do, for each index."""
-        import numpy as np
+        counts, factors = column.counts, list[float]()
+        pairs = [((1 - windows) @ counts, windows @ counts) for windows in (self.whole, self.split)]
+        for index in column.indices.values():
+            whole, drawn = (float(index(rest, inside).mean()) for rest, inside in pairs)
+            factors.append(max(1.0, whole / drawn) if drawn else 1.0)
+        return [*factors, 1.0] if column.levels else factors
 
-        counts = np.array(column.counts, dtype=np.float64)
-
-        def mean(windows: np.ndarray) -> tuple[float, float]:
-            inside, rest = windows @ counts, (1 - windows) @ counts
-            values = psi(rest[:, :-1], inside[:, :-1])
-            return float(values.mean()), float(share_psi(missing_share(rest), missing_share(inside)).mean())
-
-        factors = [max(1.0, whole / drawn) if drawn else 1.0 for whole, drawn in zip(
-            mean(self.whole), mean(self.split), strict=True
-        )]  # fmt: skip
-        return [*factors, 1.0] if column.kind == "category" else factors
-
-    def _new(self, column: ColumnBaseline, counts: np.ndarray) -> np.ndarray:
+    def _new(self, column: DailyCounts) -> np.ndarray:
         """Return the index of new levels: those of whole windows are new that the rest of the reference has not.
 
         The windows are a quarter of the reference at most, since what is left must know about as much as all of it.
         """
         import numpy as np
 
-        levels = column.known.values()
-        first, last, rows = (np.array([getattr(level, end) for level in levels]) for end in ("first", "last", "rows"))
-        length, known = int(self.short[0].sum()), self.short @ counts[:, :-1].sum(axis=1)
+        first, last, rows = (
+            np.array([getattr(level, end) for level in column.levels]) for end in ("first", "last", "rows")
+        )
+        values = column.counts[:, :-1].sum(axis=1)
+        length, known = int(self.short[0].sum()), self.short @ values
         only = [
-            rows[(first >= start) & (last < start + length)].sum() / max(values, 1)
-            for start, values in enumerate(known)
+            rows[(first >= start) & (last < start + length)].sum() / max(rows_known, 1)
+            for start, rows_known in enumerate(known)
         ]
-        count = max(1, round(self.rows * counts[:, :-1].sum() / max(counts.sum(), 1)))
+        count = max(1, round(self.rows * values.sum() / max(column.counts.sum(), 1)))
         drawn = self.generator.binomial(count, self.generator.choice(only, DRAWS)) / count
         return share_psi(np.zeros(DRAWS), drawn)
 
@@ -194,11 +219,3 @@ class _Draws:
             order = self.generator.permutation(len(blocks))
             window[np.concatenate([blocks[at] for at in order])[:length]] = 1
         return windows
-
-
-def missing_share(counts: np.ndarray) -> np.ndarray:
-    """Return the share of missing rows, from counts whose last bin they are."""
-    import numpy as np
-
-    share: np.ndarray = counts[..., -1] / np.maximum(counts.sum(axis=-1), 1)
-    return share

@@ -75,20 +75,14 @@ def count(columns: Mapping[str, ColumnBaseline], batches: Batches) -> Counted:
     import numpy as np
 
     found, position = Counted(), dict[str, int]()
-    counters = {
-        name: (_Numbers if column.kind == "number" else _Categories)(column)
-        for name, column in columns.items()
-        if not column.unjudged
-    }
+    counters = {name: counter_of(column) for name, column in columns.items() if not column.unjudged}
     sums = {name: np.zeros(0, dtype=np.int64) for name in counters}
     for batch in batches():
         day = days_of(batch, position)
         found.rows += batch.num_rows
         for name, counter in counters.items():
             size = len(position) * counter.width
-            rows = np.bincount(day * counter.width + counter.codes(batch[name]), minlength=size)
-            rows[: sums[name].size] += sums[name]
-            sums[name] = rows
+            sums[name] = added(sums[name], day * counter.width + counter.codes(batch[name]), size)
     found.days = sorted(position)
     order = [position[day] for day in found.days]
     for name, counter in counters.items():
@@ -98,6 +92,20 @@ def count(columns: Mapping[str, ColumnBaseline], batches: Batches) -> Counted:
         elif counter.lowest <= counter.highest:
             found.ends[name] = (counter.lowest, counter.highest)
     return found
+
+
+def added(sums: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
+    """Return sums with the rows that lie in these places; there may be more places than before."""
+    import numpy as np
+
+    rows = np.bincount(places, minlength=size)
+    rows[: sums.size] += sums
+    return rows
+
+
+def counter_of(column: ColumnBaseline) -> _Numbers | _Categories:
+    """Return what finds the bins of a column's rows; a category has a last one more for those that are new."""
+    return (_Numbers if column.kind == "number" else _Categories)(column)
 
 
 def days_of(batch: pa.RecordBatch, position: dict[str, int]) -> np.ndarray:

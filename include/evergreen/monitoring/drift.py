@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from evergreen.monitoring.baseline import ColumnBaseline, DriftBaseline
-from evergreen.monitoring.binning import psi, share_psi
-from evergreen.monitoring.calibration import FEWEST_DAYS, Calibration, Kind, calibrate, missing_share
+from evergreen.monitoring.binning import missing_psi, missing_share, share_psi, values_psi
+from evergreen.monitoring.calibration import FEWEST_DAYS, Calibration, DailyCounts, Kind, calibrate
 from evergreen.monitoring.counting import Counted
 from evergreen.monitoring.proposal import ColumnDrift, Index
 from evergreen.spec import ModelSpec
@@ -82,14 +82,26 @@ def compare(spec: ModelSpec, reference: DriftBaseline, current: Counted) -> Drif
                 "take a longer windows.training_days, or drift.threshold: fixed"
             )
             return DriftReport("insufficient", why)
-        calibration = calibrate(reference, len(current.days), current.rows)
-    columns = {name: _column(spec, name, column, current, calibration) for name, column in reference.columns.items()}
+        tested = [daily_counts(name, column) for name, column in reference.columns.items() if not column.unjudged]
+        calibration = calibrate(tested, len(reference.days), len(current.days), current.rows)
+    columns = {
+        name: column_drift(spec, name, column, current, calibration) for name, column in reference.columns.items()
+    }
     return DriftReport(*_verdict(spec, columns), columns)
 
 
-def _column(
+def daily_counts(name: str, column: ColumnBaseline) -> DailyCounts:
+    """Return what the limits of a column's values, missing rows and new categories are learned from."""
+    import numpy as np
+
+    counts = np.array(column.counts, dtype=np.float64)
+    return DailyCounts(name, counts, {"values": values_psi, "missing": missing_psi}, tuple(column.known.values()))
+
+
+def column_drift(
     spec: ModelSpec, name: str, column: ColumnBaseline, current: Counted, calibration: Calibration | None
 ) -> ColumnDrift:
+    """Compare a column of a window with the reference; without a calibration, by ``drift.psi_threshold``."""
     import numpy as np
 
     if column.unjudged:
@@ -102,7 +114,7 @@ def _column(
     found: dict[Kind, float] = {"missing": float(share_psi(np.array(missing[0]), np.array(missing[1])))}
     note = _no_index(spec, column, min(float(before[:-1].sum()), values))
     if not note:
-        found["values"] = float(psi(before[:-1], now[:-1]))
+        found["values"] = float(values_psi(before, now))
     if column.known and values:
         found["new"] = float(share_psi(np.array(0.0), np.array(unknown / values)))
     indices = {kind: _index(name, kind, value, calibration, spec.drift.psi_threshold) for kind, value in found.items()}

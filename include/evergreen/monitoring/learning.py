@@ -92,7 +92,7 @@ class _Sample:
         """Return the bins of a column."""
         import numpy as np
 
-        values = np.concatenate(self._kept[name])
+        values = np.concatenate([np.zeros(0), *self._kept[name]])
         return ColumnBaseline(kind="number", edges=tuple(edges_of(values[~np.isnan(values)])))
 
     def _halve(self) -> None:
