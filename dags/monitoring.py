@@ -10,6 +10,7 @@ artifact store under `reports/<model>/<partition>/<run>/`.
 - *check_performance skipped*: there is no champion yet, or too few labels that it has not learned from; the reason
   is in the log. Drift is judged all the same.
 - *Verdict "insufficient"*: fewer rows than `drift.minimum_rows`; small samples drift by chance, so there is no verdict.
+- *`concept_columns` of check_performance*: the label has another relation to these inputs than the champion learned.
 - *Drift is not an incident*: it only proposes a retraining. Look at the report, and at `<model>.retrain` for what
   came of it.
 """

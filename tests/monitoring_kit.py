@@ -53,13 +53,13 @@ def leave_drift(model: str, partition: date, verdict: str = "drift", report_id: 
 
 
 def leave_performance(
-    model: str, partition: date, worse: bool | None, report_id: str = "p-b", run_id: str = "monitored"
+    model: str, partition: date, worse: bool | None, report_id: str = "p-b", run_id: str = "monitored", **found: Any
 ) -> Manifest:
     """Leave a report of the champion and the manifest of the check; if ``worse`` is None it has measured nothing."""
     if worse is None:
         nothing = {"status": Status.SKIPPED, "reason": "there is no champion yet", "facts": {"proposal": False}}
         return leave_check(model, partition, "check_performance", run_id, **nothing)
-    facts = {"proposal": worse, "why": "AUC 0.60 after 0.70", "report_id": report_id}
+    facts = {"proposal": worse, "why": "AUC 0.60 after 0.70", "report_id": report_id, **found}
     output = _report(model, partition, "performance_report", "performance.json", facts, run_id)
     return leave_check(model, partition, "check_performance", run_id, outputs=(output,), facts=facts)
 

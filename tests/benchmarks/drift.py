@@ -1,5 +1,7 @@
 """How often drift is said of one population, what is found, how fast, and the cases beside Evidently's answers.
 
+Drift of the inputs, and concept drift: of what the label has to do with them.
+
 The tables are those of docs/decisions/drift.md.
 """
 
@@ -15,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,15 +27,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from drift_kit import CHANGES, Case, cases, draw, frames, judged, spec_with
+from concept_kit import World, compared, concept_spec
+from drift_kit import CHANGES, POPULATION, Case, cases, draw, frames, judged, spec_with
 from evergreen.environment import add_constants
 from evergreen.monitoring.counting import count, frame_batches, parquet_batches
 from evergreen.monitoring.drift import compare
 from evergreen.monitoring.learning import learn
+from evergreen.spec import Task
 
 DRAWS = 300
 SIZES = (500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 DAY_EFFECTS = (0.0, 0.5)
+_TASKS = tuple(Task)
 _POWER_DRAWS, _POWER_SIZES = 20, (500, 2000, 10_000, 50_000)
 MANY, LARGE = 10_000_000, 1_000_000
 NUMBERS, CATEGORIES = [f"number{at}" for at in range(10)], ["category0", "category1"]
@@ -43,6 +49,8 @@ def measure(say: Callable[[str], None] = print) -> dict[str, Any]:
     return {
         "false_alarms": false_alarms(say),
         "power": power(say),
+        "concept_false_alarms": concept_false_alarms(say),
+        "concept_power": concept_power(say),
         "speed": speed(say),
         "cases": beside_evidently(say),
     }
@@ -87,6 +95,53 @@ def _finds(effect: float, change: str, rows: int, seed: int) -> bool:
     reference, current = draw(rng, rows, effect)
     moved = CHANGES[change](rng, current)
     return set(moved) <= set(judged(reference, current.assign(**moved)).drifted)
+
+
+def concept_false_alarms(say: Callable[[str], None], draws: int = DRAWS) -> dict[str, float]:
+    """Return the share of draws in which a relation is said to have changed that has not, though base rates swing."""
+    say(f"checks that say a relation has changed, of one relation and another base rate, {draws} draws a row")
+    found = {}
+    with ProcessPoolExecutor() as pool:
+        for effect in DAY_EFFECTS:
+            alarms = list(pool.map(partial(_concept_alarm, effect), range(draws)))
+            share, told = (sum(map(bool, said)) / draws for said in zip(*alarms, strict=True))
+            found |= {f"day effect {effect}": share, f"label moved, day effect {effect}": told}
+            said = [changed for changed, _ in alarms if changed]
+            say(f"{effect:10.1f} {share:8.2%}  {said}; the label itself has moved in {told:.0%}")
+    return found
+
+
+def _concept_alarm(effect: float, seed: int) -> tuple[list[str], bool]:
+    rng, rows, task = np.random.default_rng([seed, int(10 * effect)]), SIZES[seed % len(SIZES)], _TASKS[seed % 3]
+    base = rng.normal(scale=0.7)
+    frames = draw(rng, rows, effect)
+    before, now = (World(task, base=level, day_effect=effect) for level in (0.0, base))
+    found = compared(
+        before.labelled(rng, frames[0]), now.labelled(rng, frames[1]), concept_spec(task, tuple(POPULATION))
+    )
+    return found.changed, found.label_drifted
+
+
+def concept_power(say: Callable[[str], None], draws: int = _POWER_DRAWS) -> dict[str, float]:
+    """Return the share of draws in which the one relation that has turned is found in one window and named first."""
+    say(f"turned relations found and named in one window, {draws} draws each; rows {_POWER_SIZES}")
+    found = {}
+    with ProcessPoolExecutor() as pool:
+        for task, effect in product(_TASKS, DAY_EFFECTS):
+            shares = []
+            for rows in _POWER_SIZES:
+                shares.append(np.mean(list(pool.map(partial(_names, task, effect, rows), range(draws)))))
+                found[f"{task}, {rows} rows, day effect {effect}"] = float(shares[-1])
+            say(f"{task:<28}{effect:5.1f}" + "".join(f"{share:8.0%}" for share in shares))
+    return found
+
+
+def _names(task: Task, effect: float, rows: int, seed: int) -> bool:
+    rng = np.random.default_rng([seed, rows, int(10 * effect)])
+    reference, current = draw(rng, rows, effect)
+    before, now = World(task, day_effect=effect), World(task, day_effect=effect, turned=("normal",))
+    spec = concept_spec(task, tuple(POPULATION))
+    return compared(before.labelled(rng, reference), now.labelled(rng, current), spec).changed[:1] == ["normal"]
 
 
 def _rows(rows: int, seed: int) -> pd.DataFrame:

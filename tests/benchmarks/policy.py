@@ -2,7 +2,8 @@
 
 *never*: the first champion stays. *always*: each month's challenger takes over. *the gate as it was*: each month's
 challenger is judged, and must be better beyond noise. *ours*: what model.yaml says: who proposes a training, which
-rule decides, whether the winner is fitted again. Two more that the issue of freshness turns on: *always, refitted*
+rule decides, whether the winner is fitted again. *Ours, relations propose too*: the same with concept drift among
+the proposals. Two more that the issue of freshness turns on: *always, refitted*
 learns from the evaluation window as well and is judged by nobody; *A/A pairs* are two networks of one window that
 differ by their seed alone.
 
@@ -44,9 +45,11 @@ from evergreen.judgement.evidence import Candidate, Evaluation  # noqa: E402
 from evergreen.judgement.metrics import Scored, scored  # noqa: E402
 from evergreen.judgement.robustness import flips_of  # noqa: E402
 from evergreen.judgement.rules import decide  # noqa: E402
+from evergreen.monitoring.concept import compare_concept  # noqa: E402
 from evergreen.monitoring.counting import count, frame_batches  # noqa: E402
 from evergreen.monitoring.drift import compare  # noqa: E402
 from evergreen.monitoring.learning import learn_reference  # noqa: E402
+from evergreen.monitoring.relations import with_concept  # noqa: E402
 from evergreen.settings import export_service_environment, user_settings  # noqa: E402
 from evergreen.spec import METRICS, ModelSpec  # noqa: E402
 from evergreen.training.encoder import load_network, predict  # noqa: E402
@@ -266,6 +269,11 @@ class Ours(Judged):
         _, evaluation = self.windows(first.start - timedelta(days=1))
         self.promoted_at = self.level(self.champion, evaluation)
 
+    @property
+    def proposals(self) -> frozenset[str]:
+        """What may propose a training."""
+        return self.spec.proposals
+
     def level(self, network: Network, window: Window) -> MeasuredMetric:
         """Return how good a network is on a window, as ``check_performance`` has it."""
         scores = self.history.scored(network, window)
@@ -273,8 +281,9 @@ class Ours(Judged):
 
     def month_ends(self, month: Window) -> None:
         """Train where what model.yaml lets propose a training does so."""
-        began, proposals = time.process_time(), self.spec.proposals
+        began, proposals = time.process_time(), self.proposals
         proposed = "performance" in proposals and self.dropped(self.windows(month.end)[1])
+        proposed = proposed or ("concept" in proposals and self.turned(self.windows(month.end)[1]))
         proposed = proposed or ("inputs" in proposals and self.drifted(month.end))
         self.outcome.cpu_seconds += time.process_time() - began
         if proposed:
@@ -282,12 +291,21 @@ class Ours(Judged):
 
     def dropped(self, window: Window) -> bool:
         """Tell whether the champion is worse than at its promotion, as ``check_performance`` does."""
-        unseen = Window(start=max(window.start, self.spec.first_unseen(self.champion.training)), end=window.end)
-        now, then = self.level(self.champion, unseen), self.promoted_at
+        now, then = self.level(self.champion, self.unseen(window)), self.promoted_at
         limit = drop_limit(self.spec, then.error, now)
         if limit is None or now.value is None or then.value is None:
             return False
         return METRICS[self.spec.gate.metric][1].sign * (then.value - now.value) > limit
+
+    def turned(self, window: Window) -> bool:
+        """Tell whether the label's relation to the inputs has changed, as ``check_performance`` does."""
+        learned, unseen = self.history.rows(self.champion.training), self.unseen(window)
+        reference = with_concept(self.spec, learn_reference(self.spec, learned), learned)
+        return compare_concept(self.spec, reference, self.history.rows(unseen)).verdict == "drift"
+
+    def unseen(self, window: Window) -> Window:
+        """Return the part of a window that the champion may be judged on."""
+        return Window(start=max(window.start, self.spec.first_unseen(self.champion.training)), end=window.end)
 
     def drifted(self, newest: date) -> bool:
         """Tell whether the inputs have moved, as ``check_drift`` does; predictions are left out."""
@@ -303,7 +321,18 @@ class Ours(Judged):
         self.promote(challenger, month)
 
 
-POLICIES: tuple[type[Policy], ...] = (Policy, Always, AlwaysRefitted, Judged, Ours)
+class OursWithConcept(Ours):
+    """The same, and a relation to the label that has changed proposes too."""
+
+    name = "ours, relations propose too"
+
+    @property
+    def proposals(self) -> frozenset[str]:
+        """What may propose a training."""
+        return self.spec.proposals | {"concept"}
+
+
+POLICIES: tuple[type[Policy], ...] = (Policy, Always, AlwaysRefitted, Judged, Ours, OursWithConcept)
 
 
 def months_of(spec: ModelSpec, through: date) -> list[Window]:

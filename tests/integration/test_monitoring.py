@@ -329,6 +329,33 @@ def test_what_is_found_is_drawn_in_the_report_and_where_mlflow_shows_the_champio
     assert {Path(picture.path).name for picture in pictures} == {"heat_map.png", "metric.png", "prediction.png"}
 
 
+def test_a_relation_that_turned_is_named_and_proposes_where_it_may(champion, tmp_path):
+    partition, turned = later(20, x=lambda frame: -frame["x"])
+    leave_examples(champion, turned)
+    assert monitor(champion, "check_drift", partition).facts["verdict"] == "stable"
+    facts = monitor(champion, "check_performance", partition).facts
+    assert (facts["concept"], facts["concept_columns"], facts["label_drifted"]) == ("drift", ["x"], False)
+    assert facts["concept_proposes"] is False  # model.yaml names inputs and performance
+    assert "relation" not in proposed(partition).why
+    path = tmp_path / "models" / champion / "model.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["retraining"]["proposals"] = ["concept"]
+    path.write_text(yaml.safe_dump(content))
+    report = monitor(champion, "check_performance", partition).output("performance_report")
+    assert proposed(partition).why == (
+        "the label's relation to inputs has changed: 1 of 3 relations to outcome changed: x"
+    )
+    concept = PerformanceDocument.model_validate_json(get_store().read(key_of(report.uri))).concept
+    assert concept.columns["x"].passed("relation")
+    assert not concept.columns["site"].passed("relation")
+
+
+def test_as_long_as_the_relations_are_those_that_were_learned_there_is_nothing_to_say(champion):
+    facts = monitor(champion, "check_performance").facts
+    assert (facts["concept"], facts["concept_columns"]) == ("stable", [])
+    assert facts["concept_why"] == "0 of 3 relations to outcome changed"
+
+
 def test_a_champion_is_not_scored_on_what_it_has_seen(champion):
     skipped = monitor(champion, "check_performance", BEFORE.end)
     assert skipped.status is Status.SKIPPED
@@ -378,7 +405,7 @@ def test_a_report_can_be_computed_again_and_one_after_a_late_day_is_another(cham
 
 def test_a_performance_report_names_what_it_read(champion):
     first = monitor(champion, "check_performance")
-    assert [given.name for given in first.inputs] == ["champion", "examples"]
+    assert [given.name for given in first.inputs] == ["champion", "examples", "reference"]
     late = evaluation_rows("binary").assign(outcome=lambda frame: 1 - frame["outcome"])
     leave_examples(champion, late[late["ds"] == str(PARTITION)])
     second = monitor(champion, "check_performance")
@@ -591,4 +618,4 @@ def test_inputs_propose_nothing_where_the_performance_is_asked_and_labels_are_pr
     monitor(champion, "check_performance", partition)
     assert "drift in" not in proposed(partition).why
     alone = proposal_of(read_manifest(get_store(), identity(partition, "check_drift")), None)
-    assert alone.why == f"the inputs of {partition} have drift and only the champion's performance proposes"
+    assert alone.why == f"the inputs of {partition} have drift and inputs do not propose"

@@ -39,9 +39,32 @@ class ColumnBaseline(Part):
     """Why the column cannot be compared, in words; empty if it can."""
 
 
+class Relation(Part):
+    """How a column goes together with the label: the rows in each pair of their groups on each day."""
+
+    groups: tuple[int, ...]
+    """The group of each bin of the column, the missing values last; -1: too rare to be compared."""
+    counts: tuple[tuple[int, ...], ...] = ()
+    """A row a day. The pairs, those of the column's first group first; last the rows that are not compared. Empty
+    where the column has no two groups."""
+
+
+class ConceptBaseline(Part):
+    """What the rows that a champion learned from say of the label; counts, and no row."""
+
+    label: str
+    values: ColumnBaseline
+    """The label's own bins and counts."""
+    groups: tuple[int, ...]
+    """The group of each bin of the label; -1: there were no such rows."""
+    relations: dict[str, Relation]
+
+
 class DriftBaseline(Stored):
     """``baseline.json``: what the rows that a champion learned from, or those of a year ago, were like."""
 
     days: tuple[str, ...]
     rows: int
     columns: dict[str, ColumnBaseline]
+    concept: ConceptBaseline | None = None
+    """None of rows without labels, and in versions of before it was stored."""

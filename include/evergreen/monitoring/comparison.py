@@ -69,7 +69,7 @@ def compare_with_champion(
     if problem:
         report = replace(report, why=f"{report.why}; the champion's predictions are not compared: {problem}")
     pages = "" if report.verdict == "insufficient" else _evidently(spec, reference, current)
-    return Comparison(report, (current,), _digest(baseline), baseline, counted, pages)
+    return Comparison(report, (current,), reference_digest(baseline), baseline, counted, pages)
 
 
 def _scored(spec: ModelSpec, champion: Version, frames: list[pd.DataFrame]) -> tuple[list[pd.DataFrame], str]:
@@ -87,10 +87,11 @@ def _scored(spec: ModelSpec, champion: Version, frames: list[pd.DataFrame]) -> t
         return frames, error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
 
 
-def _digest(baseline: DriftBaseline) -> str:
+def reference_digest(baseline: DriftBaseline) -> str:
     """Name what the reference's inputs were like, whether or not the champion could be asked about them."""
     inputs = {name: column for name, column in baseline.columns.items() if name != PREDICTION}
-    return file_digest(baseline.model_copy(update={"columns": inputs}).model_dump_json().encode())
+    of_inputs = baseline.model_copy(update={"columns": inputs})
+    return file_digest(of_inputs.model_dump_json(exclude={"concept"}).encode())
 
 
 def _evidently(spec: ModelSpec, reference: Reference, current: pd.DataFrame) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from evergreen.contract import Frozen, Manifest, Request, Status, folder_name
 from evergreen.stored import Part, Stored
@@ -32,7 +32,8 @@ class ColumnDrift(Part):
     """What was found of a column."""
 
     indices: dict[str, Index] = Field(default_factory=dict)
-    """Of its ``values``, of ``missing`` against present, and of ``new`` categories against known ones."""
+    """Of its ``values``, of ``missing`` against present, of ``new`` categories against known ones; and of its
+    ``relation`` to the label."""
     missing: tuple[float, float] | None = None
     """The share of missing rows before and now."""
     new: dict[str, float] = Field(default_factory=dict)
@@ -88,6 +89,27 @@ class MetricInterval(Part):
     high: float
 
 
+class ConceptDrift(Part):
+    """Whether the label's relation to the inputs is still what the champion learned."""
+
+    verdict: str
+    why: str = ""
+    label: str = ""
+    columns: dict[str, ColumnDrift] = Field(default_factory=dict)
+    """The inputs, each with the index of its ``relation`` to the label; and the label, with those of its own values."""
+
+    @property
+    def changed(self) -> list[str]:
+        """The inputs whose relation to the label has changed, the one furthest beyond its limit first."""
+        found = {name: column.indices["relation"] for name, column in self.columns.items() if column.passed("relation")}
+        return sorted(found, key=lambda name: -found[name].value / found[name].limit)
+
+    @property
+    def label_drifted(self) -> bool:
+        """Whether the label's own distribution has moved."""
+        return self.label in self.columns and self.columns[self.label].drifted
+
+
 class PerformanceDocument(Stored):
     """What ``performance.json`` says."""
 
@@ -105,6 +127,8 @@ class PerformanceDocument(Stored):
     """How much worse than when it was promoted, positive when worse."""
     drop_limit: float | None = None
     """The drop beyond which a retraining is proposed."""
+    concept: ConceptDrift | None = None
+    """None in reports of before relations were compared."""
     estimate: MetricInterval | None = None
     """How good the champion probably is on the newest days, where labels come late."""
     estimated_before: MetricInterval | None = None
@@ -143,8 +167,8 @@ def report_id(model: str, partition: date, config_digest: str, *frames: pd.DataF
 def proposal_of(drift: Manifest, performance: Manifest | None) -> Proposal:
     """Return what the checks of a partition propose: that of the inputs, and that of the champion if it was run.
 
-    Drift proposes, and so does a champion that has become worse; stable inputs and samples too small for a
-    verdict do not.
+    Drift proposes, and so does a champion that has become worse, or a label whose relation to the inputs has changed;
+    what is stable and samples too small for a verdict do not.
 
     Raises
     ------
@@ -157,16 +181,24 @@ def proposal_of(drift: Manifest, performance: Manifest | None) -> Proposal:
     if drift.facts.get("proposes", verdict == "drift"):
         often = f" in {windows}" if windows else ""
         reasons.append(f"drift in {drift.facts['drifted_share'] or 0:.0%} of the monitored columns{often}")
-    if performance is not None and performance.facts.get("proposal"):
-        reasons.append(f"the champion has become worse: {performance.facts['why']}")
+    if performance is not None and (labelled := list(_of_labels(performance.facts))):
+        reasons += labelled
         # its rows may have changed when those of the other have not
         reports.append(str(performance.facts.get("report_id", "")).rpartition("-")[2])
     nothing = f"the inputs of {drift.window.end} are {verdict}: nothing proposes a retraining"
     if verdict == "drift":
-        why_not = f"in {windows}, too few to propose" if windows else "and only the champion's performance proposes"
+        why_not = f"in {windows}, too few to propose" if windows else "and inputs do not propose"
         nothing = f"the inputs of {drift.window.end} have drift {why_not}"
     why = "; ".join(reasons) or nothing
     return Proposal(report_id="-".join(reports), retrain=bool(reasons), why=why)
+
+
+def _of_labels(facts: Mapping[str, JsonValue]) -> Iterator[str]:
+    """Yield why the labelled days propose a training."""
+    if facts.get("proposal"):
+        yield f"the champion has become worse: {facts['why']}"
+    if facts.get("concept_proposes"):
+        yield f"the label's relation to inputs has changed: {facts['concept_why']}"
 
 
 def addresses_of(checks: Iterable[Manifest]) -> dict[str, str]:

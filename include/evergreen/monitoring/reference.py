@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evergreen.contract import DataError, Output, Request, Result, Window
 from evergreen.handover import file_digest, key_of, store_output
-from evergreen.monitoring.baseline import DriftBaseline
+from evergreen.monitoring.baseline import ColumnBaseline, DriftBaseline
 from evergreen.monitoring.learning import learn_reference
 from evergreen.monitoring.predictions import monitored, numeric, with_prediction
+from evergreen.monitoring.relations import numeric_label, with_concept
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store, parse_document
 from evergreen.training.loading import load_run
@@ -51,31 +52,44 @@ def champion_reference(spec: ModelSpec, champion: Version, read: Callable[[Windo
     DataError
         If a file is another one than the version was registered with.
     """
-    import pandas as pd
-
-    name, files, rows, baseline = f"training, {champion.training}", list[Output](), None, None
-    if content := _pinned(champion, "baseline"):
-        uri = champion.tags["baseline_uri"]
-        stored = parse_document(content, uri, DriftBaseline, "a drift baseline", "Restore it, or delete it.")
-        baseline = stored if _covers(spec, stored) else None
-        files.append(Output(name="baseline", uri=uri, version=file_digest(content), rows=stored.rows))
-    if content := _pinned(champion, "dataset"):
-        frame = pd.read_parquet(io.BytesIO(content))
-        if set(spec.drift.columns) <= set(frame.columns):  # a column may have been added since
-            rows, version = frame, champion.tags.get("dataset_version", "")
-            files.append(Output(name="reference", uri=champion.tags["dataset_uri"], version=version, rows=len(frame)))
+    baseline, counted = _stored_baseline(champion)
+    if baseline is not None and not _covers(spec, baseline):
+        baseline = None
+    rows, stored = _stored_rows(champion, spec.drift.columns)
     if rows is None and baseline is None:
         rows = read(champion.training)
-    return Reference(name, rows, baseline, tuple(files))
+    return Reference(f"training, {champion.training}", rows, baseline, (*counted, *stored))
+
+
+def concept_reference(
+    spec: ModelSpec, champion: Version, read: Callable[[Window], pd.DataFrame]
+) -> tuple[DriftBaseline, list[Output]]:
+    """Return the counts of what the champion learned from, labels and all, and the files that they were read from.
+
+    A version without counts of its labels gets them from its rows, or from its window read again.
+
+    Raises
+    ------
+    DataError
+        If a file is another one than the version was registered with.
+    """
+    baseline, files = _stored_baseline(champion)
+    if baseline is not None and _covers_concept(spec, baseline):
+        return baseline, files
+    columns = [*spec.drift.columns, spec.features.examples.label]
+    rows, files = _stored_rows(champion, columns)
+    if rows is None:
+        rows = read(champion.training)
+    return with_concept(spec, learn_reference(spec, rows), rows), files
 
 
 def with_baseline(request: Request, spec: ModelSpec, result: Result, frame: pd.DataFrame) -> Result:
     """Return the result of a training with one output more: what was learned from, as counts.
 
-    With them drift is measured for as long as the version lives.
+    With them drift is measured, of inputs and of what labels have to do with them, for as long as the version lives.
     """
     model = load_run(spec.name, str(result.facts["run_id"]))
-    learned = learn_reference(spec, with_prediction(spec, model, frame))
+    learned = with_concept(spec, learn_reference(spec, with_prediction(spec, model, frame)), frame)
     key = f"{request.run.key}/baseline.json"
     output = store_output("baseline", key, learned.model_dump_json().encode(), rows=learned.rows)
     return result.model_copy(update={"outputs": (*result.outputs, output)})
@@ -83,9 +97,46 @@ def with_baseline(request: Request, spec: ModelSpec, result: Result, frame: pd.D
 
 def _covers(spec: ModelSpec, baseline: DriftBaseline) -> bool:
     """Tell whether a baseline has every column that is compared today, as what it is today."""
-    numbers = numeric(spec)
-    kinds = {name: column.kind for name, column in baseline.columns.items()}
-    return all(kinds.get(name) == ("number" if name in numbers else "category") for name in monitored(spec))
+    return _are(baseline.columns, numeric(spec), monitored(spec))
+
+
+def _covers_concept(spec: ModelSpec, baseline: DriftBaseline) -> bool:
+    """Tell whether it has the relation of every such column to the label, as both are today."""
+    concept, label = baseline.concept, spec.features.examples.label
+    if concept is None or concept.label != label or not _are({label: concept.values}, numeric_label(spec), [label]):
+        return False
+    counted = {*concept.relations, *(name for name, column in baseline.columns.items() if column.unjudged)}
+    return counted >= set(spec.drift.columns) and _are(baseline.columns, numeric(spec), spec.drift.columns)
+
+
+def _are(columns: Mapping[str, ColumnBaseline], numbers: set[str], names: Iterable[str]) -> bool:
+    """Tell whether columns are there, these as numbers and all others as categories."""
+    kinds = {name: column.kind for name, column in columns.items()}
+    return all(kinds.get(name) == ("number" if name in numbers else "category") for name in names)
+
+
+def _stored_baseline(champion: Version) -> tuple[DriftBaseline | None, list[Output]]:
+    """Return the counts that were stored with a version, and their file; None if it is gone."""
+    content = _pinned(champion, "baseline")
+    if content is None:
+        return None, []
+    uri = champion.tags["baseline_uri"]
+    stored = parse_document(content, uri, DriftBaseline, "a drift baseline", "Restore it, or delete it.")
+    return stored, [Output(name="baseline", uri=uri, version=file_digest(content), rows=stored.rows)]
+
+
+def _stored_rows(champion: Version, columns: Iterable[str]) -> tuple[pd.DataFrame | None, list[Output]]:
+    """Return the rows that a version learned from, and their file; None if it is gone, or lacks one of the columns."""
+    import pandas as pd
+
+    content = _pinned(champion, "dataset")
+    if content is None:
+        return None, []
+    frame = pd.read_parquet(io.BytesIO(content))
+    if not set(columns) <= set(frame.columns):  # a column may have been added since
+        return None, []
+    version = champion.tags.get("dataset_version", "")
+    return frame, [Output(name="reference", uri=champion.tags["dataset_uri"], version=version, rows=len(frame))]
 
 
 def _pinned(champion: Version, file: str) -> bytes | None:

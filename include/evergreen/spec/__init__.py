@@ -168,10 +168,11 @@ class ModelSpec(Frozen):
 
     @property
     def proposals(self) -> frozenset[str]:
-        """The checks that may propose a retraining: ``inputs``, ``performance``.
+        """What may propose a retraining: ``inputs``, ``performance``, ``concept``.
 
         What a champion gets wrong says more than how its inputs look. So where its performance is asked for, and most
-        labels of a monitored window are known at its end, inputs are reported and propose nothing.
+        labels of a monitored window are known at its end, inputs are reported and propose nothing. Relations to the
+        label propose where they are named: docs/decisions/drift.md.
         """
         if self.retraining.proposals is not None:
             return frozenset(self.retraining.proposals)

@@ -255,8 +255,8 @@ class Retraining(Frozen):
     performance_drop: Annotated[Number, Field(gt=0)] | Literal["noise"] | None = None
     """A champion this much worse than at its promotion (deciding metric) proposes a retraining; ``noise``: worse than
     the days of both windows explain."""
-    proposals: tuple[Literal["inputs", "performance"], ...] | None = Field(default=None, min_length=1)
-    """Which checks may propose. Unset: the performance alone where it is asked and labels are prompt, else both."""
+    proposals: tuple[Literal["inputs", "performance", "concept"], ...] | None = Field(default=None, min_length=1)
+    """What may propose. Unset: the performance alone where it is asked and labels are prompt, else inputs as well."""
 
 
 class Approval(Frozen):

@@ -1,4 +1,4 @@
-"""``check_performance``: how good the champion is on the newest labels, against how good it was when promoted."""
+"""``check_performance``: how good the champion is on the newest labels, and whether they mean what it learned."""
 
 from __future__ import annotations
 
@@ -21,8 +21,17 @@ from evergreen.judgement.decline import MeasuredMetric, drop_limit, measured_met
 from evergreen.judgement.estimate import estimate
 from evergreen.judgement.evaluation import score
 from evergreen.judgement.metrics import Scored, aligned
+from evergreen.monitoring.concept import compare_concept
 from evergreen.monitoring.earlier import performance_reports
-from evergreen.monitoring.proposal import PERFORMANCE_REPORT, MetricInterval, PerformanceDocument, report_id, report_key
+from evergreen.monitoring.proposal import (
+    PERFORMANCE_REPORT,
+    ConceptDrift,
+    MetricInterval,
+    PerformanceDocument,
+    report_id,
+    report_key,
+)
+from evergreen.monitoring.reference import concept_reference
 from evergreen.spec import METRICS, ModelSpec, Task
 from evergreen.store import get_store
 from evergreen.training.loading import load_version
@@ -38,6 +47,8 @@ log = logging.getLogger(__name__)
 
 def run(request: Request, spec: ModelSpec) -> Result:
     """Write ``performance.json``; a drop beyond ``retraining.performance_drop`` proposes a retraining.
+
+    So does a label whose relation to the inputs is another than in the rows that the champion learned from.
 
     Skipped while there is no champion, or too few labelled rows that it has not learned from. As with drift, the inputs
     of the manifest are the snapshots that were read.
@@ -59,10 +70,15 @@ def run(request: Request, spec: ModelSpec) -> Result:
     model = load_version(champion)
     scores = score(spec, frame, [model])[0]
     metrics = scores.metrics()
-    name = report_id(spec.name, request.partition, config_digest(spec), frame)
     measured = measured_metric(spec, frame, scores, metrics)
-    facts = {"report_id": name, **_judged(spec, champion, window, measured)}
-    log.info("%s", facts["why"])
+    reference, files = concept_reference(spec, champion, partial(training_set, spec, snapshots=snapshots))
+    concept = compare_concept(spec, reference, frame)
+    facts = {
+        "report_id": report_id(spec.name, request.partition, config_digest(spec), frame),
+        **_judged(spec, champion, window, measured),
+        **_concept_facts(spec, concept),
+    }
+    log.info("%s; %s", facts["why"], concept.why)
     read = partial(training_set, spec, snapshots=snapshots, labelled=False)
     details = {
         **facts,
@@ -71,6 +87,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         "metrics": metrics,
         "limit": spec.retraining.performance_drop,
         "inputs": snapshots,
+        "concept": concept,
         "estimate": _estimate(request, spec, champion, model, (frame, scores), read),
         **_told_before(spec, window, metrics.get(spec.gate.metric)),
     }
@@ -78,7 +95,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     log_monitoring(champion.run_id, request.partition, metrics=metrics)
     return Result(
         outputs=(store_output("performance_report", report_key(request, PERFORMANCE_REPORT), document.encode()),),
-        inputs=(champion.output("champion"), *inputs),
+        inputs=(champion.output("champion"), *inputs, *files),
         metrics=metrics,
         facts=facts,
     )
@@ -143,6 +160,16 @@ def _judged(spec: ModelSpec, champion: Version, window: Window, now: MeasuredMet
         "drop": drop,
         "drop_limit": limit,
         "error": now.error,
+    }
+
+
+def _concept_facts(spec: ModelSpec, concept: ConceptDrift) -> dict[str, JsonValue]:
+    return {
+        "concept": concept.verdict,
+        "concept_why": concept.why,
+        "concept_columns": [*concept.changed],
+        "concept_proposes": concept.verdict == "drift" and "concept" in spec.proposals,
+        "label_drifted": concept.label_drifted,
     }
 
 

@@ -40,6 +40,19 @@ def test_drift_or_a_worse_champion_proposes(
     assert (f"the inputs of 2013-04-30 are {verdict}" in proposal.why) is not retrain
 
 
+@pytest.mark.parametrize("worse", [False, True])
+def test_a_changed_relation_proposes_where_it_may_and_says_of_which_columns(settings: Settings, worse: bool) -> None:
+    drift = leave_drift("toy", DAY, "stable")
+    found = {"concept": "drift", "concept_why": "2 of 11 relations to late changed: hour, temp"}
+    proposal = proposal_of(drift, leave_performance("toy", DAY, worse, **found, concept_proposes=True))
+    assert (proposal.retrain, proposal.report_id) == (True, "r-a-b")
+    assert "the label's relation to inputs has changed: 2 of 11 relations to late changed: hour, temp" in proposal.why
+    assert ("the champion has become worse: AUC 0.60 after 0.70; " in proposal.why) is worse
+    reported = proposal_of(drift, leave_performance("toy", DAY, worse, **found, concept_proposes=False))
+    assert reported.retrain is worse
+    assert "relation" not in reported.why
+
+
 def test_a_proposal_is_named_by_every_report_that_makes_it(settings: Settings) -> None:
     """Labels that came late change the one report and not the other: that is another proposal."""
     drift = leave_drift("toy", DAY, "stable", "toy-2013-04-30-a")
