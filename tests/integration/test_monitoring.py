@@ -345,6 +345,8 @@ def test_a_relation_that_turned_is_named_and_proposes_where_it_may(champion, tmp
     assert proposed(partition).why == (
         "the label's relation to inputs has changed: 1 of 3 relations to outcome changed: x"
     )
+    drift = monitor(champion, "check_drift", partition)
+    assert b"1 of 3 relations to outcome changed: x" in get_store().read(key_of(drift.facts["report_uri"]))
     concept = PerformanceDocument.model_validate_json(get_store().read(key_of(report.uri))).concept
     assert concept.columns["x"].passed("relation")
     assert not concept.columns["site"].passed("relation")

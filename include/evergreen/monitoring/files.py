@@ -22,6 +22,7 @@ def report_files(
     found: Comparison,
     history: Sequence[tuple[date, Mapping[str, ColumnDrift]]],
     metric: bytes | None = None,
+    labels: str = "",
 ) -> dict[str, bytes]:
     """Return ``drift.html`` and its pictures as PNG; nothing where nothing was compared.
 
@@ -35,6 +36,8 @@ def report_files(
         The columns of this partition and of those before it, the oldest first.
     metric
         The picture of the champion's metric; None where there is none.
+    labels
+        What the label has to do with the inputs, in words; empty where that was not compared.
     """
     report, baseline, counted = found.report, found.baseline, found.counted
     if report.verdict == "insufficient" or baseline is None or counted is None:
@@ -53,6 +56,7 @@ def report_files(
         "why": report.why,
         "window": f"{facts['current']}, {counted.rows:,} rows",
         "reference": f"{facts['reference']}, {baseline.rows:,} rows of {len(baseline.days)} days",
+        **({"labels": labels} if labels else {}),
     }
     whole = page(
         f"{model}: drift of {history[-1][0]}",

@@ -103,8 +103,7 @@ def _result(
     history = [*((day, before.columns) for day, before in earlier), (request.partition, report.columns)]
     key = report_key(request, DRIFT_REPORT)
     facts["report_uri"] = store.uri(key)
-    metric = _metric(request, spec) if champion else None
-    files = report_files(spec.name, facts, found, history, metric)
+    files = report_files(spec.name, facts, found, history, *(_of_labels(request, spec) if champion else ()))
     for name, content in files.items():
         uri = store.write(report_key(request, name), content)
         facts["report_uri"] = uri if name == PAGE else facts["report_uri"]
@@ -127,8 +126,13 @@ def _result(
     return Result(outputs=(output,), inputs=inputs, metrics=metrics, facts=facts)
 
 
-def _metric(request: Request, spec: ModelSpec) -> bytes | None:
-    """Return the picture of the champion's metric up to this partition: `check_performance` comes before this step."""
+def _of_labels(request: Request, spec: ModelSpec) -> tuple[bytes | None, str]:
+    """Return what `check_performance`, which comes before this step, says up to this partition.
+
+    That is the picture of the champion's metric; and in words, whether the label's relation to inputs has changed.
+    """
     store = get_store()
+    measured = measured_before(store, spec.name, request.partition, _SHOWN)
     moves = [(event.partition, event.version or "") for event in read_events(store, spec.name) if event.kind in MOVES]
-    return metric_over_time(spec.gate.metric, measured_before(store, spec.name, request.partition, _SHOWN), moves)
+    concepts = [document.concept.why for day, document in measured if day == request.partition and document.concept]
+    return metric_over_time(spec.gate.metric, measured, moves), "".join(concepts)

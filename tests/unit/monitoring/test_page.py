@@ -54,6 +54,17 @@ def test_the_page_has_verdict_columns_pictures_and_evidently_s_report(number: bo
             assert picture.width > picture.height > 200
 
 
+def test_the_page_says_what_the_label_has_to_do_with_the_inputs_where_that_is_known() -> None:
+    comparison = compared(np.random.default_rng(1).random(2000), number=True)
+    history = [(DAY, comparison.report.columns)]
+    told, silent = (
+        report_files("toy", FACTS, comparison, history, None, labels)["drift.html"].decode()
+        for labels in ("1 of 2 relations to late changed: <x>", "")
+    )
+    assert "<dt>labels</dt><dd>1 of 2 relations to late changed: &lt;x&gt;</dd>" in told
+    assert "<dt>labels</dt>" not in silent
+
+
 def measured(value: float, champion: str, **more: object) -> PerformanceDocument:
     interval = {"window": "w", "value": value, "low": value - 0.03, "high": value + 0.04}
     return PerformanceDocument.model_validate(
