@@ -45,7 +45,19 @@ def add_everywhere(value: Any) -> Any:
     return [add_everywhere(one) for one in value] if isinstance(value, list) else value
 
 
-_MAPPED = {"metrics", "psi", "missing_psi", "columns", "indices", "known", "new", "exempt", "inputs", "answers", "relations"}
+_MAPPED = {
+    "metrics",
+    "psi",
+    "missing_psi",
+    "columns",
+    "indices",
+    "known",
+    "new",
+    "exempt",
+    "inputs",
+    "answers",
+    "relations",
+}
 """Names to numbers, to lists or to parts of one kind: what a later version adds to them is another of these."""
 
 
