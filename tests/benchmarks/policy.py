@@ -51,7 +51,7 @@ from evergreen.monitoring.drift import compare  # noqa: E402
 from evergreen.monitoring.learning import learn_reference  # noqa: E402
 from evergreen.monitoring.relations import with_concept  # noqa: E402
 from evergreen.settings import export_service_environment, user_settings  # noqa: E402
-from evergreen.spec import METRICS, ModelSpec  # noqa: E402
+from evergreen.spec import COST_METRICS, METRICS, ModelSpec  # noqa: E402
 from evergreen.training.encoder import load_network, predict  # noqa: E402
 from evergreen.training.preparation import prepare  # noqa: E402
 from evergreen.training.ray_training import _WARM_UP, _epoch, _order  # noqa: E402
@@ -366,6 +366,9 @@ def pairs_promoted(history: History, months: list[Window]) -> float:
 def measure(model: str, through: date, seeds: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Bring a model's history into the lake of this installation, and replay it under every policy."""
     spec = load_model(model)
+    # nothing here is shipped or served
+    kept = tuple(rule for rule in spec.gate.rules if rule.metric not in COST_METRICS)
+    spec = spec.model_copy(update={"gate": spec.gate.model_copy(update={"rules": kept})})
     months = months_of(spec, through)
     window = Window(start=spec.schedule.start, end=through)
     InProcessDriver(model, lambda _: None).backfill("bench", window)
