@@ -158,7 +158,9 @@ def _promote(who: int, model: str, rounds: int, ready: Barrier, answers: Connect
             record = decision_of(read_events(store, model), request)
             assert record
             ready.wait(120)
-            logged = promote._logged(request, spec, record, Version(model, f"{number}.{who}", "r"))
+            logged = promote._logged(
+                request, spec, record, Version(model, f"{number}.{who}", "r"), record.judgement.requested_by
+            )
             found.append("promoted" if isinstance(logged, Event) else logged.status.value)
             ready.wait(120)
         answers.send(found)
