@@ -358,6 +358,14 @@ def test_as_long_as_the_relations_are_those_that_were_learned_there_is_nothing_t
     assert facts["concept_why"] == "0 of 3 relations to outcome changed"
 
 
+def test_where_all_labels_are_alike_nothing_is_said_of_relations(champion):
+    partition, alike = later(20, outcome=1)
+    leave_examples(champion, alike)
+    facts = monitor(champion, "check_performance", partition).facts
+    assert (facts["concept"], facts["concept_columns"], facts["proposal"]) == ("insufficient", [], False)
+    assert facts["concept_why"].endswith("x, gap, site not judged: no two labels in the window")
+
+
 def test_a_champion_is_not_scored_on_what_it_has_seen(champion):
     skipped = monitor(champion, "check_performance", BEFORE.end)
     assert skipped.status is Status.SKIPPED

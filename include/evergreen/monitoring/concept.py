@@ -19,7 +19,7 @@ from evergreen.monitoring.calibration import (
 from evergreen.monitoring.counting import count, frame_batches
 from evergreen.monitoring.drift import FEWEST_VALUES, column_drift, daily_counts
 from evergreen.monitoring.proposal import ColumnDrift, ConceptDrift, Index
-from evergreen.monitoring.relations import Pairs, count_pairs, label_groups, plain_label
+from evergreen.monitoring.relations import Pairs, count_pairs, label_groups, no_two_groups, plain_label
 from evergreen.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def compare_concept(spec: ModelSpec, reference: DriftBaseline, frame: pd.DataFra
     of_label = count({concept.label: concept.values}, frame_batches(frame, [concept.label]))
     columns[concept.label] = column_drift(spec, concept.label, concept.values, of_label, calibration)
     found = ConceptDrift(verdict="stable", label=concept.label, columns=columns)
-    return found.model_copy(update={"verdict": "drift" if found.changed else "stable", "why": _why(found)})
+    return found.model_copy(update={"verdict": _verdict(found), "why": _why(found)})
 
 
 def _insufficient(spec: ModelSpec, reference: DriftBaseline, rows: int) -> str:
@@ -62,6 +62,12 @@ def _insufficient(spec: ModelSpec, reference: DriftBaseline, rows: int) -> str:
         return f"{reference.rows} reference and {rows} current labelled rows: {least} of each are needed"
     days = len(reference.days)
     return f"the reference has {days} days, and limits need {FEWEST_DAYS} or more" if days < FEWEST_DAYS else ""
+
+
+def _verdict(found: ConceptDrift) -> str:
+    if not _judged(found):
+        return "insufficient"
+    return "drift" if found.changed else "stable"
 
 
 def relation_psi(width: int) -> IndexFunction:
@@ -109,11 +115,11 @@ def _daily_pairs(concept: ConceptBaseline) -> Iterator[DailyCounts]:
 
     width = label_groups(concept)
     for name, relation in concept.relations.items():
-        if not relation.counts:
-            continue
         counts = np.array(relation.counts, dtype=np.float64)
+        if not counts.size or no_two_groups(counts, width):
+            continue
         classes = counts[:, :-1].sum(axis=0).reshape(-1, width).sum(axis=0)
-        impurity = 1 - float(((classes / max(classes.sum(), 1)) ** 2).sum())
+        impurity = 1 - float(((classes / classes.sum()) ** 2).sum())
         yield DailyCounts(name, counts, {"relation": relation_psi(width)}, least=LEAST_INDEX * min(1.0, 2 * impurity))
 
 
@@ -123,11 +129,14 @@ def _relation(
     import numpy as np
 
     if name not in related:
-        return ColumnDrift(note="no two values that are frequent enough")
+        what = "labels" if name in pairs.counts else "values"
+        return ColumnDrift(note=f"no two {what} that are frequent enough")
     before, now = (counts.sum(axis=0).astype(np.float64) for counts in (related[name].counts, pairs.counts[name]))
     fewest = min(spec.drift.minimum_rows, FEWEST_VALUES)
     if min(before[:-1].sum(), now[:-1].sum()) < fewest:
         return ColumnDrift(note=f"fewer than {fewest} values")
+    if what := no_two_groups(pairs.counts[name], pairs.width):
+        return ColumnDrift(note=f"no two {what} in the window")
     value = float(related[name].indices["relation"](before, now))
     test: Test = (name, "relation")
     index = Index(value=value, limit=calibration.limit(test), p_value=calibration.p_value(test, value))
@@ -136,16 +145,22 @@ def _relation(
 
 def _why(found: ConceptDrift) -> str:
     """Return what was found in words."""
-    inputs = {name: column for name, column in found.columns.items() if name != found.label}
-    judged, changed = [column for column in inputs.values() if column.indices], found.changed
-    said = [f"{len(changed)} of {len(judged)} relations to {found.label} changed"]
+    judged, changed = _judged(found), found.changed
+    said = [f"{len(changed)} of {judged} relations to {found.label} changed"]
+    said[0] = said[0] if judged else f"no relation to {found.label} can be judged"
     said[0] += f": {', '.join(changed)}" if changed else ""
     if found.label_drifted:
         said.append("its own values moved")
-    said += [f"{names} not judged: {note}" for note, names in _not_judged(inputs)]
+    said += [f"{names} not judged: {note}" for note, names in _not_judged(found)]
     return "; ".join(said)
 
 
-def _not_judged(inputs: Mapping[str, ColumnDrift]) -> Iterator[tuple[str, str]]:
+def _judged(found: ConceptDrift) -> int:
+    """Return how many inputs have an index of their relation to the label."""
+    return sum("relation" in column.indices for column in found.columns.values())
+
+
+def _not_judged(found: ConceptDrift) -> Iterator[tuple[str, str]]:
+    inputs = {name: column for name, column in found.columns.items() if name != found.label}
     for note in dict.fromkeys(column.note for column in inputs.values() if column.note):
         yield note, ", ".join(name for name, column in inputs.items() if column.note == note)

@@ -23,6 +23,10 @@ _PART_OF_EQUAL = 0.25
 """Of many categories: so much of what each had if all were equally frequent is enough."""
 _LEAST_LABEL = 0.15
 """The same of a number that is the label: two of its ten bins are a group, so that there are five."""
+_LEAST_RARE_LABEL = 0.02
+"""Where nearly all labels are one value, as zero is of claims and sales: all others are a group if they have this."""
+_FEWEST_GROUPS = 2
+"""Of a column, and of the label."""
 _MOST_CLASSES = 10
 """Classes that are a group of their own, the most frequent ones; the others together are one more."""
 _NOT_COMPARED = -1
@@ -38,10 +42,13 @@ class Pairs:
         Those that have any, in order.
     counts
         For each column a row a day, laid out like ``Relation.counts``.
+    width
+        How many groups the label has.
     """
 
     days: Sequence[str]
     counts: Mapping[str, np.ndarray]
+    width: int
 
 
 def with_concept(spec: ModelSpec, baseline: DriftBaseline, frame: pd.DataFrame) -> DriftBaseline:
@@ -93,7 +100,20 @@ def count_pairs(columns: Mapping[str, ColumnBaseline], concept: ConceptBaseline,
             pair = np.where((group < 0) | (label < 0), last, group * width + label)
             sums[name] = added(sums[name], day * (last + 1) + pair, len(position) * (last + 1))
     order = [position[day] for day in sorted(position)]
-    return Pairs(sorted(position), {name: rows.reshape(len(order), -1)[order] for name, rows in sums.items()})
+    counts = {name: rows.reshape(len(order), -1)[order] for name, rows in sums.items()}
+    return Pairs(sorted(position), counts, width)
+
+
+def no_two_groups(counts: np.ndarray, width: int) -> str:
+    """Return of what the pairs of some days show fewer than two groups, labels or values; nothing if of neither.
+
+    With one there is nothing that could go together: the index would be 0 whatever the other does.
+    """
+    import numpy as np
+
+    table = counts[:, :-1].sum(axis=0).reshape(-1, max(width, 1))  # of a label that is always missing the width is 0
+    sides = {"labels": table.sum(axis=0), "values": table.sum(axis=1)}
+    return next((what for what, rows in sides.items() if np.count_nonzero(rows) < _FEWEST_GROUPS), "")
 
 
 class _Groups:
@@ -129,7 +149,7 @@ def _label_groups(column: ColumnBaseline) -> tuple[int, ...]:
     """Return the group of each bin of the label: a class each, however rare; of a number about a fifth of the rows."""
     *shares, _ = _shares(column)
     if column.kind == "number":
-        return (*_neighbours(shares, _LEAST_LABEL), _NOT_COMPARED)
+        return (*_of_numbers(shares), _NOT_COMPARED)
     return (*(min(at, _MOST_CLASSES) if share else _NOT_COMPARED for at, share in enumerate(shares)), _NOT_COMPARED)
 
 
@@ -139,6 +159,14 @@ def _shares(column: ColumnBaseline) -> list[float]:
     rows = np.array(column.counts, dtype=np.float64).sum(axis=0)
     shares: list[float] = (rows / rows.sum()).tolist()
     return shares
+
+
+def _of_numbers(shares: Sequence[float]) -> list[int]:
+    """Return the group of each bin of a number that is the label; where one has nearly all rows, it or another."""
+    found, bins = _neighbours(shares, _LEAST_LABEL), range(len(shares))
+    most = max(bins, key=shares.__getitem__)
+    others = sum(shares[at] for at in bins if at != most)
+    return found if max(found) or others < _LEAST_RARE_LABEL else [int(at != most) for at in bins]
 
 
 def _neighbours(shares: Sequence[float], least: float) -> list[int]:

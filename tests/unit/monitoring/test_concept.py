@@ -14,6 +14,7 @@ from evergreen.monitoring.baseline import DriftBaseline
 from evergreen.monitoring.calibration import FEWEST_DAYS, LEAST_INDEX
 from evergreen.monitoring.concept import compare_concept, fitted, relation_psi
 from evergreen.monitoring.learning import learn_reference
+from evergreen.monitoring.proposal import ConceptDrift
 from evergreen.monitoring.relations import with_concept
 from evergreen.spec import Task
 
@@ -141,6 +142,73 @@ def test_a_label_that_names_rows_has_no_verdict() -> None:
     ids = [frame.assign(**{LABEL: [f"class {row}" for row in range(len(frame))]}) for frame in (reference, current)]
     found = compared(*ids, concept_spec(Task.MULTICLASS))
     assert (found.verdict, found.why) == ("insufficient", "almost every row of the reference has its own label")
+
+
+def mostly_zero(zeros: float, now: World) -> ConceptDrift:
+    """Return what is found of labels that are zero in so large a share of the rows, as claims and sales are."""
+    frames = [
+        frame.assign(**{LABEL: (frame[LABEL] - frame[LABEL].quantile(zeros)).clip(lower=0)})
+        for frame in windows(7, 5000, World(Task.REGRESSION), now)
+    ]
+    return compared(frames[0], frames[1], concept_spec(Task.REGRESSION))
+
+
+@pytest.mark.parametrize("zeros", [0.86, 0.975])
+def test_a_label_that_is_mostly_zero_is_compared_as_zero_and_more(zeros: float) -> None:
+    turned = mostly_zero(zeros, World(Task.REGRESSION, turned=("normal",)))
+    assert (turned.verdict, turned.changed) == ("drift", ["normal"])
+    same = mostly_zero(zeros, World(Task.REGRESSION))
+    assert (same.verdict, same.why) == ("stable", "0 of 5 relations to late changed")
+
+
+def test_what_is_not_zero_must_be_frequent_enough() -> None:
+    found = mostly_zero(0.985, World(Task.REGRESSION, turned=("normal",)))
+    assert (found.verdict, found.changed) == ("insufficient", [])
+    assert found.why.endswith("5 categories not judged: no two labels that are frequent enough")
+
+
+@TASKS
+@pytest.mark.parametrize("nothing", [False, True], ids=["one value", "missing"])
+def test_a_label_that_is_always_the_same_has_no_relations(task: Task, nothing: bool) -> None:
+    spec, world = concept_spec(task), World(task)
+    reference, current = windows(7, 2000, world, world)
+    value = None if nothing else reference[LABEL].iloc[0] if task is Task.MULTICLASS else 0.0
+    constant, constant_now = (frame.assign(**{LABEL: value}) for frame in (reference, current))
+    learned = with_concept(spec, learn_reference(spec, constant), constant)
+    stored = DriftBaseline.parse(learned.model_dump_json())
+    for now in (current, constant_now):
+        found = compare_concept(spec, stored, now)
+        assert (found.verdict, found.changed) == ("insufficient", [])
+        assert found.why.startswith("no relation to late can be judged")
+        assert found.why.endswith("5 categories not judged: no two labels that are frequent enough")
+        assert found.label_drifted is (now is current)
+    since = compared(reference, constant_now, spec)
+    assert (since.verdict, since.changed) == ("insufficient", [])
+    assert since.why.endswith("fewer than 500 values" if nothing else "no two labels in the window")
+
+
+def test_a_column_whose_rows_have_one_label_is_not_judged() -> None:
+    """Where each late flight lacks a value, and few do, the rows with one tell nothing of late flights."""
+    reference, current = windows(4, 10_000, World(rare=4), World(rare=4))
+    silent = [frame.assign(normal=frame["normal"].mask(frame[LABEL] == 1)) for frame in (reference, current)]
+    assert 0 < reference[LABEL].mean() < 0.02
+    found = compared(*silent)
+    assert (found.verdict, found.changed) == ("stable", [])
+    assert found.why == ("0 of 4 relations to late changed; normal not judged: no two labels that are frequent enough")
+
+
+def test_where_no_relation_can_be_judged_there_is_no_verdict() -> None:
+    reference, current = windows(7, 2000, World(), World(turned=("normal",)))
+    nothing = dict.fromkeys(concept_spec().drift.columns, None)
+    before, now = reference.assign(**nothing), current.assign(**nothing)
+    for found, note in (
+        (compared(reference, now), "fewer than 500 values; a tenth missing not judged: no two values in the window"),
+        (compared(before, current), "no two values that are frequent enough"),
+    ):
+        assert (found.verdict, found.changed, found.label_drifted) == ("insufficient", [], False)
+        assert found.why.startswith("no relation to late can be judged; ")
+        assert found.why.endswith(f"5 categories not judged: {note}")
+    assert compared(reference, current.assign(**{**nothing, "normal": current["normal"]})).verdict == "drift"
 
 
 def test_a_value_that_the_reference_does_not_have_says_nothing_of_a_relation() -> None:
