@@ -329,6 +329,36 @@ def test_what_is_found_is_drawn_in_the_report_and_where_mlflow_shows_the_champio
     assert {Path(picture.path).name for picture in pictures} == {"heat_map.png", "metric.png", "prediction.png"}
 
 
+def test_a_run_that_takes_nothing_any_more_is_a_warning_and_the_checks_go_on(champion, caplog):
+    from evergreen.training.registry import connect
+
+    client = connect()
+    run_id = client.get_model_version_by_alias(champion, "champion").run_id
+    refused = f"what was found on {PARTITION} is not in MLflow's run {run_id}: "
+    client.delete_run(run_id)
+    performance = monitor(champion, "check_performance")
+    assert performance.status is Status.OK
+    assert read_bytes(performance, "performance_report")
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any(text.startswith(refused) and "Current state is deleted" in text for text in said), said
+    drift = monitor(champion, "check_drift")
+    assert drift.status is Status.OK
+    assert read_bytes(drift, "drift_report")
+    client.restore_run(run_id)
+    caplog.clear()
+    assert monitor(champion, "check_performance").status is Status.OK
+    assert refused not in caplog.text
+    assert client.get_metric_history(run_id, "monitored.auc")
+
+
+@pytest.mark.parametrize("found", [{"metrics": {"auc": 0.7}}, {"pictures": {"metric.png": b"PNG"}}], ids=str)
+def test_a_run_that_is_gone_is_a_warning(mlflow_settings, caplog, found):
+    from evergreen.training.tracking import log_monitoring
+
+    log_monitoring("0" * 32, PARTITION, **found)
+    assert f"what was found on {PARTITION} is not in MLflow's run {'0' * 32}: " in caplog.text
+
+
 def test_a_relation_that_turned_is_named_and_proposes_where_it_may(champion, tmp_path):
     partition, turned = later(20, x=lambda frame: -frame["x"])
     leave_examples(champion, turned)

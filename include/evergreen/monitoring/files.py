@@ -6,14 +6,21 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from evergreen.monitoring.baseline import PREDICTION
+from evergreen.monitoring.baseline import PREDICTION, DriftBaseline
 from evergreen.monitoring.comparison import Comparison
+from evergreen.monitoring.counting import Counted
 from evergreen.monitoring.page import page
 from evergreen.monitoring.pictures import distribution, heat_map
 from evergreen.monitoring.proposal import ColumnDrift
 
 PAGE = "drift.html"
 """The one file that has them all."""
+_TEXTS = {
+    "heat_map.png": "How far each column is from the reference, by partition",
+    "prediction.png": "What the champion predicts, in the window and in the reference",
+    "metric.png": "The champion's metric by partition with its interval, and the promotions",
+}
+"""What the page says of each picture."""
 
 
 def report_files(
@@ -42,15 +49,12 @@ def report_files(
     report, baseline, counted = found.report, found.baseline, found.counted
     if report.verdict == "insufficient" or baseline is None or counted is None:
         return {}
-    pictures = {"heat_map.png": heat_map([(day, columns) for day, columns in history if columns])}
-    texts = {"heat_map.png": "How far each column is from the reference, by partition"}
-    if PREDICTION in baseline.columns:
-        of = (baseline.columns[PREDICTION], counted.bins[PREDICTION], counted.ends.get(PREDICTION))
-        pictures["prediction.png"] = distribution("What the champion predicts", *of)
-        texts["prediction.png"] = "What the champion predicts, in the window and in the reference"
-    if metric is not None:
-        pictures["metric.png"] = metric
-        texts["metric.png"] = "The champion's metric by partition with its interval, and the promotions"
+    pictures = {
+        "heat_map.png": heat_map([(day, columns) for day, columns in history if columns]),
+        **_prediction(baseline, counted),
+        **({} if metric is None else {"metric.png": metric}),
+    }
+    shown = {_TEXTS[name]: image for name, image in pictures.items()}
     said = {
         "verdict": " in ".join(filter(None, (report.verdict, facts["windows"]))),
         "why": report.why,
@@ -58,12 +62,14 @@ def report_files(
         "reference": f"{facts['reference']}, {baseline.rows:,} rows of {len(baseline.days)} days",
         **({"labels": labels} if labels else {}),
     }
-    whole = page(
-        f"{model}: drift of {history[-1][0]}",
-        said,
-        report.verdict,
-        report.columns,
-        {texts[name]: image for name, image in pictures.items()},
-        found.evidently,
-    )
+    title = f"{model}: drift of {history[-1][0]}"
+    whole = page(title, said, report.verdict, report.columns, shown, found.evidently)
     return {PAGE: whole.encode(), **pictures}
+
+
+def _prediction(baseline: DriftBaseline, counted: Counted) -> dict[str, bytes]:
+    """Return the picture of what the champion predicts; nothing where it could not be asked."""
+    if PREDICTION not in baseline.columns:
+        return {}
+    of = (baseline.columns[PREDICTION], counted.bins[PREDICTION], counted.ends.get(PREDICTION))
+    return {"prediction.png": distribution("What the champion predicts", *of)}

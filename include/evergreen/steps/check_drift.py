@@ -32,7 +32,7 @@ from evergreen.training.signatures import stated_of_version
 from evergreen.training.tracking import log_monitoring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -86,11 +86,41 @@ def _result(
     inputs: tuple[Output, ...],
     champion: Version | None,
 ) -> Result:
-    store, digest, report = get_store(), config_digest(spec), found.report
+    store, report = get_store(), found.report
     earlier = earlier_reports(store, spec.name, request.partition, max(_SHOWN, spec.drift.windows_of) - 1)
-    proposed, windows = proposes(spec, report.verdict, [before.verdict for _, before in earlier])
-    facts: dict[str, JsonValue] = {
-        "report_id": report_id(spec.name, request.partition, f"{digest}{found.reference_digest}", *found.rows),
+    facts = _facts(request, spec, found, reference, [before.verdict for _, before in earlier])
+    history = [*((day, before.columns) for day, before in earlier), (request.partition, report.columns)]
+    files = report_files(spec.name, facts, found, history, *(_of_labels(request, spec) if champion else ()))
+    uris = {name: store.write(report_key(request, name), content) for name, content in files.items()}
+    key = report_key(request, DRIFT_REPORT)
+    facts["report_uri"] = uris.get(PAGE) or store.uri(key)
+    details = {
+        **facts,
+        "run": request.run.address,
+        "columns": report.columns,
+        "psi": report.index("values"),
+        "missing_psi": report.index("missing"),
+        "rules": spec.drift.model_dump(mode="json"),
+        "config_digest": config_digest(spec),
+        "inputs": {read.name: read.version for read in inputs},
+    }
+    document = DriftDocument.model_validate(details).model_dump_json(indent=2)
+    output = store_output("drift_report", key, document.encode())
+    if champion is not None:
+        pictures = {name: content for name, content in files.items() if name != PAGE}
+        log_monitoring(champion.run_id, request.partition, pictures=pictures)
+    metrics = {f"psi_{name}": value for name, value in report.index("values").items()}
+    return Result(outputs=(output,), inputs=inputs, metrics=metrics, facts=facts)
+
+
+def _facts(
+    request: Request, spec: ModelSpec, found: Comparison, reference: str, earlier: Sequence[str]
+) -> dict[str, JsonValue]:
+    """Return what is found, and whether it proposes a retraining after the verdicts of the partitions before."""
+    report, rules = found.report, f"{config_digest(spec)}{found.reference_digest}"
+    proposed, windows = proposes(spec, report.verdict, earlier)
+    return {
+        "report_id": report_id(spec.name, request.partition, rules, *found.rows),
         "verdict": report.verdict,
         "proposes": proposed and "inputs" in spec.proposals,
         "windows": windows,
@@ -100,30 +130,6 @@ def _result(
         "reference": reference,
         "current": str(spec.monitored_window(request.partition)),
     }
-    history = [*((day, before.columns) for day, before in earlier), (request.partition, report.columns)]
-    key = report_key(request, DRIFT_REPORT)
-    facts["report_uri"] = store.uri(key)
-    files = report_files(spec.name, facts, found, history, *(_of_labels(request, spec) if champion else ()))
-    for name, content in files.items():
-        uri = store.write(report_key(request, name), content)
-        facts["report_uri"] = uri if name == PAGE else facts["report_uri"]
-    if champion is not None:
-        pictures = {name: content for name, content in files.items() if name != PAGE}
-        log_monitoring(champion.run_id, request.partition, pictures=pictures)
-    details = {
-        **facts,
-        "run": request.run.address,
-        "columns": report.columns,
-        "psi": report.index("values"),
-        "missing_psi": report.index("missing"),
-        "rules": spec.drift.model_dump(mode="json"),
-        "config_digest": digest,
-        "inputs": {read.name: read.version for read in inputs},
-    }
-    document = DriftDocument.model_validate(details).model_dump_json(indent=2)
-    output = store_output("drift_report", key, document.encode())
-    metrics = {f"psi_{name}": value for name, value in report.index("values").items()}
-    return Result(outputs=(output,), inputs=inputs, metrics=metrics, facts=facts)
 
 
 def _of_labels(request: Request, spec: ModelSpec) -> tuple[bytes | None, str]:

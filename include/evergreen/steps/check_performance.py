@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from evergreen.catalog import config_digest
-from evergreen.contract import Request, Result, Status, Window
+from evergreen.contract import Output, Request, Result, Status, Window
 from evergreen.data.lake import PARTITION
 from evergreen.data.lineage import current_together
 from evergreen.features.feature_store import feature_tables, training_set
@@ -63,51 +64,71 @@ def run(request: Request, spec: ModelSpec) -> Result:
         return _skip(why)
     window = Window(start=max(spec.monitored_window(newest).start, unseen), end=newest)
     inputs = current_together(spec.name, feature_tables(spec))
-    snapshots = {table.name: table.version for table in inputs}
-    frame, least = training_set(spec, window, snapshots=snapshots), spec.windows.minimum_evaluation_rows
+    read = partial(training_set, spec, snapshots={table.name: table.version for table in inputs})
+    frame, least = read(window), spec.windows.minimum_evaluation_rows
     if len(frame) < least:
         return _skip(f"{len(frame)} labelled rows in {window}, {least} are needed")
+    return _check(request, spec, champion, _Labelled(window, inputs, frame, read))
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """The newest labelled rows that the champion has not learned from.
+
+    Parameters
+    ----------
+    window, frame
+        Their days, and the rows.
+    inputs
+        The snapshots that they were read from.
+    read
+        Reads rows of other days from the same snapshots.
+    """
+
+    window: Window
+    inputs: Sequence[Output]
+    frame: pd.DataFrame
+    read: Callable[..., pd.DataFrame]
+
+
+def _check(request: Request, spec: ModelSpec, champion: Version, rows: _Labelled) -> Result:
+    """Score the champion on labelled rows, and store and log what was found."""
     model = load_version(champion)
-    scores = score(spec, frame, [model])[0]
+    scores = score(spec, rows.frame, [model])[0]
     metrics = scores.metrics()
-    measured = measured_metric(spec, frame, scores, metrics)
-    reference, files = concept_reference(spec, champion, partial(training_set, spec, snapshots=snapshots))
-    concept = compare_concept(spec, reference, frame)
+    measured = measured_metric(spec, rows.frame, scores, metrics)
+    reference, files = concept_reference(spec, champion, rows.read)
+    concept = compare_concept(spec, reference, rows.frame)
     facts = {
-        "report_id": report_id(spec.name, request.partition, config_digest(spec), frame),
-        **_judged(spec, champion, window, measured),
+        "report_id": report_id(spec.name, request.partition, config_digest(spec), rows.frame),
+        **_judged(spec, champion, rows.window, measured),
         **_concept_facts(spec, concept),
     }
     log.info("%s; %s", facts["why"], concept.why)
-    read = partial(training_set, spec, snapshots=snapshots, labelled=False)
     details = {
         **facts,
         "run": request.run.address,
-        "measured": _interval(window, measured),
+        "measured": _interval(rows.window, measured),
         "metrics": metrics,
         "limit": spec.retraining.performance_drop,
-        "inputs": snapshots,
+        "inputs": {table.name: table.version for table in rows.inputs},
         "concept": concept,
-        "estimate": _estimate(request, spec, champion, model, (frame, scores), read),
-        **_told_before(spec, window, metrics.get(spec.gate.metric)),
+        "estimate": _estimate(request, spec, champion, model, scores, rows),
+        **_told_before(spec, rows.window, metrics.get(spec.gate.metric)),
     }
     document = PerformanceDocument.model_validate(details).model_dump_json(indent=2)
+    report = store_output("performance_report", report_key(request, PERFORMANCE_REPORT), document.encode())
     log_monitoring(champion.run_id, request.partition, metrics=metrics)
     return Result(
-        outputs=(store_output("performance_report", report_key(request, PERFORMANCE_REPORT), document.encode()),),
-        inputs=(champion.output("champion"), *inputs, *files),
+        outputs=(report,),
+        inputs=(champion.output("champion"), *rows.inputs, *files),
         metrics=metrics,
         facts=facts,
     )
 
 
 def _estimate(
-    request: Request,
-    spec: ModelSpec,
-    champion: Version,
-    model: Scorer,
-    known: tuple[pd.DataFrame, Scored],
-    read: Callable[[Window], pd.DataFrame],
+    request: Request, spec: ModelSpec, champion: Version, model: Scorer, scores: Scored, known: _Labelled
 ) -> MetricInterval | None:
     """Return how good the champion probably is on the newest days, whose labels are to come; None where they are there.
 
@@ -117,9 +138,9 @@ def _estimate(
         return None
     start = spec.monitored_window(request.partition).start
     window = Window(start=max(start, spec.first_unseen(champion.training)), end=request.partition)
-    rows, (frame, scores) = read(window), known
-    prediction = aligned(spec.task, frame[spec.features.examples.label], model.predict(rows[list(model.inputs)]))
-    found = estimate(spec.gate.metric, scores, frame[PARTITION].to_numpy(), prediction, rows[PARTITION].to_numpy())
+    rows, labels = known.read(window, labelled=False), known.frame[spec.features.examples.label]
+    prediction, days = aligned(spec.task, labels, model.predict(rows[list(model.inputs)])), rows[PARTITION].to_numpy()
+    found = estimate(spec.gate.metric, scores, known.frame[PARTITION].to_numpy(), prediction, days)
     return MetricInterval(window=str(window), value=found.value, low=found.low, high=found.high) if found else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -11,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from evergreen.contract import Manifest, Output
+from evergreen.contract import Manifest, Output, described
 from evergreen.handover import checked, disagreement
 from evergreen.spec import ModelSpec, Task
 from evergreen.training import encoder as encoder_module
@@ -25,6 +26,8 @@ from evergreen.trust.statement import Bound
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 MODEL = "model"
 """Name of the model within its run."""
@@ -151,6 +154,9 @@ def log_monitoring(
 ) -> None:
     """Log what a check has found of a champion into the run that trained it, where MLflow draws it over time.
 
+    Nothing is decided by it, and the check's own report has it all. So a run that was deleted or is somebody else's,
+    or a server that does not answer, is a warning.
+
     Parameters
     ----------
     run_id
@@ -161,14 +167,22 @@ def log_monitoring(
     metrics, pictures
         Name to value, and to PNG.
     """
+    try:
+        _log_metrics(run_id, partition, metrics or {})
+        log_pictures(run_id, f"monitoring/{partition}", pictures or {})
+    except Exception as error:  # whatever MLflow raises, and the store of its files behind it
+        log.warning("what was found on %s is not in MLflow's run %s: %s", partition, run_id, described(error))
+
+
+def _log_metrics(run_id: str, partition: date, metrics: Mapping[str, float]) -> None:
+    client = connect()
     from mlflow.entities import Metric
 
-    client, day = connect(), datetime(partition.year, partition.month, partition.day, tzinfo=UTC)
+    day = datetime(partition.year, partition.month, partition.day, tzinfo=UTC)
+    stamp, step = int(day.timestamp() * 1000), partition.toordinal()
     with mlflow_errors():
-        stamp, step = int(day.timestamp() * 1000), partition.toordinal()
-        logged = [Metric(f"monitored.{name}", value, stamp, step) for name, value in (metrics or {}).items()]
+        logged = [Metric(f"monitored.{name}", value, stamp, step) for name, value in metrics.items()]
         client.log_batch(run_id, metrics=logged)
-    log_pictures(run_id, f"monitoring/{partition}", pictures or {})
 
 
 def log_pictures(run_id: str, folder: str, pictures: Mapping[str, bytes]) -> None:
