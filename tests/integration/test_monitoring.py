@@ -641,6 +641,20 @@ def test_what_is_estimated_without_labels_is_held_against_them_when_they_come(ch
     assert report(PARTITION).estimated_before == first.estimate  # again: the same
 
 
+def test_what_was_estimated_of_another_metric_is_not_held_against_the_labels(champion, tmp_path):
+    delay_labels(tmp_path / "models", champion, 5)
+    first = monitor(champion, "check_performance", PARTITION - timedelta(days=5)).output("performance_report")
+    path = tmp_path / "models" / champion / "model.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["gate"] |= {"metric": "log_loss", "direction": "minimize"}
+    path.write_text(yaml.safe_dump(content))
+    second = monitor(champion, "check_performance").output("performance_report")
+    reports = [PerformanceDocument.parse(get_store().read(key_of(output.uri))) for output in (first, second)]
+    assert [report.metric for report in reports] == ["auc", "log_loss"]
+    assert reports[0].estimate is not None
+    assert reports[1].estimated_before is None
+
+
 def test_where_labels_are_there_nothing_is_estimated(champion):
     output = monitor(champion, "check_performance").output("performance_report")
     assert PerformanceDocument.model_validate_json(get_store().read(key_of(output.uri))).estimate is None

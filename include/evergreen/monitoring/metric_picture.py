@@ -27,13 +27,14 @@ def metric_over_time(
     metric
         The deciding one.
     found
-        What was found of each partition, the oldest first.
+        What was found of each partition, the oldest first; reports of another metric, or that name none, are left out.
     moves
         Promotions and rollbacks; those of partitions before the first that is shown are left out.
     """
     from matplotlib.figure import Figure
 
-    known = [(day, document) for day, document in found if document.measured or document.estimate]
+    of_metric = [(day, document) for day, document in found if document.metric == metric]
+    known = [(day, document) for day, document in of_metric if document.measured or document.estimate]
     if not known:
         return None
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")

@@ -121,6 +121,8 @@ class PerformanceDocument(Stored):
     """The address of the task that wrote it."""
     champion: str = ""
     """The version that was measured."""
+    metric: str = ""
+    """The deciding one, which the drop and the estimates are of, too. Empty in reports of before it was said."""
     measured: MetricInterval | None = None
     """How good it is; None where the days tell no interval, and in reports of old."""
     drop: float | None = None

@@ -108,6 +108,7 @@ def _check(request: Request, spec: ModelSpec, champion: Version, rows: _Labelled
     details = {
         **facts,
         "run": request.run.address,
+        "metric": spec.gate.metric,
         "measured": _interval(rows.window, measured),
         "metrics": metrics,
         "limit": spec.retraining.performance_drop,
@@ -152,7 +153,7 @@ def _interval(window: Window, measured: MeasuredMetric) -> MetricInterval | None
 def _told_before(spec: ModelSpec, window: Window, truth: float | None) -> dict[str, object]:
     """Return what was estimated of a window before its labels came, and whether that was right."""
     for document in performance_reports(get_store(), spec.name, window.end):
-        told = document.estimate
+        told = document.estimate if document.metric == spec.gate.metric else None
         if told is not None and told.window == str(window) and truth is not None:
             return {"estimated_before": told, "estimate_held": told.low <= truth <= told.high}
     return {}

@@ -68,7 +68,15 @@ def test_the_page_says_what_the_label_has_to_do_with_the_inputs_where_that_is_kn
 def measured(value: float, champion: str, **more: object) -> PerformanceDocument:
     interval = {"window": "w", "value": value, "low": value - 0.03, "high": value + 0.04}
     return PerformanceDocument.model_validate(
-        {"proposal": False, "champion": champion, "measured": interval, "drop": 0.7 - value, "drop_limit": 0.05, **more}
+        {
+            "proposal": False,
+            "champion": champion,
+            "metric": "auc",
+            "measured": interval,
+            "drop": 0.7 - value,
+            "drop_limit": 0.05,
+            **more,
+        }
     )
 
 
@@ -99,12 +107,23 @@ def test_the_metric_is_drawn_with_its_intervals_its_limit_and_who_took_over() ->
 
 def test_an_estimate_is_drawn_where_labels_are_to_come_and_nothing_where_nothing_is_known() -> None:
     told = measured(0.7, "1").measured
-    estimated = PerformanceDocument(proposal=False, estimate=told)
+    estimated = PerformanceDocument(proposal=False, metric="auc", estimate=told)
     picture = metric_over_time("auc", [(DAY, estimated)], [])
     assert picture is not None
     assert pixels_of(picture, BLUE) == 0 < pixels_of(picture, GREY)
-    assert metric_over_time("auc", [(DAY, PerformanceDocument(proposal=False))], []) is None
+    assert metric_over_time("auc", [(DAY, PerformanceDocument(proposal=False, metric="auc"))], []) is None
     assert metric_over_time("auc", [], [(DAY, "1")]) is None
+
+
+@pytest.mark.parametrize("named", ["auc", ""], ids=["another metric", "none named"])
+def test_what_is_not_of_the_deciding_metric_is_not_drawn(named: str) -> None:
+    """gate.metric was changed: what was measured before is on another scale, and better the other way."""
+    before = (date(2024, 1, 28), measured(0.7, "1", metric=named))
+    now = (date(2024, 2, 28), measured(0.6, "1", metric="log_loss"))
+    assert metric_over_time("log_loss", [before], []) is None
+    assert metric_over_time("log_loss", [before, now], []) == metric_over_time("log_loss", [now], [])
+    as_now = (before[0], measured(0.7, "1", metric="log_loss"))
+    assert metric_over_time("log_loss", [as_now, now], []) != metric_over_time("log_loss", [now], [])
 
 
 def test_without_a_comparison_there_is_nothing_to_show() -> None:
