@@ -324,6 +324,7 @@ ASKED = "{name: known, inputs: {distance: 1}"
         (f"request: [{ASKED}, between: [0, 1], answer: 1}}]", "request.0.between: give one of between and answer"),
         (f"request: [{ASKED}, between: [1, 0]}}]", "between: no answer is at least 1 and at most 0"),
         (f"request: [{ASKED}, answer: late}}]", "request.0.answer: 'late' is no class of a binary model; use 1 or 0"),
+        (f"request: [{ASKED}, answer: '1.0'}}]", "request.0.answer: '1.0' is no class of a binary model; use 1 or 0"),
         ("request: [{name: known, inputs: {}, answer: 1}]", "request.0.inputs: "),
         ("request: [{name: known, inputs: {miles: 1}, answer: 1}]", "request.0.inputs: 'miles' is not an input"),
     ],
@@ -347,6 +348,8 @@ def test_a_mistake_in_a_test_of_behaviour_names_file_field_and_value(models_dir:
         (Task.REGRESSION, f"request: [{ASKED}, answer: 1}}]", "1.0 is a class, and a regression has none"),
         (Task.REGRESSION, f"request: [{ASKED}, between: [0, 1]}}]", ""),
         (Task.BINARY, f"request: [{ASKED}, answer: 0}}]", ""),
+        (Task.BINARY, f"request: [{ASKED}, answer: 1.0}}]", ""),
+        (Task.BINARY, f"request: [{ASKED}, answer: '0'}}]", ""),
     ],
 )
 def test_a_test_of_behaviour_fits_the_task(spec: ModelSpec, task: Task, test: str, said: str) -> None:

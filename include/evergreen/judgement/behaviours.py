@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from evergreen.judgement.evidence import Check, Evaluation, Verdict
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from evergreen.training.scorer import Scorer
 
+_UNKNOWN = "it knows no class {!r}"
+
 
 def behaved_of(spec: ModelSpec, frame: pd.DataFrame, challenger: Scorer) -> Iterator[Behaved]:
     """Yield what a challenger does in each test of its ``behaviours.yaml``.
@@ -26,8 +28,8 @@ def behaved_of(spec: ModelSpec, frame: pd.DataFrame, challenger: Scorer) -> Iter
     Parameters
     ----------
     spec, frame
-        The model, and the rows of the evaluation window: some :data:`~evergreen.judgement.robustness.ROWS` of those
-        that a test is about are asked about, evenly taken.
+        The model, and the rows of the evaluation window: of those that a test is about and that its change touches,
+        some :data:`~evergreen.judgement.robustness.ROWS` are asked about, or as many as it needs, evenly taken.
     challenger
         The model that is asked.
     """
@@ -42,10 +44,10 @@ def behaved_of(spec: ModelSpec, frame: pd.DataFrame, challenger: Scorer) -> Iter
 
 
 def _rows(frame: pd.DataFrame, test: OnRows) -> pd.DataFrame:
-    """Return a sample of the rows that a test is about."""
+    """Return the rows that a test is about."""
     for name, value in test.where.items():
         frame = frame[_texts(frame[name]) == _texts_of(value)]
-    return frame.iloc[:: max(1, len(frame) // ROWS)].reset_index(drop=True)
+    return frame.reset_index(drop=True)
 
 
 def _texts(column: pd.Series) -> pd.Series:
@@ -69,13 +71,14 @@ def _moved(rows: pd.DataFrame, test: OnRows, model: Scorer, found: Behaved) -> B
     after = after.assign(**{name: before[name].astype("float64") + amount for name, amount in test.shift.items()})
     changed = [name for _, name, _ in test.columns]
     touched = np.any([_texts(before[name]) != _texts(after[name]) for name in changed], axis=0)
-    before, after = before[touched], after[touched]
+    step = max(1, int(touched.sum()) // max(ROWS, test.minimum_rows))
+    before, after = before[touched][::step], after[touched][::step]
     found = found.model_copy(update={"rows": len(before)})
     if found.rows < test.minimum_rows:
         return found
     said = [model.predict(each) for each in (before, after)]
     if isinstance(test, Direction) and test.of and test.of not in said[0].columns:
-        return found.model_copy(update={"detail": f"it knows no class {test.of!r}"})
+        return found.model_copy(update={"detail": _UNKNOWN.format(test.of)})
     numbers = [each.to_numpy(dtype=np.float64) for each in said]
     if not all(np.isfinite(each).all() for each in numbers):
         return found.model_copy(update={"detail": "an answer is not finite"})
@@ -126,8 +129,10 @@ def _answered(task: Task, test: GoldenRequest, model: Scorer, found: Behaved) ->
     said = {name: float(value) for name, value in model.predict(row).iloc[0].items()}
     if not all(map(math.isfinite, said.values())):
         return found.model_copy(update={"detail": "the answer is not finite"})
+    if test.of and test.of not in said:
+        return found.model_copy(update={"detail": _UNKNOWN.format(test.of)})
     chosen = max(said, key=lambda name: said[name])
-    number = said.get(test.of, 0.0) if test.of else said[chosen]  # a class nobody saw in training has probability 0
+    number = said[test.of or chosen]
     if test.between is not None:
         wrong, detail = not test.between[0] <= number <= test.between[1], f"the answer is {number:.4f}"
     else:
@@ -138,7 +143,12 @@ def _answered(task: Task, test: GoldenRequest, model: Scorer, found: Behaved) ->
 
 def behaviours_kept(evaluation: Evaluation, spec: ModelSpec) -> Iterator[Check]:
     """Yield a check for each test of ``behaviours.yaml``; one that was not asked as it stands there is not passed."""
-    answers = {item.name: item for item in evaluation.behaviours}
+    return answers_kept(evaluation.behaviours, spec)
+
+
+def answers_kept(behaviours: Iterable[Behaved], spec: ModelSpec) -> Iterator[Check]:
+    """Yield the check of each test, of what a model did in them."""
+    answers = {item.name: item for item in behaviours}
     for _, test in spec.behaviours.tests:
         found = answers.get(test.name)
         if found and found.definition != test.definition:

@@ -29,6 +29,8 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 Level = Literal["blocking", "warning"]
 _LIMITS = frozenset({"level", "maximum_share"})
 """What may change without asking the model again."""
+_BINARY = (0, 1, "0", "1")
+"""How a class of a binary model may be written: what `evergreen.training.encoder.category_names` makes 0 and 1 of."""
 
 
 class Behaviour(Frozen):
@@ -178,5 +180,5 @@ def _task_problems(test: Behaviour, task: Task) -> Iterator[str]:
         yield "of: the field is missing: name the class whose probability it is"
     if answer is not None and task is Task.REGRESSION:
         yield f"answer: {answer!r} is a class, and a regression has none; use between"
-    if answer is not None and task is Task.BINARY and str(answer) not in {"0", "1", "0.0", "1.0"}:
+    if answer is not None and task is Task.BINARY and answer not in _BINARY:
         yield f"answer: {answer!r} is no class of a binary model; use 1 or 0"

@@ -127,7 +127,12 @@ def test_of_several_classes_one_is_named() -> None:
         assert asked(spec_with(Task.MULTICLASS, direction=[{**UP, "of": of}]), rising).verdict is verdict
     unknown = asked(spec_with(Task.MULTICLASS, direction=[{**UP, "of": "maybe"}]), rising)
     assert unknown.verdict is Verdict.FAILED
-    assert "missing evidence: it could not be evaluated: it knows no class 'maybe'" in unknown.why
+    why = "missing evidence: it could not be evaluated: it knows no class 'maybe'"
+    assert why in unknown.why
+    request = {"name": "known", "inputs": {"x": 7}, "between": [0, 0.3]}
+    for of, verdict in (("no", Verdict.PASSED), ("yes", Verdict.FAILED), ("maybe", Verdict.FAILED)):
+        found = asked(spec_with(Task.MULTICLASS, request=[{**request, "of": of}]), rising)
+        assert (found.verdict, why in found.why) == (verdict, of == "maybe")
 
 
 def test_rows_that_a_change_leaves_as_they_are_say_nothing() -> None:
@@ -163,6 +168,14 @@ def test_large_windows_are_sampled_after_the_rows_are_chosen() -> None:
     assert tiny.rows == 120
 
 
+def test_a_test_that_asks_for_many_rows_gets_them() -> None:
+    """Of 24,000 rows the change touches 12,000: as many must be asked, or a blocking test would pass everybody."""
+    frame = pd.concat([FRAME.assign(site=np.where(np.arange(ROWS) % 2, "b", "a"))] * 6, ignore_index=True)
+    for least, rows, verdict in ((12_000, 12_000, Verdict.FAILED), (12_001, 12_000, Verdict.NOT_JUDGED)):
+        found = asked(spec_with(invariance=[{**STAYS, "minimum_rows": least}]), model(by_site), frame)
+        assert (found.rows, found.verdict) == (rows, verdict)
+
+
 @pytest.mark.parametrize(
     ("request_", "task", "signal", "why"),
     [
@@ -184,6 +197,17 @@ def test_a_request_is_answered_as_a_person_has_said(
     assert found.verdict is (Verdict.FAILED if why else Verdict.PASSED)
     assert found.why == (f"behaviours: 'known': {why}" if why else "")
     assert found.rows == 1
+
+
+@pytest.mark.parametrize("written", [1, 1.0, "1"])
+def test_a_class_of_a_binary_model_is_compared_however_it_may_be_written(written: object) -> None:
+    request = {"name": "known", "inputs": {"x": 2}, "answer": written}
+    spec = spec_with(request=[request])
+    assert list(spec.behaviours.problems(Task.BINARY, spec.features)) == [
+        "request.0.inputs: 'x' is not an input of the model; use one of " + ", ".join(spec.features.inputs)
+    ]
+    assert asked(spec, model(by_x)).verdict is Verdict.PASSED
+    assert asked(spec, model(lambda rows: -rows["x"])).verdict is Verdict.FAILED
 
 
 def test_answers_that_are_not_finite_are_missing_evidence() -> None:
