@@ -248,6 +248,37 @@ def test_a_winner_is_fitted_again_on_the_days_it_was_judged_on(models):
     assert run.steps("gate", "promote").facts == {"version": "2", "previous": "1"}
 
 
+def with_the_east(frame):
+    """Let every tenth row come from a site of which nobody knew before the evaluation window."""
+    return frame.assign(site=frame["site"].where(np.arange(len(frame)) % 10 != 0, "east"))
+
+
+@pytest.mark.parametrize("level", ["blocking", "warning"])
+def test_what_is_fitted_again_is_asked_what_needs_no_label(models, level):
+    """The challenger knows no east, so it is like any other new site; what is fitted again has learned of it."""
+    model = write_model(models, "binary", refit=True)
+    test = {"name": "new sites are alike", "where": {"site": "east"}, "set": {"site": "nowhere"}, "level": level}
+    (models / model / "behaviours.yaml").write_text(json.dumps({"invariance": [test]}))
+    evaluation = with_the_east(evaluation_rows("binary"))
+    champion(model, frame=weak(), evaluation=evaluation)
+    run, gate = judged(model, "better", evaluation=evaluation)
+    assert gate.facts["decision"] == "promote", gate.facts["why"]
+    challenger = read_manifest(get_store(), run.identity("train"))
+    fitted = run.steps("refit")
+    (check,) = (check for check in fitted.facts["checks"] if check["rule"] == "behaviours")
+    assert check["verdict"] == ("failed" if level == "blocking" else "warning")
+    run.steps("register", "promote")
+    serving = by_alias(model, "champion")
+    if level == "warning":
+        assert (serving.run_id, serving.challenger) == (fitted.facts["run_id"], challenger.facts["run_id"])
+        assert "refit_refused" not in {**fitted.facts, **serving.tags}
+        return
+    assert serving.run_id == challenger.facts["run_id"] != fitted.facts["refused_run_id"]
+    assert "behaviours: 'new sites are alike': the answer does not stay in 100.0% of 120 rows" in fitted.reason
+    assert serving.tags["refit_refused"] == fitted.reason
+    assert fitted.outputs == challenger.outputs
+
+
 def test_what_a_gate_refuses_is_not_fitted_again(models):
     model = write_model(models, "binary", refit=True)
     champion(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from evergreen.judgement.evidence import Check, Evaluation, Figure, Verdict
 from evergreen.spec import COST_METRICS, GateRule, ModelSpec, is_better_small
@@ -10,16 +10,34 @@ from evergreen.spec import COST_METRICS, GateRule, ModelSpec, is_better_small
 
 def declared_rules(evaluation: Evaluation, spec: ModelSpec) -> Iterator[Check]:
     """Yield a check for each limit of ``gate.rules``, on every value of its slice or every sensitive column."""
-    for rule in spec.gate.rules:
+    return rules_kept(spec.gate.rules, evaluation.figures, spec, compared=evaluation.champion is not None)
+
+
+def rules_kept(
+    rules: Iterable[GateRule], figures: Iterable[Figure], spec: ModelSpec, *, compared: bool
+) -> Iterator[Check]:
+    """Yield the checks of some rules.
+
+    Parameters
+    ----------
+    rules, figures
+        The rules, and what was found.
+    spec
+        The model.
+    compared
+        Whether there is a champion: where there is none, nothing has dropped.
+    """
+    figures = tuple(figures)
+    for rule in rules:
         for column in spec.gate.columns_of(rule):
             asked = (rule.metric, column, rule.minimum_rows)
-            found = [item for item in evaluation.figures if (item.metric, item.column, item.minimum_rows) == asked]
+            found = [item for item in figures if (item.metric, item.column, item.minimum_rows) == asked]
             if not found:
                 subject = f"{rule.metric} by {column}" if column else rule.metric
                 why = f"missing evidence: {subject} was not evaluated"
                 yield Check(rule="gate.rules", subject=subject, verdict=_objection(rule), why=why)
             for figure in found:
-                yield from _checks(figure, rule, compared=evaluation.champion is not None)
+                yield from _checks(figure, rule, compared=compared)
 
 
 def _checks(figure: Figure, rule: GateRule, *, compared: bool) -> Iterator[Check]:

@@ -14,9 +14,11 @@ from evergreen.judgement.notices import withdraw
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registration import register
-from evergreen.training.registry import CHALLENGER, set_alias
+from evergreen.training.registry import CHALLENGER, REFIT_REFUSED, set_alias
 from evergreen.training.signatures import stated_of_run
 from evergreen.training.tracking import logged_model
+
+_LONGEST_TAG = 1000
 
 
 def run(request: Request, spec: ModelSpec) -> Result:
@@ -32,7 +34,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
     }
     # what it learned from is what was signed, whatever the manifests have become since
     decided = {name: str(judged.facts[name]) for name in ("decision", "decision_key")}
-    version = register(signed, spec.description, {**signed.bound.facts, **_baseline_tags(trained), **decided, **scores})
+    why = {REFIT_REFUSED: str(trained.facts[REFIT_REFUSED])[:_LONGEST_TAG]} if REFIT_REFUSED in trained.facts else {}
+    tags = {**signed.bound.facts, **_baseline_tags(trained), **decided, **why, **scores}
+    version = register(signed, spec.description, tags)
     set_alias(version, CHALLENGER)
     append(get_store(), event_of(request, EventKind.REGISTERED, version=version.number))
     if spec.approval.required:

@@ -25,6 +25,8 @@ TAG = "evergreen."
 """Prefix of every tag this project sets."""
 REPLACED = "replaced"
 """Tag of a promoted version: the version that was champion before it, ``0`` for none."""
+REFIT_REFUSED = "refit_refused"
+"""Tag: why the challenger itself was registered, and not what `refit` has made of it."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from evergreen.judgement.evaluation import evaluation_of, score
 from evergreen.judgement.evidence import Candidate, GateResult, Verdict
 from evergreen.judgement.robustness import flips_of
 from evergreen.judgement.rules import decide
+from evergreen.judgement.unlabelled import unlabelled_checks
 from evergreen.settings import PROJECT_ROOT, Settings, get_settings
 from evergreen.spec import ModelSpec
 from evergreen.training.scorer import Scorer
@@ -118,3 +119,20 @@ def test_a_better_challenger_that_breaks_a_line_is_a_no(
     assert not verdict.passed
     (failed,) = (check for check in verdict.checks if check.verdict is Verdict.FAILED)
     assert why in failed.why
+    asked = unlabelled_checks(spec, flights(spec), model(spec, answer, size), model(spec, constant))
+    assert failed in asked, "so it is for a model that has learned from all labels there are"
+
+
+def test_what_needs_no_label_is_asked_without_one(spec: ModelSpec) -> None:
+    frame = flights(spec).drop(columns="late")
+    checks = unlabelled_checks(spec, frame, model(spec, by_evening), model(spec, constant))
+    assert {check.verdict for check in checks} == {Verdict.PASSED}
+    tests = [test.name for _, test in spec.behaviours.tests]
+    assert [check.subject for check in checks] == ["flip_rate_noise", "size_mb", "latency_ms", *tests]
+    of_the_champion = spec.gate.rules[-1].model_copy(update={"metric": "size_mb", "maximum_drop": 0.5})
+    gate = spec.gate.model_copy(update={"rules": (of_the_champion,)})
+    larger = model(spec, by_evening, 2_000_000)
+    asked = spec.model_copy(update={"gate": gate})
+    for champion, verdicts in ((model(spec, constant), ["failed"]), (None, [])):
+        found = unlabelled_checks(asked, frame, larger, champion)
+        assert [check.verdict for check in found if check.rule != "behaviours"] == verdicts
