@@ -77,6 +77,10 @@ _WORKER = {
 }
 """What Ray Train and torch set in a training worker once it runs; the worker's own rank takes the place of this one."""
 
+_COMPUTING = {"CUDA_VISIBLE_DEVICES", "HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"}
+_COMPUTING_PREFIXES = ("ATEN_", "KMP_", "LC_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "TORCH")
+"""What Python, torch and the libraries below them find their files by, and how many threads they take."""
+
 
 def complete(secrets: Sequence[str] = ()) -> None:
     """Add what is missing, by the settings of this process; writes nothing when it is called again.
@@ -117,6 +121,15 @@ def add(variables: Mapping[str, str]) -> None:
     for name, value in variables.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
+
+
+def computing_environment() -> dict[str, str]:
+    """Return what a process gets that only computes: the variables that this needs, and none that is not known.
+
+    What could hold a secret cannot be listed: every library, and every cluster, has variables of its own.
+    """
+    chosen = (name for name in os.environ if name in _COMPUTING or name.startswith(_COMPUTING_PREFIXES))
+    return {name: os.environ[name] for name in chosen}
 
 
 def worker_environment() -> dict[str, str]:

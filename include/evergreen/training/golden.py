@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from signal import SIGKILL
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from evergreen.environment import computing_environment
 from evergreen.stored import Stored
 
 if TYPE_CHECKING:
@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 FILE = "golden.json"
 _ROWS = 20
 _TOLERANCE = 1e-5
-"""Of a probability, or of the label's standard deviation: what another processor makes of float32 is less."""
-
-
-_WITH_SECRETS = ("EVERGREEN_", "MLFLOW_", "AIRFLOW_", "AWS_")
-"""How variables begin that may hold a key or a password: a model's code runs there, and needs none of them."""
+"""Of a probability, or of the label's standard deviation: what another processor makes of float32 is less. Of an answer
+that is further than that from the label's mean: of this distance, because float32 rounds in proportion."""
 
 
 class Golden(Stored):
@@ -45,6 +42,8 @@ class Golden(Stored):
     """What each output came to, a value a row; None where it was not finite."""
     unit: float = 1.0
     """Of an answer: 1 of a probability, the label's standard deviation of a regression."""
+    center: float | None = None
+    """What a network gives as 0: the label's mean of a regression; None where it was not kept."""
 
     @classmethod
     def of(cls, encoder: Encoder, frame: pd.DataFrame, outputs: np.ndarray) -> Golden:
@@ -64,7 +63,8 @@ class Golden(Stored):
         texts = {name: tuple(category_names(rows[name])) for name in encoder.vocabulary}
         answers = encoder.decode(outputs)
         said = {name: _finite(answers[name]) for name in answers}
-        return cls(inputs={**numbers, **texts}, answers=said, unit=encoder.target_scale)
+        known = {"unit": encoder.target_scale, "center": encoder.target_mean}
+        return cls(inputs={**numbers, **texts}, answers=said, **known)
 
     @property
     def rows(self) -> int:
@@ -76,10 +76,15 @@ class Golden(Stored):
         for row in range(self.rows):
             for name, values in self.answers.items():
                 expected, got = values[row], answers[name][row] if name in answers else math.nan
-                same = not math.isfinite(got) if expected is None else abs(got - expected) <= _TOLERANCE * self.unit
-                if not same:
+                if not self._same(expected, got):
                     return f"row {row + 1} of {FILE}: {name}: expected {expected!r}, as in training, got {got!r}"
         return ""
+
+    def _same(self, expected: float | None, got: float) -> bool:
+        if expected is None:
+            return not math.isfinite(got)
+        far = abs(expected - self.center) if self.center is not None else 0.0
+        return abs(got - expected) <= _TOLERANCE * max(self.unit, far)
 
 
 def _finite(column: pd.Series) -> tuple[float | None, ...]:
@@ -112,8 +117,8 @@ def outputs_of(network: Any, numeric: np.ndarray, categorical: np.ndarray) -> An
 def found_wrong(files: Path) -> str:
     """Return what is wrong with a model's files as a fresh process finds them, in words; empty if nothing is.
 
-    The process knows nothing of this one. It loads the model, asks about a row of which nothing is known, and asks the
-    golden requests; a model of before there were any has none.
+    The process knows nothing of this one, and is handed no secret: a model's code runs there. It loads the model, asks
+    about a row of which nothing is known, and asks the golden requests; a model of before there were any has none.
 
     Parameters
     ----------
@@ -129,8 +134,9 @@ def found_wrong(files: Path) -> str:
     with TemporaryDirectory() as place:
         path = Path(place) / "answers.json"
         command = [sys.executable, "-m", "evergreen.training.fresh", str(files.absolute()), str(path)]
-        variables = {name: value for name, value in os.environ.items() if not name.startswith(_WITH_SECRETS)}
-        done = subprocess.run(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            command, env=computing_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        )
         if done.returncode == -SIGKILL:
             raise MemoryError("a process that loads the model was killed")
         if done.returncode:
