@@ -257,17 +257,22 @@ def models_validate(
 def models_verify(
     version: Annotated[str, typer.Argument(help="MODEL@VERSION, or MODEL@champion.")],
     keep: Annotated[Path | None, typer.Option(help="A new folder for the files and their signatures.")] = None,
+    answers: Annotated[
+        bool, typer.Option(help="Load it, which runs its network.py, and ask its golden requests.")
+    ] = True,
 ) -> None:
     """Verify a registered version: its signature, its files, its tags, and that it answers as it did in training.
 
-    Prints what it is bound to.
+    For the last a process loads it, which runs its network.py on this machine, as its author wrote it: with
+    --no-answers nothing of it is run. Prints what it is bound to.
     """
     from evergreen.settings import export_service_environment
     from evergreen.training.verification import verified_version
 
     export_service_environment()
-    bound, requests = verified_version(version, keep)
+    bound, requests = verified_version(version, keep, answers=answers)
     answered = f", and answers {requests} golden requests as in training" if requests else ""
+    answered = answered if answers else "; nothing of it was run"
     typer.echo(f"{bound.model}@{bound.version}: verified{answered}")
     about = {"run_id": bound.run_id, "logged_model": bound.logged_model} | dict(sorted(bound.facts.items()))
     for name, value in about.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -367,6 +368,21 @@ def test_a_stranger_verifies_a_version_with_the_public_key_alone(store: Store, t
     with (kept / "model/artifacts/model/network.py").open("a") as code:
         code.write("\n")
     assert stranger(kept, KEYS[1]).returncode != 0
+
+
+def test_what_a_person_does_not_want_to_run_is_verified_without(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every process notes how it was started."""
+    started = tmp_path / "started"
+    note = f"import sys\nwith open({str(started)!r}, 'a') as file:\n    print(sys.orig_argv, file=file)\n"
+    (tmp_path / "sitecustomize.py").write_text(note)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    done = cli("small_binary@2", "--no-answers")
+    assert done.stdout.startswith("small_binary@2: verified; nothing of it was run\n"), done.stderr
+    assert "evergreen.training.fresh" not in started.read_text()
+    assert cli("small_binary@2").returncode == 0
+    assert "evergreen.training.fresh" in started.read_text()
 
 
 @pytest.mark.parametrize(
