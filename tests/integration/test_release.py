@@ -132,6 +132,27 @@ def test_a_release_is_from_what_was_failed_then_and_from_nothing_else(model: Pat
     assert publish().facts["quarantined"] == 0, "fewer expectations need no new release"
 
 
+def test_another_limit_is_another_expectation(model: Path) -> None:
+    """What was released from a size below 0 was not looked at for being below 0.5, and not by a second warning."""
+    ingest(model, ROWS)
+    publish()
+    release()
+    limit = "kwargs: {column: size, min_value: 0}"
+    second = f"- {{type: expect_column_values_to_be_between, severity: warning, {limit.replace('0}', '-5}')}}}\n"
+    for suite, stay in ((TWO_WARNINGS.replace(limit, limit.replace("0}", "0.5}")), 3), (TWO_WARNINGS + second, 1)):
+        (model / "e.yaml").write_text(suite)
+        ingest(model, ROWS)
+        assert publish().facts["quarantined"] == stay
+    assert len(reasons()[4].split(" #")) == 3, "both are named, each with what it asks"
+    assert release("again").facts["stay"] == 0
+    ingest(model, ROWS)
+    assert publish().facts["quarantined"] == 0
+    assert on_record() == 2
+    (model / "e.yaml").write_text(TWO_WARNINGS)
+    ingest(model, ROWS)
+    assert publish().facts["quarantined"] == 0, "what was released first is so still"
+
+
 def test_a_reason_selects_the_rows_that_are_held_for_it(model: Path) -> None:
     ingest(model, ROWS)
     publish()

@@ -54,6 +54,7 @@ _MAPPED = {
     "known",
     "new",
     "exempt",
+    "asked",
     "inputs",
     "answers",
     "relations",

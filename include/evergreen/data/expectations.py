@@ -7,8 +7,11 @@ its days would have published one by one.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Collection
 from functools import lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError, printable
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 _SAMPLES = 5
 _LONGEST_SAMPLE = 100
+_SHORT = 8
+"""Characters of a digest that tell two expectations of one column apart."""
 _NOT_VALUE_BY_VALUE = ("unique", "increasing", "decreasing", "z_scores", "outliers", "type", "to_be_null")
 """Expectations about a column that must see one day at a time: they compare its rows with each other, look at its type
 instead, or count its nulls as what is wrong."""
@@ -46,11 +51,15 @@ class ExpectationResult(Part):
     rows: int = 0
     sample: tuple[str, ...] = ()
     """Up to five values that were not expected, or what was observed instead."""
+    asked: str = ""
+    """Digest (16 hex characters) of the expectation with all its kwargs; empty in a report of before."""
+    twin: bool = False
+    """Whether another warning has the same expectation and target: the name then tells them apart."""
 
     @property
     def name(self) -> str:
         """What a row that does not meet it is told as its reason."""
-        return f"{self.expectation}({self.target})"
+        return f"{self.expectation}({self.target})" + (f" #{self.asked[:_SHORT]}" if self.twin else "")
 
     def __str__(self) -> str:
         days = ", ".join(self.failed_days[:3]) + (", …" if len(self.failed_days) > 3 else "")
@@ -82,10 +91,20 @@ def load_suite(source: Source, spec: ModelSpec) -> list[Expectation]:
     return suite
 
 
-def warnings_in(suite: list[Expectation]) -> frozenset[str]:
-    """Return the names of the expectations that send rows to quarantine."""
-    verdicts = (ExpectationResult(**_about(expectation)) for expectation in suite)
-    return frozenset(verdict.name for verdict in verdicts if verdict.severity == "warning")
+def warnings_in(suite: list[Expectation]) -> dict[str, str]:
+    """Return the expectations that send rows to quarantine: their names, and the digests of what they ask."""
+    verdicts = _told_apart([ExpectationResult(**_about(expectation)) for expectation in suite])
+    return {verdict.name: verdict.asked for verdict in verdicts if verdict.severity == "warning"}
+
+
+def _told_apart(verdicts: list[ExpectationResult]) -> list[ExpectationResult]:
+    """Return verdicts of which no two warnings that ask for different things have one name."""
+    asked = {(verdict.name, verdict.asked) for verdict in verdicts if verdict.severity == "warning"}
+    times = Counter(name for name, _ in asked)
+    return [
+        verdict.model_copy(update={"twin": verdict.severity == "warning" and times[verdict.name] > 1})
+        for verdict in verdicts
+    ]
 
 
 def _expectation(where: str, entry: Any, source: Source) -> Expectation:
@@ -155,7 +174,8 @@ def judge(
     judged += _judge_days(by_day, frame, days)
     verdicts: dict[int, ExpectationResult] = {}
     marked: dict[int, list[str]] = {}
-    for expectation, verdict, positions in judged:
+    told_apart = _told_apart([verdict for _, verdict, _ in judged])
+    for (expectation, _, positions), verdict in zip(judged, told_apart, strict=True):
         verdicts[id(expectation)] = verdict
         if verdict.severity == "warning":
             for position in positions:
@@ -240,10 +260,12 @@ def _sample(expectation: Expectation, rows: pd.DataFrame) -> tuple[str, ...]:
 
 def _about(expectation: Expectation) -> dict[str, str]:
     config = expectation.configuration
+    asked = json.dumps([config.type, config.kwargs], sort_keys=True, default=str)
     return {
         "expectation": config.type,
         "target": ", ".join(_columns(config.kwargs)),
         "severity": str(getattr(config.severity, "value", config.severity)),
+        "asked": sha256(asked.encode()).hexdigest()[:16],
     }
 
 

@@ -20,10 +20,14 @@ class SourceReport(Part):
 
     @property
     def held_by_warnings(self) -> dict[tuple[str, int], frozenset[str]]:
-        """The rows that nothing but expectations keeps back: (ds, row) and the names of these."""
-        warnings = {verdict.name for verdict in self.verdicts if verdict.severity == "warning"}
-        held = {(day, row): frozenset(reason.split(BETWEEN_REASONS)) for day, row, reason in self.quarantine}
-        return {place: names for place, names in held.items() if names <= warnings}
+        """The rows that nothing but expectations keeps back: (ds, row) and the digests of what these ask."""
+        asked = {verdict.name: verdict.asked for verdict in self.verdicts if verdict.severity == "warning"}
+        held = {(day, row): reason.split(BETWEEN_REASONS) for day, row, reason in self.quarantine}
+        return {
+            place: frozenset(asked[name] for name in names)
+            for place, names in held.items()
+            if asked.keys() >= set(names)
+        }
 
 
 class ValidationReport(Stored):

@@ -74,6 +74,9 @@ class Release(Part):
     source: str
     exempt: dict[str, tuple[str, ...]]
     """The name of an expectation -> the digests of the rows that need not meet it. Other content is not released."""
+    asked: dict[str, str] = Field(default_factory=dict)
+    """The name of an expectation -> the digest of what it asked: another limit is another expectation. One without is
+    waived for nobody: what was looked at is not known."""
 
     @property
     def rows(self) -> int:

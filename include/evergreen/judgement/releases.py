@@ -10,21 +10,23 @@ from evergreen.store import ArtifactStore
 
 
 def exemptions(events: Iterable[Event], source: str) -> Mapping[str, frozenset[str]]:
-    """Return which expectations rows of a source need not meet, by the digest of the row.
+    """Return which expectations rows of a source need not meet: digests of what they ask, by the digest of the row.
 
-    Only rows of exactly that content are exempt: one that was corrected has another digest.
+    Only rows of exactly that content are exempt, from exactly what was asked of them: a row that was corrected has
+    another digest, and so has an expectation with another limit.
     """
     exempt: dict[str, frozenset[str]] = {}
     for release in (event.release for event in events if event.kind is EventKind.QUARANTINE_RELEASED):
         if release is not None and release.source == source:
-            for name, digests in release.exempt.items():
-                exempt |= {digest: exempt.get(digest, frozenset()) | {name} for digest in digests}
+            for name, asked in release.asked.items():
+                digests = release.exempt.get(name, ())
+                exempt |= {digest: exempt.get(digest, frozenset()) | {asked} for digest in digests}
     return exempt
 
 
-def is_exempt(reasons: frozenset[str], digest: str, exempt: Mapping[str, frozenset[str]]) -> bool:
+def is_exempt(asked: frozenset[str], digest: str, exempt: Mapping[str, frozenset[str]]) -> bool:
     """Tell whether a row is exempt from everything that keeps it back."""
-    return reasons <= exempt.get(digest, frozenset())
+    return asked <= exempt.get(digest, frozenset())
 
 
 def write_release(store: ArtifactStore, event: Event) -> Event:
@@ -34,8 +36,8 @@ def write_release(store: ArtifactStore, event: Event) -> Event:
 
     def as_much(events: Sequence[Event]) -> Event | None:
         exempt = exemptions(events, release.source)
-        wanted = ((name, digest) for name, digests in release.exempt.items() for digest in digests)
-        if not all(is_exempt(frozenset({name}), digest, exempt) for name, digest in wanted):
+        wanted = ((release.asked[name], digest) for name, digests in release.exempt.items() for digest in digests)
+        if not all(is_exempt(frozenset({asked}), digest, exempt) for asked, digest in wanted):
             return None
         alike = (known for known in reversed(events) if known.release and known.release.source == release.source)
         return next(known for known in alike if known.partition == event.partition)

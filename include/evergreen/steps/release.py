@@ -43,11 +43,13 @@ def run(request: Request, spec: ModelSpec) -> Result:
     rows = quarantined(spec.name, source, request.partition)
     held = list(zip(row_digests(rows, source), reasons_of(rows), strict=True))
     events = read_events(get_store(), spec.name)
+    warnings = warnings_in(load_suite(source, spec)) if held else {}
     event = _on_record(request, source, events, held)
     if event is None:
-        exempt = _chosen(request, source, _waivable(request, spec, source, held))
+        exempt = _chosen(request, source, _waivable(request, spec, source, held, warnings))
         by = str(request.params.get("by") or request.run.run_id)
-        fields = {"training": "", "by": by, "why": why, "release": Release(source=source.name, exempt=exempt)}
+        release = Release(source=source.name, exempt=exempt, asked={name: warnings[name] for name in exempt})
+        fields = {"training": "", "by": by, "why": why, "release": release}
         event = write_release(get_store(), event_of(request, EventKind.QUARANTINE_RELEASED, **fields))
     exempt_now = exemptions([*events, event], source.name)
     assert event.release is not None  # noqa: S101  # only such events are taken
@@ -57,7 +59,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
             "partition": str(request.partition),
             "rows": event.release.rows,
             "exempt": {name: len(digests) for name, digests in event.release.exempt.items()},
-            "stay": sum(not is_exempt(reasons, digest, exempt_now) for digest, reasons in held),
+            "stay": sum(not is_exempt(_asked(reasons, warnings), digest, exempt_now) for digest, reasons in held),
             "by": event.by,
             "why": event.why,
             "event": event.number,
@@ -82,7 +84,14 @@ def _on_record(request: Request, source: Source, events: Sequence[Event], held: 
     return next(of_this_run, None) or next(of_the_day, None)
 
 
-def _waivable(request: Request, spec: ModelSpec, source: Source, held: Sequence[_Held]) -> Mapping[str, set[str]]:
+def _asked(reasons: frozenset[str], warnings: Mapping[str, str]) -> frozenset[str]:
+    """Return the digests of what keeps a row back; what is no warning stays its name, of which nobody is exempt."""
+    return frozenset(warnings.get(name, name) for name in reasons)
+
+
+def _waivable(
+    request: Request, spec: ModelSpec, source: Source, held: Sequence[_Held], warnings: Mapping[str, str]
+) -> Mapping[str, set[str]]:
     """Return the rows that nothing but warnings keeps back, by the names of these.
 
     Raises
@@ -97,10 +106,9 @@ def _waivable(request: Request, spec: ModelSpec, source: Source, held: Sequence[
         raise ConfigurationError(
             f"{spec.name}: no rows of {where} are in quarantine.", f"The newest days that have some: {there}."
         )
-    warnings = warnings_in(load_suite(source, spec))
     found: dict[str, set[str]] = {}
     for digest, reasons in held:
-        for name in reasons if reasons <= warnings else ():
+        for name in reasons if reasons <= warnings.keys() else ():
             found.setdefault(name, set()).add(digest)
     if not found:
         why = "; ".join(sorted(frozenset[str]().union(*(reasons for _, reasons in held)))[:_MOST_NAMED])

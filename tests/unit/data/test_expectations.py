@@ -10,7 +10,7 @@ import pytest
 
 from evergreen.catalog import load_function, load_model
 from evergreen.contract import ConfigurationError
-from evergreen.data.expectations import _validate, judge, load_suite
+from evergreen.data.expectations import _validate, judge, load_suite, warnings_in
 from evergreen.spec import ModelSpec, Source
 
 SOURCE = Source(
@@ -51,6 +51,23 @@ def test_a_warning_marks_exactly_the_rows_that_fail(spec: ModelSpec) -> None:
     (verdict,) = verdicts
     assert (verdict.severity, verdict.failed_days, verdict.unexpected) == ("warning", ("2013-03-01", "2013-03-03"), 2)
     assert verdict.sample == ("11.0", "-1.0")
+
+
+def test_two_warnings_of_one_name_are_told_apart_by_what_they_ask(spec: ModelSpec) -> None:
+    """Nor is one whose limit has changed the same: a row that was released from it then is not released from it now."""
+    wide, narrow = BETWEEN % ("warning", ""), BETWEEN.replace("10", "9") % ("warning", "")
+    name = "expect_column_values_to_be_between(a)"
+    asked = {text: warnings_in(_suite(spec, text)) for text in (wide, narrow, wide + wide)}
+    assert all(list(found) == [name] for found in asked.values())
+    assert asked[wide] == asked[wide + wide] == warnings_in(_suite(spec, wide.replace("warning", "critical") + wide))
+    assert asked[wide] != asked[narrow]
+    suite = _suite(spec, wide + narrow)
+    both = warnings_in(suite)
+    digests = [asked[text][name] for text in (wide, narrow)]
+    assert both == {f"{name} #{digest[:8]}": digest for digest in digests}
+    verdicts, marked = judge(suite, _frame([9.5, 11, 1]))
+    assert marked == {0: [list(both)[1]], 1: list(both)}
+    assert {verdict.name: verdict.asked for verdict in verdicts} == both, "whether it has judged or not"
 
 
 @pytest.mark.parametrize("severity", ["critical", "info"])
