@@ -33,7 +33,7 @@ from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.decisions import list_decisions
 from evergreen.judgement.events import Event, EventKind, last_move
-from evergreen.judgement.evidence import Decision
+from evergreen.judgement.evidence import Check, Decision, Verdict
 from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT, get_settings
 from evergreen.steps import promote
@@ -227,7 +227,7 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
     assert len(list_decisions(get_store(), binary)) == 2
 
 
-def test_a_winner_is_fitted_again_on_the_days_it_was_judged_on(models):
+def test_a_winner_is_fitted_again_on_the_days_it_was_judged_on(models, monkeypatch):
     """What is registered has learned from both windows; the decision is about the challenger, and says so."""
     model = write_model(models, "binary", refit=True)
     first = champion(model, frame=weak())
@@ -246,6 +246,10 @@ def test_a_winner_is_fitted_again_on_the_days_it_was_judged_on(models):
     again = run.steps("evaluate")  # of what was judged, with the champion of then
     assert again.facts["champion"] == "1"
     assert run.steps("gate", "promote").facts == {"version": "2", "previous": "1"}
+    slow = Check(rule="gate.rules[].maximum", subject="latency_ms", verdict=Verdict.FAILED, why="a slower machine")
+    monkeypatch.setattr("evergreen.steps.refit.unlabelled_checks", lambda *_: (slow,))
+    assert run.steps("refit").outputs == fitted.outputs  # it was asked before it was registered
+    assert run.steps("register", "promote").facts == {"version": "2", "previous": "1"}
 
 
 def with_the_east(frame):

@@ -13,7 +13,7 @@ from evergreen.monitoring.reference import with_baseline
 from evergreen.spec import ModelSpec
 from evergreen.training.challenger import trained_once
 from evergreen.training.loading import load_run, load_version
-from evergreen.training.registry import REFIT_REFUSED, champion_before
+from evergreen.training.registry import REFIT_REFUSED, by_run, champion_before
 from evergreen.training.tracking import logged_model
 
 if TYPE_CHECKING:
@@ -46,12 +46,14 @@ def _refit(request: Request, spec: ModelSpec, assembled: Manifest, trained: Mani
     (dataset,) = store_frames(spec.name, request.partition, {"training": frame})
     challenger = str(trained.facts["run_id"])
     fitted = trained_once(request, spec, dataset, frame, assembled.inputs, refit_of=challenger)
-    checks = _asked(spec, evaluation, str(fitted.facts["run_id"]), challenger)
+    run_id = str(fitted.facts["run_id"])
+    checks = _asked(spec, evaluation, run_id, challenger)
     told = {"checks": [check.model_dump(mode="json", exclude_none=True) for check in checks]}
-    if objections := said(checks, Verdict.FAILED):
+    # a latency is another one each time: what is registered by now was asked before, and stays
+    if (objections := said(checks, Verdict.FAILED)) and by_run(spec.name, run_id) is None:
         why = f"the challenger stays as it was judged: fitted again, {'; '.join(objections)}"
         log.warning("%s: %s", spec.name, why)
-        facts = {**trained.facts, **told, REFIT_REFUSED: why, "refused_run_id": fitted.facts["run_id"]}
+        facts = {**trained.facts, **told, REFIT_REFUSED: why, "refused_run_id": run_id}
         return Result(reason=why, outputs=trained.outputs, inputs=trained.inputs, facts=facts)
     return with_baseline(request, spec, fitted.model_copy(update={"facts": {**fitted.facts, **told}}), frame)
 
