@@ -694,6 +694,7 @@ def test_a_champion_keeps_inputs_the_spec_no_longer_names(models):
     champion(name)
     file = models / name / "model.yaml"
     file.write_text(file.read_text().replace("  - gap\n", ""))
+    (models / name / "behaviours.yaml").unlink()  # it names gap too
     (models / name / "network.py").write_text("raise RuntimeError('the champion must not load this')\n")
     assert load_model(name).features.numeric == ("x",)
     raw = evaluation_rows("binary")
