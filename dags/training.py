@@ -17,6 +17,7 @@ evidence in the audit log: `evergreen history <model>`.
 - *train fails (out of memory)*: it is tried once more on the next larger profile; then raise `resources.training`.
 - *approve waits (deferred)*: a person must approve under *Required actions*; no answer in time is a rejection, and
   skips promote. A waiting run holds up no later training. *approve_again* asks another person, who must approve too.
+- *promote fails, nobody has answered approve*: it was marked as a success by hand, which approves nothing. Clear it.
 - *approve skipped*: a newer challenger superseded this one; its question is the one to answer. `evergreen history`
   names it.
 - *promote refused*: the champion was moved since the decision, by another promotion or a rollback. Train again.
@@ -29,7 +30,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG
 
-from evergreen_airflow.approval import active_trainings, answers, approval
+from evergreen_airflow.approval import active_trainings, approval
 from evergreen_airflow.dag_defaults import TRAINING_POOL, Tag, dag_options, form, models, partition_param
 from evergreen_airflow.steps import step_tasks
 
@@ -46,7 +47,6 @@ for spec in models():
             refit={"pool": TRAINING_POOL},
             assemble={"params_json": {"triggered_by": "{{ dag_run.triggering_user_name or '' }}"}},
             gate={"params_json": {"requested_by": "{{ dag_run.triggering_user_name or dag_run.run_id }}"}},
-            promote={"params_json": answers(spec)},
             before={"promote": approval(spec)},
         )
         form(dag, partition=partition_param())

@@ -15,7 +15,8 @@ import yaml
 
 from evergreen.catalog import load_model
 from evergreen.contract import Manifest, Output, RunIdentity, Status, Window, utc_now
-from evergreen.pipelines import STEPS, upstream_of
+from evergreen.judgement.questions import Answer, write_answer
+from evergreen.pipelines import QUESTIONS, STEPS, upstream_of
 from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT
 from evergreen.store import get_store, read_manifest, write_manifest
@@ -150,9 +151,9 @@ def evaluation_rows(task: str) -> pd.DataFrame:
     return rows(task, PARTITION - timedelta(days=19), 20, seed=2)
 
 
-def said(who: str, chosen: str = "Approve", *, name: str | None = None, shown: str = "") -> list[dict[str, str]]:
-    """Return what ``promote`` is told of one question: what was chosen by the user with an id, the name by default."""
-    return [{"chosen": chosen, "by": who if name is None else name, "by_id": who, "shown": shown}]
+def said(who: str, chosen: str = "Approve", *, name: str | None = None, shown: str = "") -> list[Answer]:
+    """Return the answer to one question: what was chosen by the user with an id, the name by default."""
+    return [Answer(chosen=chosen, by=who if name is None else name, by_id=who, shown=shown)]
 
 
 class Run:
@@ -177,6 +178,14 @@ class Run:
             manifest = self.step(name)
             assert manifest.failure is None, manifest.failure
         return manifest
+
+    def promote(self, answers: list[Answer], **about: str) -> Manifest:
+        """Answer the questions about what was registered and judged, or about something else, and run ``promote``."""
+        registered, judged = (read_manifest(get_store(), self.identity(step)) for step in ("register", "gate"))
+        asked = {"version": registered.facts["version"], "evaluation": judged.facts["evaluation_digest"], **about}
+        for question, answer in zip(QUESTIONS, answers, strict=False):
+            write_answer(get_store(), self.identity(question), answer.model_copy(update=asked))
+        return self.step("promote")
 
     def identity(self, task: str) -> RunIdentity:
         """Return where a step of this run stores its manifest."""

@@ -59,11 +59,18 @@ _FEATURES = (
 )
 
 
-_PICTURES = (
-    *("improvement_by_slice", "metric_by_day", "roc_curve", "calibration"),
-    *("predicted_and_true", "residuals", "confusion_matrix"),
+PICTURES: Mapping[str, str] = MappingProxyType(
+    {
+        "improvement_by_slice": "Improvement by slice",
+        "metric_by_day": "Metric by day",
+        "roc_curve": "ROC curve",
+        "calibration": "Calibration",
+        "predicted_and_true": "Predicted against true",
+        "residuals": "Residuals",
+        "confusion_matrix": "Confusion matrix",
+    }
 )
-"""Of an evaluation; which of them there are depends on the model's task."""
+"""Output of ``evaluate`` -> what it is called; which of them there are depends on the task."""
 
 
 def _in_bulk(step: Step, after: tuple[str, ...] = ()) -> Step:
@@ -94,7 +101,7 @@ PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
             Step(
                 "evaluate",
                 reads=("assemble", "train"),
-                outputs=("evaluation", *_PICTURES),
+                outputs=("evaluation", *PICTURES),
                 resources="features",
                 secrets=("signing",),
             ),

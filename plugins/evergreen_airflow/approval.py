@@ -11,10 +11,12 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
 from evergreen.contract import RunIdentity, StepError
-from evergreen.pipelines import APPROVED, QUESTIONS, REJECTED, WITHDRAWN, dag_id
+from evergreen.judgement.questions import Answer, questions_of, write_answer
+from evergreen.pipelines import APPROVED, REJECTED, WITHDRAWN, dag_id
 from evergreen.spec import ModelSpec
+from evergreen.store import get_store
 from evergreen_airflow.alerts.notifier import approval_callback
-from evergreen_airflow.approval_evidence import evidence_of
+from evergreen_airflow.approval_evidence import evidence_of, manifest_of
 from evergreen_airflow.approval_page import page
 from evergreen_airflow.approval_trigger import ApprovalTrigger
 from evergreen_airflow.outcome import airflow_error
@@ -33,6 +35,9 @@ class ApprovalQuestion(HITLOperator):
 
     It waits deferred, which Airflow's *Required actions* and its API take for a question like any other, because the
     state that Airflow 3.3 has for it, ``awaiting_input``, can be left by an answer or in the end only.
+
+    What counts is the answer in the artifact store. What the task returns is for people to look at: whoever may answer
+    may write that too, for every task of the run.
 
     Parameters
     ----------
@@ -53,18 +58,14 @@ class ApprovalQuestion(HITLOperator):
         self.waits = response_timeout
 
     def execute(self, context: Context) -> None:
-        """Ask, and wait in the triggerer."""
-        ti: Any = context["ti"]
-        gate, version = ti.xcom_pull(task_ids="gate"), ti.xcom_pull(task_ids="register")["version"]
-        evaluate = RunIdentity(dag_id=dag_id(self.model, "train"), run_id=ti.run_id, task_id="evaluate")
+        """Ask, and wait in the triggerer; what was answered before is void from now on."""
         try:
-            self.body = page(gate, version, evidence_of(evaluate, gate.get("evaluation_digest", "")))
+            about = self._prepare(context)
         except StepError as error:
             raise airflow_error(error) from None  # the message says it all
         try:
             super().execute(context)
         except TaskAwaitingInput as parking:
-            now = datetime.now(UTC)
             self.defer(
                 trigger=ApprovalTrigger(
                     model=self.model,
@@ -74,32 +75,65 @@ class ApprovalQuestion(HITLOperator):
                     options=self.options,
                     params={},
                     defaults=self.defaults,
-                    timeout_datetime=now + self.waits,
-                    asked=now,
+                    timeout_datetime=datetime.now(UTC) + self.waits,
+                    asked=context["dag_run"].start_date,  # of all questions, however late each began
                     others=self.others,
+                    version=about.version,
+                    evaluation=about.evaluation,
                 ),
                 method_name=parking.method_name,
-                kwargs={"shown": hashlib.sha256(f"{self.subject}\n\n{self.body}".encode()).hexdigest()},
+                kwargs={"version": about.version, "evaluation": about.evaluation, "shown": about.shown},
             )
 
-    def execute_complete(self, context: Context, event: dict[str, Any], shown: str = "") -> Any:
-        """Return the answer, with the digest of the question as it was asked; skip when none is needed any more."""
+    def execute_complete(self, context: Context, event: dict[str, Any], **about: str) -> Any:
+        """Leave the answer, with what it is about; skip when none is needed any more.
+
+        Parameters
+        ----------
+        context
+            Of the task.
+        event
+            What the trigger has read from Airflow's record of the question.
+        about
+            What was shown: fields of the answer.
+        """
         if why := event.get("superseded"):
             raise AirflowSkipException(f"superseded: {why}")
-        answer = {**super().execute_complete(context, event), "shown": shown}
-        if not (why := event.get("rejected")):
-            return answer
-        self.log.info("Withdrawn: %s", why)
-        return {**answer, "chosen_options": [WITHDRAWN]}
+        told = super().execute_complete(context, event)
+        if why := event.get("rejected"):
+            self.log.info("Withdrawn: %s", why)
+            told = {**told, "chosen_options": [WITHDRAWN]}
+        person = told["responded_by_user"] or {"name": "", "id": ""}
+        given = {"chosen": told["chosen_options"][0], "by": person["name"], "by_id": person["id"]}
+        answer = Answer.model_validate({**about, **given, "at": told["responded_at"]})
+        try:
+            write_answer(get_store(), self._task(context), answer)
+        except StepError as error:
+            raise airflow_error(error) from None
+        return told
+
+    def _prepare(self, context: Context) -> Answer:
+        """Write the page, and say in the store that nobody has answered it yet; returns that."""
+        task = self._task(context)
+        gate, registered = (manifest_of(task.sibling(step)) for step in ("gate", "register"))
+        version, judged = str(registered.facts["version"]), str(gate.facts.get("evaluation_digest", ""))
+        self.body = page(gate.facts, version, evidence_of(task.sibling("evaluate"), judged))
+        shown = hashlib.sha256(f"{self.subject}\n\n{self.body}".encode()).hexdigest()
+        answer = Answer(version=version, evaluation=judged, shown=shown)
+        write_answer(get_store(), task, answer)
+        return answer
+
+    def _task(self, context: Context) -> RunIdentity:
+        return RunIdentity(dag_id=dag_id(self.model, "train"), run_id=context["ti"].run_id, task_id=self.task_id)
 
 
 def approval(spec: ModelSpec) -> list[ApprovalQuestion]:
     """Return the tasks that ask for approvals of a model, at the same time; none when it does not require any.
 
     They hold no slot while they wait; silence is a rejection. Airflow's ApprovalOperator would skip the promotion
-    after a rejection: here ``promote`` is told the answers, skips itself and records who gave them.
+    after a rejection: here ``promote`` reads the answers, skips itself and records who gave them.
     """
-    asked, subject = _questions(spec), f"Promote the challenger of {spec.name}?"
+    asked, subject = questions_of(spec), f"Promote the challenger of {spec.name}?"
     return [
         ApprovalQuestion(
             task_id=task,
@@ -117,10 +151,6 @@ def approval(spec: ModelSpec) -> list[ApprovalQuestion]:
     ]
 
 
-def _questions(spec: ModelSpec) -> tuple[str, ...]:
-    return QUESTIONS[: spec.approval.approvers] if spec.approval.required else ()
-
-
 def active_trainings(spec: ModelSpec) -> int:
     """Return how many runs of a model's training Airflow may have under way.
 
@@ -129,19 +159,3 @@ def active_trainings(spec: ModelSpec) -> int:
     triggerer that is down for a while. The pool decides how many train at once.
     """
     return _ACTIVE_WITH_APPROVAL if spec.approval.required else 1
-
-
-def answers(spec: ModelSpec) -> dict[str, Any]:
-    """Return what tells ``promote`` which answer to each question was given by whom; nobody, when time ran out."""
-    asked = [_answer(f"ti.xcom_pull(task_ids='{task}')") for task in _questions(spec)]
-    return {"answers": asked} if asked else {}
-
-
-def _answer(response: str) -> dict[str, str]:
-    person = f"({response}['responded_by_user'] or {{}})"
-    return {
-        "chosen": f"{{{{ {response}['chosen_options'][0] }}}}",
-        "by": f"{{{{ {person}.get('name', '') }}}}",
-        "by_id": f"{{{{ {person}.get('id', '') }}}}",
-        "shown": f"{{{{ {response}.get('shown', '') }}}}",
-    }

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from evergreen.judgement.evidence import PICTURES, Evaluation, SliceScore, worst_first
+from evergreen.judgement.evidence import Evaluation, SliceScore, worst_first
+from evergreen.pipelines import PICTURES
 from evergreen_airflow.approval_evidence import Evidence
 
 ADDRESS = "/evergreen/evaluations"
@@ -25,7 +26,7 @@ def page(gate: Mapping[str, Any], version: str, evidence: Evidence) -> str:
     Parameters
     ----------
     gate
-        What the task ``gate`` has told: ``why`` and ``checks``. What is not passed stands first.
+        What the task ``gate`` has left: ``why`` and ``checks``. What is not passed stands first.
     version
         The challenger's in the registry.
     evidence

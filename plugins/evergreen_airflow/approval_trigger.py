@@ -11,11 +11,11 @@ from typing import Any
 from airflow.providers.standard.triggers.hitl import HITLTrigger
 from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time.hitl import update_hitl_detail_response
-from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import TriggerEvent
 
-from evergreen.contract import StepError
+from evergreen.contract import RunIdentity, StepError
 from evergreen.judgement.notices import withdrawal
+from evergreen.judgement.questions import read_answer
 from evergreen.pipelines import REJECTED, dag_id
 from evergreen.store import ArtifactStore, get_store
 
@@ -33,7 +33,9 @@ class ApprovalTrigger(HITLTrigger):
     model, training, partition
         Which challenger is asked about: its model, its run of ``<model>.train``, its partition as an ISO day.
     asked, others
-        Since when, and the tasks of the run that ask others the same.
+        Since when an answer of the tasks counts that ask others the same, and these tasks of the run.
+    version, evaluation
+        The challenger's version, and the digest of its evaluation: an answer about another says nothing here.
     kwargs
         What a HITLTrigger takes: the question and until when it waits.
     """
@@ -46,9 +48,13 @@ class ApprovalTrigger(HITLTrigger):
         partition: str,
         asked: datetime | None = None,
         others: Sequence[str] = (),
+        version: str = "",
+        evaluation: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.version = version
+        self.evaluation = evaluation
         self.asked = asked
         self.others = list(others)
         self.model = model
@@ -63,6 +69,7 @@ class ApprovalTrigger(HITLTrigger):
         _, arguments = super().serialize()
         arguments |= {"model": self.model, "training": self.training, "partition": self.partition}
         arguments |= {"asked": self.asked, "others": self.others}
+        arguments |= {"version": self.version, "evaluation": self.evaluation}
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -86,11 +93,9 @@ class ApprovalTrigger(HITLTrigger):
                 return TriggerEvent(event.payload)  # type: ignore[no-untyped-call]
             if time.monotonic() < self._next_look:
                 return None
-            superseded = await asyncio.to_thread(self._superseded)
-            rejected = "" if superseded else await asyncio.to_thread(self._rejected)
+            why = await asyncio.to_thread(self._obsolete)
             self._next_look = time.monotonic() + _LOOK_SECONDS
-            found = {"superseded": superseded} if superseded else {"rejected": rejected}
-            return await self._withdraw(found) if superseded or rejected else None
+            return await self._withdraw(why) if why else None
         except AirflowRuntimeError as error:  # its database is away, or somebody has answered this very moment
             self._warn(f"Airflow: {error}")
             return None
@@ -109,33 +114,33 @@ class ApprovalTrigger(HITLTrigger):
             }
         )
 
-    def _superseded(self) -> str:
-        """Return why the challenger is superseded, or nothing.
+    def _obsolete(self) -> dict[str, str]:
+        """Return why no answer is needed any more, or nothing.
 
-        What cannot be read says nothing: the audit log decides, and ``promote`` reads it.
+        What cannot be read says nothing: the audit log and the answers decide, and ``promote`` reads both.
         """
         try:
             # one client for all looks: making one costs a tenth of a second of the processor that all triggers share
             store = self._store = self._store or get_store()
             event = withdrawal(store, self.model, self.training, date.fromisoformat(self.partition))
+            rejected = "" if event else self._rejected(store)
         except StepError as error:
             self._warn(str(error))
-            return ""
+            return {}
         self._trouble = ""
-        return event.why if event else ""
+        if event:
+            return {"superseded": event.why}
+        return {"rejected": rejected} if rejected else {}
 
-    def _rejected(self) -> str:
-        """Return that another approver has said no, or nothing; what was said before this was asked is past."""
+    def _rejected(self, store: ArtifactStore) -> str:
+        """Return that another approver has said no to the same, or nothing; an answer before the asking is past."""
         for task in self.others:
-            told = XCom.get_one(
-                key=XCom.XCOM_RETURN_KEY,
-                dag_id=dag_id(self.model, "train"),
-                task_id=task,
-                run_id=self.training,
-                map_index=-1,
-            )
-            if told and told["chosen_options"] == [REJECTED] and self.asked and told["responded_at"] >= self.asked:
-                return f"{(told['responded_by_user'] or {}).get('name', 'nobody')} answered {task} with {REJECTED}"
+            run = RunIdentity(dag_id=dag_id(self.model, "train"), run_id=self.training, task_id=task)
+            other = read_answer(store, run)
+            if other is None or (other.version, other.evaluation) != (self.version, self.evaluation):
+                continue
+            if other.chosen == REJECTED and self.asked and other.at and other.at >= self.asked:
+                return f"{other.by or 'nobody'} answered {task} with {REJECTED}"
         return ""
 
     def _warn(self, trouble: str) -> None:

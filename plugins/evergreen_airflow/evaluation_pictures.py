@@ -13,7 +13,7 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException, Path, Query, Response
 
 from evergreen.contract import RunIdentity, StepError
-from evergreen.judgement.evidence import PICTURES
+from evergreen.pipelines import PICTURES
 from evergreen.store import get_store
 from evergreen_airflow.approval_page import ADDRESS
 

@@ -14,10 +14,20 @@ from typing import Any
 
 import pytest
 from airflow.sdk.api.datamodels._generated import HITLDetailResponse, HITLUser
-from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, ErrorType, TaskDeferred
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowRuntimeError,
+    AirflowSkipException,
+    ErrorType,
+    TaskDeferred,
+)
 from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import ErrorResponse, GetXCom, UpdateHITLDetail, XComResult
-from airflow.sdk.serde import serialize
+from airflow.sdk.execution_time.comms import (
+    CreateHITLDetailPayload,
+    ErrorResponse,
+    GetHITLDetailResponse,
+    UpdateHITLDetail,
+)
 
 from corpus_kit import CORPUS
 from decision_log_kit import evaluation
@@ -26,8 +36,9 @@ from evergreen.handover import store_output
 from evergreen.judgement.events import Event, EventKind
 from evergreen.judgement.evidence import SliceScore
 from evergreen.judgement.notices import withdraw
+from evergreen.judgement.questions import Answer, read_answer, write_answer
 from evergreen.settings import Settings
-from evergreen.store import ArtifactStore, get_store, write_manifest
+from evergreen.store import ArtifactStore, get_store, read_manifest, write_manifest
 from evergreen_airflow.approval import ApprovalQuestion
 from evergreen_airflow.approval_evidence import Evidence, evidence_of
 from evergreen_airflow.approval_page import page
@@ -45,23 +56,16 @@ def obsolete() -> None:
 
 
 class Airflow:
-    """Stands in for what holds the question: a person may answer it just before it is withdrawn, or it may fail.
+    """Stands in for what holds the question: a person may answer it just before it is withdrawn, or it may fail."""
 
-    What another task has returned is told to those who ask.
-    """
-
-    def __init__(self, *, answered_first: bool = False, failures: int = 0, other: dict[str, Any] | None = None) -> None:
+    def __init__(self, *, answered_first: bool = False, failures: int = 0) -> None:
         self.answered_first = answered_first
-        self.other = other
         self.failures = failures
         self.asked = 0
         self.detail = HITLDetailResponse(response_received=False, responded_at=None, chosen_options=None)
 
-    def send(self, msg: Any) -> HITLDetailResponse | XComResult:
-        if isinstance(msg, GetXCom):
-            assert (msg.dag_id, msg.run_id) == (f"{DECIDED.model}.train", DECIDED.training)
-            told = self.other if msg.task_id == "approve_again" else None
-            return XComResult(key=msg.key, value=serialize(told))
+    def send(self, msg: Any) -> HITLDetailResponse:
+        assert isinstance(msg, GetHITLDetailResponse | UpdateHITLDetail | CreateHITLDetailPayload), msg
         self.asked += 1
         if self.asked <= self.failures:
             raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"message": "away"}))
@@ -140,21 +144,29 @@ def test_airflow_that_does_not_answer_ends_no_question(monkeypatch: pytest.Monke
 
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-BOB = {"id": "8", "name": "bob"}
+EVALUATION = "e1"
 
 
-def other_said(option: str, at: datetime, by: dict[str, str] | None) -> dict[str, Any]:
-    """What the task that asks somebody else has returned."""
-    return {"chosen_options": [option], "responded_at": at, "responded_by_user": by, "shown": "d"}
+def other_said(chosen: str = "Reject", at: datetime | None = NOW, **fields: str) -> None:
+    """Leave the answer of the task that asks somebody else, to the same question unless otherwise."""
+    run = RunIdentity(dag_id=f"{DECIDED.model}.train", run_id=DECIDED.training, task_id="approve_again")
+    fields = {"version": "2", "evaluation": EVALUATION, "by": "bob", "by_id": "8", **fields}
+    write_answer(get_store(), run, Answer.model_validate({"chosen": chosen, "at": at, **fields}))
+
+
+def one_of_two(hours: float = 1) -> ApprovalTrigger:
+    return trigger(hours, asked=NOW, others=["approve_again"], version="2", evaluation=EVALUATION)
 
 
 @pytest.mark.usefixtures("settings")
-@pytest.mark.parametrize(("by", "who"), [(BOB, "bob"), (None, "nobody")])
+@pytest.mark.parametrize("late", [0, 3600])  # this one may have had to wait for a worker
+@pytest.mark.parametrize(("by", "who"), [("bob", "bob"), ("", "nobody")])
 def test_a_no_of_one_approver_withdraws_the_others_question(
-    monkeypatch: pytest.MonkeyPatch, by: dict[str, str] | None, who: str
+    monkeypatch: pytest.MonkeyPatch, by: str, who: str, late: int
 ) -> None:
-    airflow = Airflow(other=other_said("Reject", NOW, by))
-    event = wait(monkeypatch, airflow, trigger(asked=NOW, others=["approve_again"]))
+    other_said(at=NOW + timedelta(seconds=late), by=by)
+    airflow = Airflow()
+    event = wait(monkeypatch, airflow, one_of_two())
     assert event["rejected"] == f"{who} answered approve_again with Reject"
     assert "superseded" not in event
     assert (airflow.detail.chosen_options, airflow.detail.responded_by_user) == (["Reject"], None)
@@ -165,32 +177,85 @@ def test_a_no_of_one_approver_withdraws_the_others_question(
     "other",
     [
         None,
-        other_said("Approve", NOW, BOB),
-        other_said("Withdrawn", NOW, None),
-        other_said("Reject", NOW - timedelta(seconds=1), BOB),  # before it was cleared
+        {"chosen": "Approve"},
+        {"chosen": "Withdrawn"},
+        {"chosen": "", "at": None},
+        {"at": NOW - timedelta(seconds=1)},  # before both were cleared
+        {"version": "1"},
+        {"evaluation": "e2"},
     ],
 )
 def test_nothing_else_of_the_other_withdraws_a_question(
     monkeypatch: pytest.MonkeyPatch, other: dict[str, Any] | None
 ) -> None:
-    asks = trigger(hours=1 / 3600, asked=NOW, others=["approve_again"])
-    assert wait(monkeypatch, Airflow(other=other), asks)["timedout"]
+    if other is not None:
+        other_said(**other)
+    assert wait(monkeypatch, Airflow(), one_of_two(hours=1 / 3600))["timedout"]
+
+
+def test_an_answer_that_cannot_be_read_ends_no_question(settings: Settings) -> None:
+    other_said()
+    (key,) = get_store().keys("runs/")
+    path = Path(settings.artifact_root, key)
+    right = path.read_bytes()
+    asks = one_of_two()
+    for wrong in (b"[]", b'{"chosen": 1}', b"", b'{"schema_version": 99}'):
+        path.write_bytes(wrong)
+        assert asks._obsolete() == {}
+    path.write_bytes(right)
+    assert asks._obsolete() == {"rejected": "bob answered approve_again with Reject"}
 
 
 def test_a_trigger_is_rebuilt_as_it_was() -> None:
-    path, arguments = trigger(asked=NOW, others=["approve_again"]).serialize()
+    path, arguments = one_of_two().serialize()
     assert path == "evergreen_airflow.approval_trigger.ApprovalTrigger"
     again = ApprovalTrigger(**arguments)
     assert (again.model, again.asked, again.others) == (DECIDED.model, NOW, ["approve_again"])
+    assert (again.version, again.evaluation) == ("2", EVALUATION)
 
 
+ABOUT = {"version": "2", "evaluation": EVALUATION, "shown": "digest"}
+ASKED = RunIdentity(dag_id=f"{DECIDED.model}.train", run_id=DECIDED.training, task_id="approve")
+
+
+def complete(event: dict[str, Any], **about: str) -> dict[str, Any]:
+    """End a question as the worker does, which the triggerer has told of an event; returns what Airflow is told."""
+    given = {"chosen_options": ["Reject"], "params_input": {}, "responded_at": NOW, "responded_by_user": None, **event}
+    context: Any = {"ti": SimpleNamespace(run_id=DECIDED.training)}
+    told: dict[str, Any] = question().execute_complete(context, given, **about)
+    return told
+
+
+@pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize(
-    ("event", "chosen"), [({}, ["Reject"]), ({"rejected": "bob answered approve with Reject"}, ["Withdrawn"])]
+    ("event", "answer"),
+    [
+        (
+            {"chosen_options": ["Approve"], "responded_by_user": {"id": "8", "name": "bob"}},
+            Answer(chosen="Approve", by="bob", by_id="8", at=NOW, **ABOUT),  # type: ignore[arg-type]
+        ),
+        ({"timedout": True}, Answer(chosen="Reject", at=NOW, **ABOUT)),  # type: ignore[arg-type]
+        ({"rejected": "bob answered approve with Reject"}, Answer(chosen="Withdrawn", at=NOW, **ABOUT)),  # type: ignore[arg-type]
+    ],
 )
-def test_a_question_that_was_withdrawn_ends_with_no_answer(event: dict[str, str], chosen: list[str]) -> None:
-    given = {**other_said("Reject", NOW, None), "params_input": {}, **event}
-    answer = question().execute_complete({}, given, shown="digest")  # type: ignore[typeddict-item]
-    assert (answer["chosen_options"], answer["shown"]) == (chosen, "digest")
+def test_the_answer_is_in_the_store_with_what_it_is_about(event: dict[str, Any], answer: Answer) -> None:
+    assert complete(event, **ABOUT)["chosen_options"] == [answer.chosen]
+    assert read_answer(get_store(), ASKED) == answer
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_superseded_question_leaves_no_answer() -> None:
+    with pytest.raises(AirflowSkipException, match="superseded: version 2 came from newer"):
+        complete({"superseded": WHY}, **ABOUT)
+    assert read_answer(get_store(), ASKED) is None
+
+
+@pytest.mark.usefixtures("settings")
+def test_what_was_asked_before_answers_told_what_they_are_about_is_about_nothing() -> None:
+    complete({"chosen_options": ["Approve"]}, shown="digest")
+    answer = read_answer(get_store(), ASKED)
+    assert answer
+    assert (answer.chosen, answer.version, answer.evaluation) == ("Approve", "", "")
 
 
 def test_a_notice_that_cannot_be_read_ends_no_question(settings: Settings) -> None:
@@ -198,16 +263,16 @@ def test_a_notice_that_cannot_be_read_ends_no_question(settings: Settings) -> No
     right = path.read_bytes()
     path.write_text("{}")
     asks = trigger()
-    assert asks._superseded() == ""
+    assert asks._obsolete() == {}
     path.write_bytes(right)
-    assert asks._superseded() == WHY
+    assert asks._obsolete() == {"superseded": WHY}
 
 
 def test_a_notice_about_another_challenger_withdraws_nothing(settings: Settings) -> None:
     for field, other in (("training", "another"), ("model", "other"), ("partition", "2013-01-01")):
         fields = {**SUPERSEDED.model_dump(mode="json"), field: other}
         withdraw(get_store(), Event.model_validate(fields))
-    assert trigger()._superseded() == ""
+    assert trigger()._obsolete() == {}
 
 
 @pytest.mark.usefixtures("settings")
@@ -241,8 +306,8 @@ EVALUATE = RunIdentity(dag_id="raced.train", run_id="manual__2026-01-01T00:00:00
 
 
 def evidence(slices: Sequence[SliceScore] = (), **pictures: str) -> Evidence:
-    found = evaluation().model_copy(update={"slices": tuple(slices)})
-    return Evidence(found, "e" * 64, EVALUATE, pictures)
+    found = evaluation().model_copy(update={"slices": tuple(slices), "pictures": pictures})
+    return Evidence(found, "e" * 64, EVALUATE)
 
 
 def part(value: str, improvement: float | None, column: str = "origin") -> SliceScore:
@@ -296,7 +361,7 @@ def test_and_the_pictures_each_by_an_address_that_names_its_content() -> None:
     address = f"{where}&sha256={'a' * 64}"
     assert f"[![ROC curve]({address})]({address})" in shown
     assert [line.count("[![") for line in shown.splitlines() if line.startswith("| [![")] == [2, 1]
-    assert "![" not in page({"why": ""}, "5", evidence())
+    assert "![" not in page({"why": ""}, "5", evidence(of_a_newer_version="d" * 64))
 
 
 @pytest.mark.parametrize("value", ["[here](http://evil)", "<img src=x>", "`code`", "two\nlines", "# a | b", "![i](x)"])
@@ -323,26 +388,43 @@ def left(name: str, content: bytes) -> Output:
     return store_output(name, f"{EVALUATE.key}/{name}", content, rows=1)
 
 
-def leave(*outputs: Output) -> None:
-    """Leave the manifest of an evaluation."""
-    write_manifest(get_store(), a_manifest(EVALUATE).model_copy(update={"outputs": outputs}))
+def leave(*outputs: Output, step: str = "evaluate", **facts: Any) -> None:
+    """Leave the manifest of a step."""
+    manifest = a_manifest(EVALUATE.sibling(step))
+    write_manifest(get_store(), manifest.model_copy(update={"outputs": outputs, "facts": facts}))
+
+
+EVALUATED = evaluation().model_copy(update={"pictures": {"roc_curve": sha256(b"roc").hexdigest(), "newer": "0" * 64}})
 
 
 @pytest.fixture
 def evaluated(settings: Settings) -> str:
     """Leave an evaluation with a picture; returns the digest that the gate is told."""
-    document = left("evaluation", evaluation().model_dump_json().encode())
-    leave(document, left("roc_curve", b"roc"), left("something_else", b"of a newer version"))
+    document = left("evaluation", EVALUATED.model_dump_json().encode())
+    leave(document, left("roc_curve", b"roc"), left("calibration", b"not of the evaluation"))
     return document.digest
 
 
 def test_what_is_shown_is_what_the_gate_has_judged(evaluated: str) -> None:
     found = evidence_of(EVALUATE, evaluated)
-    assert (found.evaluation, found.pictures) == (evaluation(), {"roc_curve": sha256(b"roc").hexdigest()})
+    assert (found.evaluation, found.pictures) == (EVALUATED, {"roc_curve": sha256(b"roc").hexdigest()})
     assert found.digest.startswith(evaluated)
-    assert evidence_of(EVALUATE, "") == found, "a gate of before it told one"
-    with pytest.raises(DataError, match=r"the gate has judged '0{16}'\. It was evaluated again since: clear gate"):
-        evidence_of(EVALUATE, "0" * 16)
+    for other in ("", "0" * 16):
+        with pytest.raises(
+            DataError, match=rf"the gate has judged '{other}'\. It was evaluated again since: clear gate"
+        ):
+            evidence_of(EVALUATE, other)
+
+
+def test_a_picture_that_was_changed_with_its_manifest_is_not_that_of_the_evaluation(evaluated: str) -> None:
+    manifest = read_manifest(get_store(), EVALUATE)
+    assert manifest
+    forged = left("roc_curve", b"forged")
+    leave(manifest.output("evaluation"), forged)
+    with pytest.raises(
+        DataError, match=rf"SHA-256 {sha256(b'forged').hexdigest()}, and the evaluation says .*: clear ev"
+    ):
+        evidence_of(EVALUATE, evaluated)
 
 
 @pytest.mark.parametrize("name", ["evaluation", "roc_curve"])
@@ -359,32 +441,51 @@ def test_nothing_is_shown_that_was_changed_since(
 
 
 def test_without_an_evaluation_nobody_is_asked(settings: Settings) -> None:
-    with pytest.raises(DataError, match=r"result.json is gone: nobody can be shown the evaluation. Clear evaluate."):
+    with pytest.raises(DataError, match=r"result.json is gone: nobody can be asked about it. Clear evaluate."):
         evidence_of(EVALUATE, "")
 
 
-def ask(monkeypatch: pytest.MonkeyPatch, digest: str) -> tuple[dict[str, Any], str | None]:
-    """Ask, as the worker does; returns what the gate has told, and the text that Airflow was given."""
-    asked: dict[str, str | None] = {}
+GATE = {"why": "better", "checks": CHECKS}
+APPROVE = EVALUATE.sibling("approve")
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, digest: str) -> tuple[str, TaskDeferred]:
+    """Ask, as the worker does; returns the text that Airflow was given, and what it waits for."""
+    asked: dict[str, str] = {}
 
     class Asked(Airflow):
-        def send(self, msg: Any) -> HITLDetailResponse | XComResult:
-            asked["body"] = getattr(msg, "body", None)
+        def send(self, msg: Any) -> HITLDetailResponse:
+            asked["body"] = getattr(msg, "body", "")
             return super().send(msg)
 
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Asked(), raising=False)
-    told = {"gate": {"why": "better", "checks": CHECKS, "evaluation_digest": digest}, "register": {"version": "5"}}
-    ti = SimpleNamespace(id=uuid.uuid4(), run_id=EVALUATE.run_id, xcom_pull=lambda task_ids: told[task_ids])
-    day = SimpleNamespace(partition_key=None, conf={"partition": "2013-05-31"}, logical_date=None, run_after=None)
-    context: Any = {"ti": ti, "task_instance": ti, "dag_run": day, "params": {"partition": "2013-05-31"}}
-    with pytest.raises(TaskDeferred):
+    leave(step="gate", **GATE, evaluation_digest=digest)
+    leave(step="register", version="5")
+    ti = SimpleNamespace(id=uuid.uuid4(), run_id=EVALUATE.run_id)  # nobody asks it what other tasks have returned
+    run = SimpleNamespace(partition_key=None, start_date=NOW)
+    context: Any = {"ti": ti, "task_instance": ti, "dag_run": run, "params": {"partition": "2013-05-31"}}
+    with pytest.raises(TaskDeferred) as waits:
         question("raced").execute(context)
-    return told["gate"], asked["body"]
+    return asked["body"], waits.value
 
 
 def test_the_question_is_asked_with_that_page(evaluated: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, body = ask(monkeypatch, evaluated)
-    assert body == page(gate, "5", evidence_of(EVALUATE, evaluated))
+    body, waits = ask(monkeypatch, evaluated)
+    assert body == page(GATE, "5", evidence_of(EVALUATE, evaluated))
+    shown = sha256(f"Promote?\n\n{body}".encode()).hexdigest()
+    assert waits.kwargs == {"version": "5", "evaluation": evaluated, "shown": shown}
+    assert isinstance(waits.trigger, ApprovalTrigger)
+    assert (waits.trigger.version, waits.trigger.evaluation, waits.trigger.asked) == ("5", evaluated, NOW)
+
+
+def test_what_was_answered_before_counts_no_more_once_it_is_asked_again(
+    evaluated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_answer(get_store(), APPROVE, Answer(version="5", evaluation=evaluated, chosen="Approve", by="ada", by_id="7"))
+    _, waits = ask(monkeypatch, evaluated)
+    assert waits.kwargs
+    assert read_answer(get_store(), APPROVE) == Answer(**waits.kwargs)
+    assert not Answer(**waits.kwargs).chosen
 
 
 @pytest.mark.usefixtures("evaluated")

@@ -5,6 +5,7 @@ import pkgutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from hashlib import sha256
 from importlib.metadata import version
 
 import numpy as np
@@ -27,13 +28,14 @@ from evergreen.contract import (
     Window,
     utc_now,
 )
-from evergreen.handover import file_digest
+from evergreen.handover import file_digest, read_bytes
 from evergreen.judgement import champions
 from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.decisions import list_decisions
 from evergreen.judgement.events import Event, EventKind, last_move
 from evergreen.judgement.evidence import Check, Decision, Verdict
+from evergreen.judgement.questions import Answer
 from evergreen.runner import build_request, execute
 from evergreen.settings import PROJECT_ROOT, get_settings
 from evergreen.steps import promote
@@ -202,11 +204,11 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
     assert gate.facts["decision"] == "promote", gate.facts["why"]
     assert gate.metrics["improvement_low"] > 0
     run.steps("register")
-    promoted = run.step("promote", answers=said("ada", shown="d1"))
+    promoted = run.promote(said("bob", "Reject"))  # nobody was asked: it is no answer
     assert promoted.facts == {"version": "2", "previous": "1"}
     record = list_decisions(get_store(), binary)[-1]
-    assert (record.answered.by, record.answered.shown) == ("ada", "d1")
-    assert (record.promoted.by, record.promoted.previous, record.registered.version) == ("ada", "1", "2")
+    assert record.answered is None
+    assert (record.promoted.by, record.promoted.previous, record.registered.version) == ("better", "1", "2")
     assert gate.facts["decision_key"] == f"audit/{binary}/{record.decided.number}"
     assert {output.name for output in record.judgement.evidence} >= {
         "evaluation",
@@ -221,9 +223,12 @@ def test_a_clearly_better_challenger_is_promoted_once(binary):
     assert {output.name for output in first.outputs} == {"evaluation", *pictures}
     logged = connect().list_artifacts(gate.facts["run_id"], "evaluation")
     assert {file.path for file in logged} == {f"evaluation/{name}.png" for name in pictures}
+    drawn = {name: sha256(read_bytes(first, name)).hexdigest() for name in pictures}
+    assert record.judgement.evaluation.pictures == drawn  # whoever signs the decision signs them too
     # an evaluation that runs again after the promotion still compares with the champion it replaced
-    assert run.step("evaluate").metrics == first.metrics
-    assert run.step("promote", answers=said("ada", shown="d1")).facts == promoted.facts
+    again = run.step("evaluate")
+    assert (again.metrics, again.outputs) == (first.metrics, first.outputs)
+    assert run.step("promote").facts == promoted.facts
     assert len(list_decisions(get_store(), binary)) == 2
 
 
@@ -302,20 +307,19 @@ def test_a_person_says_no_then_yes(binary, models):
 
     unasked = run.step("promote")
     assert unasked.failure.failure_class is FailureClass.CONFIGURATION
-    assert "approval.required: nobody has approved" in unasked.failure.message
+    assert "approval.required: nobody has answered approve about this promotion" in unasked.failure.message
+    marked = run.promote([Answer()]).failure  # it is asked, and its task was marked as a success
+    assert "approval.required: nobody has answered approve" in marked.message
     assert found().answered is None
-    unread = run.step("promote", answers="Approve").failure
-    assert unread.failure_class is FailureClass.CONFIGURATION
-    assert "the parameter answers is 'Approve', and not what" in unread.message
 
     for who, why in (("", "nobody answered in time"), ("bob", "rejected by bob")):
-        rejected = run.step("promote", answers=said(who, "Reject"))
+        rejected = run.promote(said(who, "Reject"))
         assert rejected.status is Status.SKIPPED
         assert why in rejected.reason
         assert (found().answered.kind, found().answered.by) == ("rejected", who or None)
         assert by_alias(binary, "champion") is None
 
-    assert run.step("promote", answers=said("ada")).facts == {"version": "1", "previous": None}
+    assert run.promote(said("ada")).facts == {"version": "1", "previous": None}
     assert (found().promoted.by, found().answered.kind) == ("ada", "approved")
     assert by_alias(binary, "champion").number == "1"
 
@@ -329,12 +333,12 @@ def test_four_eyes_are_those_of_two_people(binary, models):
     judged(binary, "asked")
     run.steps("register")
     for who, why in (("ada", "ada started this training, so another person"), ("", "nobody knows who approved")):
-        refused = run.step("promote", answers=said(who))
+        refused = run.promote(said(who))
         assert refused.status is Status.REFUSED
         assert f"version 1: approval.four_eyes: {why}" in refused.reason
         assert kinds(binary)[-1] == "refused"
         assert by_alias(binary, "champion") is None
-    assert run.step("promote", answers=said("bob")).facts["version"] == "1"
+    assert run.promote(said("bob")).facts["version"] == "1"
 
 
 @pytest.fixture
@@ -356,17 +360,17 @@ def answers_on_record(model):
 
 def test_two_people_approve(binary, asked_twice):
     answers = [*said("7", name="eve", shown="d1"), *said("8", name="eve", shown="d2")]  # names may repeat
-    assert asked_twice.step("promote", answers=answers).facts == {"version": "1", "previous": None}
+    assert asked_twice.promote(answers).facts == {"version": "1", "previous": None}
     assert answers_on_record(binary) == {1: ("approved", "eve", "7", "d1"), 2: ("approved", "eve", "8", "d2")}
     assert "approved by eve and eve" in CliRunner().invoke(app, ["history", binary]).output
     assert last_move(read_events(get_store(), binary)).by == "eve and eve"
     before = kinds(binary)
-    assert asked_twice.step("promote", answers=answers).facts["version"] == "1"
+    assert asked_twice.promote(answers).facts["version"] == "1"
     assert kinds(binary) == before
 
 
 def test_one_person_is_not_two(binary, asked_twice):
-    twice = asked_twice.step("promote", answers=[*said("7", name="eve"), *said("7", name="Eve A.")])
+    twice = asked_twice.promote([*said("7", name="eve"), *said("7", name="Eve A.")])
     assert twice.status is Status.REFUSED
     assert twice.reason == (
         "version 1: approval.approvers: Eve A. has approved twice, so another person has to approve it: "
@@ -375,9 +379,9 @@ def test_one_person_is_not_two(binary, asked_twice):
     assert answers_on_record(binary) == {1: ("approved", "eve", "7", "")}
     assert kinds(binary)[-1] == "refused"
     assert by_alias(binary, "champion") is None
-    unknown = asked_twice.step("promote", answers=[*said("7"), *said("", name="bob")])
+    unknown = asked_twice.promote([*said("7"), *said("", name="bob")])
     assert unknown.reason == "version 1: approval.approvers: nobody knows who approved: clear approve_again"
-    assert asked_twice.step("promote", answers=[*said("7"), *said("8")]).facts["version"] == "1"
+    assert asked_twice.promote([*said("7"), *said("8")]).facts["version"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -387,29 +391,47 @@ def test_one_person_is_not_two(binary, asked_twice):
 @pytest.mark.parametrize("turned", [False, True])
 def test_one_no_of_two_is_a_no_and_both_answers_are_on_record(binary, asked_twice, second, why, turned):
     answers = [*second, *said("eve")] if turned else [*said("eve"), *second]
-    rejected = asked_twice.step("promote", answers=answers)
+    rejected = asked_twice.promote(answers)
     assert (rejected.status, rejected.reason) == (Status.SKIPPED, f"version 1: {why}; approved by eve")
     assert sorted(kind for kind, *_ in answers_on_record(binary).values()) == ["approved", "rejected"]
     assert by_alias(binary, "champion") is None
-    assert asked_twice.step("promote", answers=[*said("eve"), *said("bob")]).facts["version"] == "1"
+    assert asked_twice.promote([*said("eve"), *said("bob")]).facts["version"] == "1"
 
 
 def test_a_question_that_a_no_has_ended_has_no_answer(binary, asked_twice):
     withdrawn = said("", "Withdrawn")
-    rejected = asked_twice.step("promote", answers=[*said("bob", "Reject"), *withdrawn])
+    rejected = asked_twice.promote([*said("bob", "Reject"), *withdrawn])
     assert (rejected.status, rejected.reason) == (Status.SKIPPED, "version 1: rejected by bob")
-    half = asked_twice.step("promote", answers=[*said("bob"), *withdrawn])  # only the first was asked again
+    half = asked_twice.promote([*said("bob"), *withdrawn])  # only the first was asked again
     assert half.status is Status.REFUSED
     assert "approve_again was withdrawn when the other approver said no: clear approve_again too" in half.reason
     assert answers_on_record(binary) == {1: ("approved", "bob", "bob", "")}
     assert by_alias(binary, "champion") is None
 
 
-def test_two_of_whom_one_was_asked_are_not_two(binary, asked_twice):
-    alone = asked_twice.step("promote", answers=said("eve")).failure
+def test_two_of_whom_one_has_answered_are_not_two(binary, asked_twice):
+    alone = asked_twice.promote(said("eve")).failure
     assert alone.failure_class is FailureClass.CONFIGURATION
-    assert "approval.approvers: 2 people have to approve, and 1 was asked" in alone.message
+    assert "approval.approvers: nobody has answered approve_again" in alone.message
     assert answers_on_record(binary) == {}
+
+
+@pytest.mark.parametrize(
+    ("about", "why"),
+    [
+        ({"version": "3"}, "approve was answered about version 3: clear approve"),
+        ({"version": ""}, "approve was answered about version unknown: clear approve"),  # of before it was written down
+        ({"evaluation": "another"}, "approve was answered about the evaluation another, and "),
+    ],
+)
+def test_an_answer_about_something_else_promotes_nothing(binary, asked_twice, about, why):
+    yes = [*said("eve"), *said("bob")]
+    refused = asked_twice.promote(yes, **about)
+    assert refused.status is Status.REFUSED
+    assert refused.reason.startswith(f"version 1: {why}")
+    assert answers_on_record(binary) == {}
+    assert (kinds(binary)[-1], by_alias(binary, "champion")) == ("refused", None)
+    assert asked_twice.promote(yes).facts["version"] == "1"
 
 
 @pytest.mark.parametrize("answers", [[*said("ada"), *said("bob")], [*said("bob"), *said("ada")]])
@@ -417,11 +439,11 @@ def test_of_two_approvers_neither_may_have_started_the_training(binary, models, 
     path = models / binary / "model.yaml"
     path.write_text(path.read_text().replace("approvers: 2", "approvers: 2, four_eyes: true"))
     run = Run(binary, "asked")
-    refused = run.step("promote", answers=answers)
+    refused = run.promote(answers)
     assert refused.status is Status.REFUSED
     assert "approval.four_eyes: ada started this training" in refused.reason
     assert by_alias(binary, "champion") is None
-    assert run.step("promote", answers=[*said("bob"), *said("eve")]).facts["version"] == "1"
+    assert run.promote([*said("bob"), *said("eve")]).facts["version"] == "1"
 
 
 @pytest.mark.parametrize("with_champion", [True, False])
@@ -975,11 +997,11 @@ def test_a_newer_challenger_supersedes_one_that_waits_for_a_person(binary, model
     newer, _ = judged(binary, "newer")
     newer.steps("register")
     older.steps("register")  # a retry that comes late withdraws nothing
-    late = older.step("promote", answers=said("ada"))
+    late = older.promote(said("ada"))
     assert late.status is Status.SKIPPED
     assert late.reason == "version 1: superseded, version 2 came from newer"
     assert by_alias(binary, "champion") is None
     newer.steps("register")
-    assert newer.step("promote", answers=said("ada")).facts["version"] == "2"
+    assert newer.promote(said("ada")).facts["version"] == "2"
     assert kinds(binary).count("superseded") == 1
     assert "approved" not in [event.kind for event in read_events(get_store(), binary) if event.training == "older"]

@@ -87,8 +87,8 @@ PRIVATE = (
         *SDK,
         "airflow/sdk/execution_time/xcom.py",
         "XCom",
-        (f"{AIRFLOW}/pod_trigger.py", f"{AIRFLOW}/approval_trigger.py"),
-        "a trigger that ends its task leaves the task's value, and one that asks reads what the other approver said.",
+        (f"{AIRFLOW}/pod_trigger.py",),
+        "a trigger that ends its task leaves the value of the task.",
     ),
     Private(
         *SDK,

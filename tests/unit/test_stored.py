@@ -58,6 +58,7 @@ _MAPPED = {
     "inputs",
     "answers",
     "relations",
+    "pictures",
 }
 """Names to numbers, to lists or to parts of one kind: what a later version adds to them is another of these."""
 

@@ -3,52 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from evergreen.catalog import SPEC_FILE
-from evergreen.contract import ConfigurationError, Frozen, Request, Result, Status
-from evergreen.judgement.decisions import decision_of, event_of, in_words
+from evergreen.contract import ConfigurationError, Request, Result, Status
+from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of, in_words
 from evergreen.judgement.events import Event, EventKind
+from evergreen.judgement.questions import Answer, questions_of, read_answer
 from evergreen.pipelines import APPROVED, QUESTIONS, WITHDRAWN
 from evergreen.spec import ModelSpec
+from evergreen.store import get_store
 
 
-class Answer(Frozen):
-    """What Airflow says of one question."""
-
-    chosen: str
-    by: str = ""
-    """Who chose it; nobody, when the time ran out."""
-    by_id: str = ""
-    shown: str = ""
-    """The digest of the question as it was shown."""
-
-
-_ANSWERS: TypeAdapter[tuple[Answer, ...]] = TypeAdapter(tuple[Answer, ...])
-
-
-def answers_to(request: Request, spec: ModelSpec, version: str) -> list[Event]:
-    """Return what was answered (parameter ``answers``, one for each question) as the log is to have it, a no first.
+def answers_given(request: Request, spec: ModelSpec) -> list[Answer]:
+    """Return what the run's questions were answered with, in their order; nothing when the model asks nobody.
 
     Raises
     ------
     ConfigurationError
-        If the model asks more people than were asked.
+        If one was not asked, or not answered.
     """
-    given = _given(request.params.get("answers", []))
-    where = f"{spec.folder / SPEC_FILE}: approval"
-    if spec.approval.required and not given:
-        raise ConfigurationError(
-            f"{where}.required: nobody has approved this promotion of {spec.name}.",
-            f"Run {spec.name}.train, and answer under Required actions.",
-        )
-    if spec.approval.required and len(given) < spec.approval.approvers:
-        raise ConfigurationError(
-            f"{where}.approvers: {spec.approval.approvers} people have to approve, and {len(given)} was asked.",
-            f"It was changed while the question waited: run {spec.name}.train again.",
-        )
+    given = []
+    for question in questions_of(spec):
+        answer = read_answer(get_store(), request.run.sibling(question))
+        if answer is None or not answer.chosen:
+            field = "required" if question == QUESTIONS[0] else "approvers"
+            raise ConfigurationError(
+                f"{spec.folder / SPEC_FILE}: approval.{field}: nobody has answered {question} about this promotion of "
+                f"{spec.name}.",
+                f"Clear {question} and answer it under Required actions: to mark it as a success is no answer. If the "
+                f"run has no such task, run {spec.name}.train again.",
+            )
+        given.append(answer)
+    return given
+
+
+def about_another(given: Sequence[Answer], record: DecisionRecord, version: str) -> str:
+    """Return which answer is about something else than what is to be promoted, or nothing.
+
+    Parameters
+    ----------
+    given
+        The answers, in the order of the questions.
+    record, version
+        What was judged and registered, and the version to promote.
+    """
+    registered, judged = record.registered and record.registered.version, record.judgement.evaluation_digest
+    for question, answer in zip(QUESTIONS, given, strict=False):
+        clear = f"clear {question}, so that it asks about this one"
+        if not answer.version == version == registered:
+            return f"{question} was answered about version {answer.version or 'unknown'}: {clear}"
+        if answer.evaluation != judged:
+            evaluation = f"the evaluation {answer.evaluation or 'unknown'}, and {judged} was judged"
+            return f"{question} was answered about {evaluation}: {clear}"
+    return ""
+
+
+def as_events(given: Sequence[Answer], request: Request, version: str) -> list[Event]:
+    """Return answers as the log is to have them, a no first."""
     events = [
         event_of(
             request,
@@ -65,20 +76,11 @@ def answers_to(request: Request, spec: ModelSpec, version: str) -> list[Event]:
     return sorted(events, key=lambda event: event.kind is EventKind.APPROVED)
 
 
-def _given(answers: Any) -> tuple[Answer, ...]:
-    try:
-        return _ANSWERS.validate_python(answers)
-    except ValidationError as error:
-        message = f"promote: the parameter answers is {answers!r}, and not what the questions were answered with."
-        raise ConfigurationError(message, f"Clear {QUESTIONS[0]}.") from error
-
-
-def outcome(answers: Sequence[Event], request: Request) -> Result | None:
+def outcome(answers: Sequence[Event], given: Sequence[Answer]) -> Result | None:
     """Return why answers that are on record do not come to a yes, or None."""
     if any(answer.kind is EventKind.REJECTED for answer in answers):
         return Result(status=Status.SKIPPED, reason=f"version {answers[0].version}: {in_words(answers)}")
-    asked = _given(request.params.get("answers", []))
-    for name, answer in zip(QUESTIONS, asked, strict=False):
+    for name, answer in zip(QUESTIONS, given, strict=False):
         if answer.chosen == WITHDRAWN:
             why = f"{name} was withdrawn when the other approver said no: clear {name} too"
             return Result(status=Status.REFUSED, reason=f"approval.approvers: {why}")

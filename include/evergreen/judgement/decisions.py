@@ -21,7 +21,7 @@ class DecisionRecord(BaseModel):
     """The newest judgement: a gate that runs again after a change decides again."""
     registered: Event | None = None
     answers: dict[int, Event] = Field(default_factory=dict)
-    """What people have answered, approved or rejected, by question, where the model asks them."""
+    """What people have answered about the registered version, by question, where the model asks them."""
     superseded: Event | None = None
     """A newer challenger came while this one waited for its answer."""
     promoted: Event | None = None
@@ -61,9 +61,11 @@ class DecisionRecord(BaseModel):
 
     @property
     def waiting(self) -> bool:
-        """Whether it is registered and nothing has come of it yet."""
-        ended = self.promoted or self.superseded or self.answered
-        return self.registered is not None and ended is None
+        """Whether it is registered and nothing has come of it yet: no rejection, and not all approvals it needs."""
+        if self.registered is None or self.promoted or self.superseded:
+            return False
+        rejected = any(answer.kind is EventKind.REJECTED for answer in self.answers.values())
+        return not rejected and len(self.answers) < self.registered.approvers
 
 
 def in_words(answers: Iterable[Event]) -> str:
@@ -102,7 +104,7 @@ def fold(events: Iterable[Event]) -> list[DecisionRecord]:
     """Return what a model's events come to: a record a training, in the order in which they were first judged.
 
     What follows a judgement stays when the training is judged again: a promotion has happened, whatever is decided
-    later. A new answer replaces the answer before it.
+    later. A new answer replaces the answer before it, and a new version has none yet.
     """
     records: dict[tuple[str, date], DecisionRecord] = {}
     for event in events:
@@ -119,6 +121,8 @@ def fold(events: Iterable[Event]) -> list[DecisionRecord]:
 def _follow(record: DecisionRecord, event: Event) -> None:
     match event.kind:
         case EventKind.REGISTERED:
+            if record.registered and record.registered.version != event.version:  # the training was done again
+                record.answers.clear()
             record.registered = event
         case EventKind.APPROVED | EventKind.REJECTED:
             record.answers[event.question] = event

@@ -67,6 +67,11 @@ class Judgement(Part):
         """The version that was champion then; None when there was none."""
         return self.evaluation.champion.version if self.evaluation.champion else None
 
+    @property
+    def evaluation_digest(self) -> str:
+        """The digest of the evaluation's document, as manifests have it; the data set of that name comes after it."""
+        return next((output.digest for output in self.evidence if output.name == "evaluation"), "")
+
 
 class Release(Part):
     """Which rows of a source's partition are published although they do not meet what is expected of them."""
@@ -112,6 +117,8 @@ class Event(LogEntry):
     """Of an answer: which of the questions it is to; there is a second one where two people have to approve."""
     by_id: str = ""
     """Of an answer: the id in Airflow of who gave it. It tells people apart: names may repeat."""
+    approvers: int = 1
+    """Of a registration: how many people have to approve, where the model asks any."""
     release: Release | None = None
     """Of a release from quarantine."""
     params: dict[str, JsonValue] = Field(default_factory=dict)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field
@@ -17,19 +16,6 @@ from evergreen.stored import OpenEnum, Part, Stored
 Metrics = Annotated[dict[str, float], Field(default_factory=dict)]
 Bounds = tuple[float, float, float]
 """An improvement, its lower and its upper bound."""
-
-PICTURES: Mapping[str, str] = MappingProxyType(
-    {
-        "improvement_by_slice": "Improvement by slice",
-        "metric_by_day": "Metric by day",
-        "roc_curve": "ROC curve",
-        "calibration": "Calibration",
-        "predicted_and_true": "Predicted against true",
-        "residuals": "Residuals",
-        "confusion_matrix": "Confusion matrix",
-    }
-)
-"""Output of ``evaluate`` -> what it is called; which of them there are depends on the task."""
 
 
 class Decision(OpenEnum):
@@ -170,6 +156,8 @@ class Evaluation(Compared, Stored):
     """What ``behaviours.yaml`` asks for."""
     leaks: Leaks | None = None
     """None in documents of old: nobody looked."""
+    pictures: dict[str, str] = Field(default_factory=dict)
+    """Name -> the SHA-256 of each picture of it: whoever signs the evaluation signs them too."""
 
 
 class Verdict(OpenEnum):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evergreen.data.lake import PARTITION
 from evergreen.drawing import BLUE, GREY, ORANGE, png
-from evergreen.judgement.evidence import PICTURES, Evaluation, worst_first
+from evergreen.judgement.evidence import Evaluation, worst_first
 from evergreen.judgement.figures import reliability
 from evergreen.judgement.metrics import Scored, choice
+from evergreen.pipelines import PICTURES
 from evergreen.spec import ModelSpec, Task
 
 if TYPE_CHECKING:

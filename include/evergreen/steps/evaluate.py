@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, partial
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 def run(request: Request, spec: ModelSpec) -> Result:
     """Score both models and store ``evaluation.json``, signed: what the gate decides on, and an auditor reads.
 
-    Pictures of it lie beside it, and with the challenger's run in MLflow.
+    Pictures of it lie beside it, and with the challenger's run in MLflow; the evaluation has their digests.
 
     A champion that has seen part of the window is scored and reported, but its comparison is no evidence: the gate
     refuses it.
@@ -61,17 +62,14 @@ def run(request: Request, spec: ModelSpec) -> Result:
         training,
         look_at(read_events(get_store(), spec.name), champion.number if champion else None, run_id, window_of(frame)),
     )
-    asked = loaded[0], loaded[1] if champion else None
-    further = {
-        "leaks": leaks_of(spec, frame, training()),
-        "figures": (*evaluation.figures, *flips_of(spec, frame, *asked), *costs_of(spec, frame, *asked)),
-        "behaviours": tuple(behaved_of(spec, frame, loaded[0])),
-    }
-    evaluation = evaluation.model_copy(update=further)
+    evaluation = _with_the_models(spec, frame, evaluation, loaded[0], loaded[1] if champion else None)
+    evaluation = evaluation.model_copy(update={"leaks": leaks_of(spec, frame, training())})
+    pictures = pictures_of(spec, frame, evaluation, scores[0], scores[1] if champion else None)
+    drawn = {name: sha256(picture).hexdigest() for name, picture in pictures.items()}
+    evaluation = evaluation.model_copy(update={"pictures": drawn})
     content = evaluation.model_dump_json(indent=2).encode()
     key = f"{request.run.key}/evaluation.json"
     output = store_signed(request, "evaluation", key, content, rows=len(frame))
-    pictures = pictures_of(spec, frame, evaluation, scores[0], scores[1] if champion else None)
     log_pictures(run_id, "evaluation", {f"{name}.png": picture for name, picture in pictures.items()})
     return Result(
         outputs=(output, *(store_output(name, f"{request.run.key}/{name}.png", of) for name, of in pictures.items())),
@@ -79,6 +77,16 @@ def run(request: Request, spec: ModelSpec) -> Result:
         metrics=_metrics(evaluation),
         facts=_facts(evaluation, spec),
     )
+
+
+def _with_the_models(
+    spec: ModelSpec, frame: pd.DataFrame, evaluation: Evaluation, challenger: Scorer, champion: Scorer | None
+) -> Evaluation:
+    """Return the evaluation with what the models say to other inputs than those of the rows."""
+    asked = spec, frame, challenger, champion
+    figures = (*evaluation.figures, *flips_of(*asked), *costs_of(*asked))
+    behaviours = tuple(behaved_of(spec, frame, challenger))
+    return evaluation.model_copy(update={"figures": figures, "behaviours": behaviours})
 
 
 def _candidate(spec: ModelSpec, frame: pd.DataFrame, model: Scorer, scores: Scored) -> Candidate:

@@ -7,11 +7,12 @@ from functools import partial
 
 from evergreen.contract import ConfigurationError, DataError, Manifest, Request, Result, Status
 from evergreen.handover import checked, upstream
-from evergreen.judgement.answers import answers_to, does_not_count, outcome
+from evergreen.judgement.answers import about_another, answers_given, as_events, does_not_count, outcome
 from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import champion_of, refuse_in_backfill, settle
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of
 from evergreen.judgement.events import Event, EventKind, last_move
+from evergreen.judgement.questions import Answer
 from evergreen.judgement.rules import decide
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
@@ -44,8 +45,9 @@ def run(request: Request, spec: ModelSpec) -> Result:
 
     Skipped when a person, asked by the model, said no or nothing, or a newer challenger came meanwhile; all answers
     are kept with the decision. Refused, on record, when the evidence does not justify it; when not enough people said
-    yes; when the champion is no longer the one the challenger was compared with, because the evidence is about
-    another; and when it was moved since, so that clearing an old task does not undo a rollback.
+    yes, or to something else than this version and its evaluation; when the champion is no longer the one the
+    challenger was compared with, because the evidence is about another; and when it was moved since, so that clearing
+    an old task does not undo a rollback.
     """
     refuse_in_backfill(request)
     registered, _ = upstream(request, "register"), upstream(request, "gate")
@@ -60,8 +62,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
     champion_of(request)
     promoted = record.promoted
     if promoted is None or promoted != last_move(read_events(store, spec.name)):
-        answers = answers_to(request, spec, version.number)
-        if no := _answered(request, spec, version, answers):
+        answers = answers_given(request, spec)
+        if no := _answered(request, spec, record, version, answers):
             return no
         by = " and ".join(answer.by for answer in answers if answer.by)
         logged = _logged(request, spec, record, version, by or record.judgement.requested_by)
@@ -97,15 +99,20 @@ def _refuse(request: Request, version: Version, by: str | None, why: str) -> Res
     return Result(status=Status.REFUSED, reason=why)
 
 
-def _answered(request: Request, spec: ModelSpec, version: Version, answers: Sequence[Event]) -> Result | None:
+def _answered(
+    request: Request, spec: ModelSpec, record: DecisionRecord, version: Version, given: Sequence[Answer]
+) -> Result | None:
     """Log what people have answered; returns why it is not yes, or None."""
+    if why := about_another(given, record, version.number):
+        return _refuse(request, version, None, f"version {version.number}: {why}")
+    answers = as_events(given, request, version.number)
     for number, answer in enumerate(answers):
         objection = partial(does_not_count, request=request, spec=spec, answer=answer, before=answers[:number])
         logged = append(get_store(), answer, objection)
         if isinstance(logged, Result):
             refused = logged.status is Status.REFUSED
             return _refuse(request, version, answer.by, logged.reason) if refused else logged
-    no = outcome(answers, request)
+    no = outcome(answers, given)
     return _refuse(request, version, None, no.reason) if no and no.status is Status.REFUSED else no
 
 

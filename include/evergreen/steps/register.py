@@ -38,7 +38,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
     tags = {**signed.bound.facts, **_baseline_tags(trained), **decided, **why, **scores}
     version = register(signed, spec.description, tags)
     set_alias(version, CHALLENGER)
-    append(get_store(), event_of(request, EventKind.REGISTERED, version=version.number))
+    asked = spec.approval.approvers
+    append(get_store(), event_of(request, EventKind.REGISTERED, version=version.number, approvers=asked))
     if spec.approval.required:
         _supersede(request, version.number)
     return Result(

@@ -153,6 +153,32 @@ def test_two_people_who_approve_have_a_record_each(settings):
     assert "drift; approved by ada and eve" in history(MODEL)
 
 
+@pytest.mark.parametrize(
+    ("approvers", "answers", "waits"),
+    [
+        (1, {}, True),
+        (1, {1: "approved"}, False),
+        (2, {1: "approved"}, True),
+        (2, {2: "approved"}, True),
+        (2, {1: "approved", 2: "approved"}, False),
+        (2, {1: "rejected"}, False),
+        (2, {1: "approved", 2: "rejected"}, False),
+    ],
+)
+def test_a_challenger_waits_for_a_no_or_for_all_the_approvals_that_it_needs(approvers, answers, waits):
+    given = [event(kind, version="2", question=question) for question, kind in answers.items()]
+    (record,) = fold([decided(), event("registered", version="2", approvers=approvers), *given])
+    assert record.waiting is waits
+
+
+def test_answers_are_about_one_version():
+    asked = [decided(), event("registered", version="3"), event("rejected", version="3", by="bob")]
+    (record,) = fold([*asked, event("registered", version="3")])
+    assert (record.answered.by, record.waiting) == ("bob", False)
+    (record,) = fold([*asked, event("registered", version="4")])  # trained again in the same run
+    assert (record.answered, record.waiting) == (None, True)
+
+
 def test_what_is_superseded_waits_no_more(settings):
     log(decided(), event("registered", version="2"))
     assert only_record().waiting

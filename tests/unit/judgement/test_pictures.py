@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 
 from decision_log_kit import evaluation
-from evergreen.judgement.evidence import PICTURES, SliceScore
+from evergreen.judgement.evidence import SliceScore
 from evergreen.judgement.figures import calibration_error, reliability
 from evergreen.judgement.metrics import Scored
 from evergreen.judgement.pictures import pictures_of
-from evergreen.pipelines import STEPS
 from evergreen.spec import Task
 
 DAYS = 20
@@ -102,10 +101,6 @@ def test_of_one_class_there_is_no_roc_curve() -> None:
 
 def test_no_slices_no_picture_of_them() -> None:
     assert "improvement_by_slice" not in drawn(Task.BINARY, slices=0)
-
-
-def test_evaluate_may_leave_what_can_be_drawn() -> None:
-    assert STEPS["evaluate"].outputs == ("evaluation", *PICTURES)
 
 
 def test_a_bin_has_its_rows_what_they_were_given_and_what_came_true() -> None:
