@@ -229,8 +229,11 @@ class Run:
             ),
         )
 
-    def train_without_ray(self, frame: pd.DataFrame, window: Window, spoil: bool = False) -> None:
-        """Train for a moment in this process, and leave what the step ``train`` leaves; ``spoil``: weights of nan."""
+    def train_without_ray(self, frame: pd.DataFrame, window: Window, spoil: bool = False, key: str = "") -> None:
+        """Train for a moment in this process, and leave what the step ``train`` leaves; ``spoil``: weights of nan.
+
+        What is trained again is the same run of MLflow, unless it has another ``key``.
+        """
         prepared = prepare(self.spec, frame)
         torch.manual_seed(0)
         network = load_network(self.spec.folder / "network.py", "build", prepared.encoder.schema)
@@ -246,7 +249,7 @@ class Run:
                     parameter.fill_(float("nan"))
         golden = outputs_of(network, prepared.numeric, prepared.categorical).numpy()
         tags = {"model": self.model, "dag_id": self.dag_id, "run_id": self.run_id}
-        run_id = start_run(self.model, self.run_id, self.run_id, tags, {})
+        run_id = start_run(self.model, self.run_id, key or self.run_id, tags, {})
         trained = Trained(
             prepared.encoder, network.state_dict(), [{"epoch": 1, "train_loss": 0.5, "seconds": 0.1}], golden
         )

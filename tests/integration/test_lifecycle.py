@@ -416,6 +416,20 @@ def test_two_of_whom_one_has_answered_are_not_two(binary, asked_twice):
     assert answers_on_record(binary) == {}
 
 
+def test_what_was_trained_again_in_the_same_run_has_no_answers_yet(binary, asked_twice):
+    assert "rejected by bob" in asked_twice.promote([*said("eve"), *said("bob", "Reject")]).reason
+    run = Run(binary, "asked")
+    run.train_without_ray(training_rows("binary", days=39), BEFORE, key="on other days")
+    run.steps("evaluate", "gate", "refit", "register")
+    record = list_decisions(get_store(), binary)[0]
+    assert (record.registered.version, record.answers, record.waiting) == ("2", {}, True)
+    refused = run.step("promote")
+    assert refused.status is Status.REFUSED
+    assert refused.reason.startswith("version 2: approve was answered about version 1: clear approve")
+    assert by_alias(binary, "champion") is None
+    assert run.promote([*said("eve"), *said("bob")]).facts["version"] == "2"
+
+
 @pytest.mark.parametrize(
     ("about", "why"),
     [

@@ -162,9 +162,12 @@ def _within(package: str, names: set[str] | tuple[str, ...]) -> frozenset[str]:
 FLOOR = _within("evergreen", (*GROUND_FLOOR, "__version__"))
 RECORDS = _within(
     "evergreen",
-    {"monitoring.proposal", "judgement.evidence", "judgement.events", "judgement.notices", "data.memory"},
+    {
+        *("monitoring.proposal", "judgement.evidence", "judgement.events", "judgement.notices"),
+        *("judgement.questions", "data.memory"),
+    },
 )
-"""What the Airflow side knows of the rooms: the documents that steps leave, and a variable."""
+"""What the Airflow side knows of the rooms: the documents that steps leave, the answers they read, and a variable."""
 KUBELET, REPLAY, WARM = "evergreen_airflow.kubelet", "evergreen_airflow.replay", "evergreen_airflow.kubelet.warm_server"
 
 RULES = (
