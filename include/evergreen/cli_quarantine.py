@@ -8,7 +8,6 @@ import typer
 from pydantic import JsonValue
 
 from evergreen.cli_steps import day_of, run_by_hand
-from evergreen.contract import ConfigurationError
 
 quarantine_app = typer.Typer(no_args_is_help=True, help="Show rows in quarantine, and release those that are right.")
 
@@ -28,10 +27,7 @@ def show(
     from evergreen.data.quarantine import show as print_quarantine
 
     spec = load_model(model)
-    sources = [one for one in spec.sources if source in {None, one.name}]
-    if not sources:
-        there = ", ".join(one.name for one in spec.sources)
-        raise ConfigurationError(f"{model} has no source {source!r}.", f"Sources: {there}.")
+    sources = spec.sources if source is None else (spec.source(source),)
     print_quarantine(spec, sources, day_of(partition, "--partition") if partition else None, Console())
 
 

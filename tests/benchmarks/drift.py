@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
@@ -78,16 +78,23 @@ def _alarm(effect: float, seed: int) -> tuple[int, list[str]]:
 def power(say: Callable[[str], None], draws: int = _POWER_DRAWS) -> dict[str, float]:
     """Return the share of draws in which a change is found in the one column that has it, in one window."""
     say(f"changes found in one window, {draws} draws each; rows {_POWER_SIZES}")
-    found = {}
+    return _shares_found(say, product(DAY_EFFECTS, CHANGES), _finds, draws)
+
+
+def _shares_found(
+    say: Callable[[str], None], cases: Iterable[tuple[float, str]], finds: Callable[..., bool], draws: int
+) -> dict[str, float]:
+    """Return in which share of draws ``finds(effect, name, rows, seed)`` holds; a line printed for each case."""
+    shares = {}
     with ProcessPoolExecutor() as pool:
-        for effect in DAY_EFFECTS:
-            for change in CHANGES:
-                shares = []
-                for rows in _POWER_SIZES:
-                    shares.append(np.mean(list(pool.map(partial(_finds, effect, change, rows), range(draws)))))
-                    found[f"{change}, {rows} rows, day effect {effect}"] = float(shares[-1])
-                say(f"{change:<28}{effect:5.1f}" + "".join(f"{share:8.0%}" for share in shares))
-    return found
+        for effect, name in cases:
+            line = f"{name:<28}{effect:5.1f}"
+            for rows in _POWER_SIZES:
+                share = float(np.mean(list(pool.map(partial(finds, effect, name, rows), range(draws)))))
+                shares[f"{name}, {rows} rows, day effect {effect}"] = share
+                line += f"{share:8.0%}"
+            say(line)
+    return shares
 
 
 def _finds(effect: float, change: str, rows: int, seed: int) -> bool:
@@ -125,18 +132,10 @@ def _concept_alarm(effect: float, seed: int) -> tuple[list[str], bool]:
 def concept_power(say: Callable[[str], None], draws: int = _POWER_DRAWS) -> dict[str, float]:
     """Return the share of draws in which the one relation that has turned is found in one window and named first."""
     say(f"turned relations found and named in one window, {draws} draws each; rows {_POWER_SIZES}")
-    found = {}
-    with ProcessPoolExecutor() as pool:
-        for task, effect in product(_TASKS, DAY_EFFECTS):
-            shares = []
-            for rows in _POWER_SIZES:
-                shares.append(np.mean(list(pool.map(partial(_names, task, effect, rows), range(draws)))))
-                found[f"{task}, {rows} rows, day effect {effect}"] = float(shares[-1])
-            say(f"{task:<28}{effect:5.1f}" + "".join(f"{share:8.0%}" for share in shares))
-    return found
+    return _shares_found(say, ((effect, task) for task in _TASKS for effect in DAY_EFFECTS), _names, draws)
 
 
-def _names(task: Task, effect: float, rows: int, seed: int) -> bool:
+def _names(effect: float, task: Task, rows: int, seed: int) -> bool:
     rng = np.random.default_rng([seed, rows, int(10 * effect)])
     reference, current = draw(rng, rows, effect)
     before, now = World(task, day_effect=effect), World(task, day_effect=effect, turned=("normal",))

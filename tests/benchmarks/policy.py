@@ -38,7 +38,7 @@ from evergreen.contract import Window  # noqa: E402
 from evergreen.data.lake import PARTITION  # noqa: E402
 from evergreen.data.lineage import current_together  # noqa: E402
 from evergreen.features.feature_store import feature_tables, training_set  # noqa: E402
-from evergreen.judgement.behaviours import behaved_of  # noqa: E402
+from evergreen.judgement.behaviours import behaviour_results  # noqa: E402
 from evergreen.judgement.decline import MeasuredMetric, drop_limit, measured_metric  # noqa: E402
 from evergreen.judgement.evaluation import evaluation_of  # noqa: E402
 from evergreen.judgement.evidence import Candidate, Evaluation  # noqa: E402
@@ -249,7 +249,10 @@ class Judged(Policy):
         earlier = cache(partial(self.history.rows, challenger.training))
         evaluation = evaluation_of(self.spec, rows, "bench", both[0], both[1], earlier)
         flips = flips_of(self.spec, rows, asked, scorer(champion or self.champion))
-        further = {"behaviours": tuple(behaved_of(self.spec, rows, asked)), "figures": (*evaluation.figures, *flips)}
+        further = {
+            "behaviours": tuple(behaviour_results(self.spec, rows, asked)),
+            "figures": (*evaluation.figures, *flips),
+        }
         return evaluation.model_copy(update=further)
 
     def candidate(self, network: Network, window: Window) -> tuple[Candidate, Scored]:

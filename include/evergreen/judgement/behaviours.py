@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from evergreen.judgement.evidence import Check, Evaluation, Verdict
 from evergreen.judgement.figures import MISSING
-from evergreen.judgement.observations import Behaved
+from evergreen.judgement.observations import BehaviourResult
 from evergreen.judgement.robustness import ROWS
 from evergreen.spec import ModelSpec, Task
 from evergreen.spec.behaviours import Behaviour, Direction, GoldenRequest, OnRows
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _UNKNOWN = "it knows no class {!r}"
 
 
-def behaved_of(spec: ModelSpec, frame: pd.DataFrame, challenger: Scorer) -> Iterator[Behaved]:
+def behaviour_results(spec: ModelSpec, frame: pd.DataFrame, challenger: Scorer) -> Iterator[BehaviourResult]:
     """Yield what a challenger does in each test of its ``behaviours.yaml``.
 
     Parameters
@@ -34,7 +34,7 @@ def behaved_of(spec: ModelSpec, frame: pd.DataFrame, challenger: Scorer) -> Iter
         The model that is asked.
     """
     for kind, test in spec.behaviours.tests:
-        found = Behaved(name=test.name, kind=kind, definition=test.definition, rows=0)
+        found = BehaviourResult(name=test.name, kind=kind, definition=test.definition, rows=0)
         if unknown := [name for _, name, _ in test.columns if name not in challenger.inputs]:
             yield found.model_copy(update={"detail": f"it does not know {', '.join(unknown)}"})
         elif isinstance(test, GoldenRequest):
@@ -62,7 +62,7 @@ def _texts_of(value: object) -> str:
     return str(_texts(pd.Series([value]))[0])
 
 
-def _moved(rows: pd.DataFrame, test: OnRows, model: Scorer, found: Behaved) -> Behaved:
+def _moved(rows: pd.DataFrame, test: OnRows, model: Scorer, found: BehaviourResult) -> BehaviourResult:
     """Return how the answers move where the change makes a difference: a row that stays as it was says nothing."""
     import numpy as np
 
@@ -90,8 +90,8 @@ def _worst(
     outputs: list[str],
     said: list[np.ndarray],
     values: tuple[pd.DataFrame, pd.DataFrame],
-    found: Behaved,
-) -> Behaved:
+    found: BehaviourResult,
+) -> BehaviourResult:
     """Return the share of rows whose answer has moved as it must not, and the row where it has done so most."""
     import numpy as np
 
@@ -121,7 +121,7 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _answered(task: Task, test: GoldenRequest, model: Scorer, found: Behaved) -> Behaved:
+def _answered(task: Task, test: GoldenRequest, model: Scorer, found: BehaviourResult) -> BehaviourResult:
     """Return whether a request is answered as a person has said."""
     import pandas as pd
 
@@ -146,7 +146,7 @@ def behaviours_kept(evaluation: Evaluation, spec: ModelSpec) -> Iterator[Check]:
     return answers_kept(evaluation.behaviours, spec)
 
 
-def answers_kept(behaviours: Iterable[Behaved], spec: ModelSpec) -> Iterator[Check]:
+def answers_kept(behaviours: Iterable[BehaviourResult], spec: ModelSpec) -> Iterator[Check]:
     """Yield the check of each test, of what a model did in them."""
     answers = {item.name: item for item in behaviours}
     for _, test in spec.behaviours.tests:
@@ -171,7 +171,7 @@ def answers_kept(behaviours: Iterable[Behaved], spec: ModelSpec) -> Iterator[Che
             yield check
 
 
-def _objection(test: Behaviour, found: Behaved | None, limit: float) -> str:
+def _objection(test: Behaviour, found: BehaviourResult | None, limit: float) -> str:
     """Return why an answer speaks against the challenger, or nothing."""
     if found is None:
         return "missing evidence: it was not evaluated"

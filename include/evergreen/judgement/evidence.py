@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from evergreen.contract import Window
-from evergreen.judgement.observations import Behaved, LateEvents
+from evergreen.judgement.observations import BehaviourResult, LateEvents
 from evergreen.spec import ModelSpec
 from evergreen.stored import OpenEnum, Part, Stored
 
@@ -152,7 +152,7 @@ class Evaluation(Compared, Stored):
     slices: tuple[SliceScore, ...] = ()
     figures: tuple[Figure, ...] = ()
     """What ``gate.rules`` ask for."""
-    behaviours: tuple[Behaved, ...] = ()
+    behaviours: tuple[BehaviourResult, ...] = ()
     """What ``behaviours.yaml`` asks for."""
     leaks: Leaks | None = None
     """None in documents of old: nobody looked."""

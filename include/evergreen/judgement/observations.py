@@ -7,7 +7,7 @@ from datetime import datetime
 from evergreen.stored import Part
 
 
-class Behaved(Part):
+class BehaviourResult(Part):
     """What a challenger did in a test of ``behaviours.yaml``. What is allowed stands there, and in the gate's check."""
 
     name: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evergreen.judgement.behaviours import answers_kept, behaved_of
+from evergreen.judgement.behaviours import answers_kept, behaviour_results
 from evergreen.judgement.costs import costs_of
 from evergreen.judgement.declared import rules_kept
 from evergreen.judgement.evidence import Check
@@ -32,4 +32,4 @@ def unlabelled_checks(
     rules = [rule for rule in spec.gate.rules if rule.metric in {*COST_METRICS, *FLIP_METRICS}]
     figures = (*flips_of(spec, frame, model, champion), *costs_of(spec, frame, model, champion))
     asked = rules_kept(rules, figures, spec, compared=champion is not None)
-    return (*asked, *answers_kept(behaved_of(spec, frame, model), spec))
+    return (*asked, *answers_kept(behaviour_results(spec, frame, model), spec))

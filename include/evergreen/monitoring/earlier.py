@@ -15,18 +15,25 @@ from evergreen.store import ArtifactStore, read_document, read_manifest
 _Report = TypeVar("_Report", DriftDocument, PerformanceDocument)
 
 
-def earlier_reports(store: ArtifactStore, model: str, before: date, most: int) -> list[tuple[date, DriftDocument]]:
+def report_keys(store: ArtifactStore, model: str) -> list[str]:
+    """Return where the reports of a model's checks are: one listing of the store, for all that reads them."""
+    return list(store.keys(f"reports/{model}/"))
+
+
+def earlier_reports(
+    store: ArtifactStore, listed: Sequence[str], before: date, most: int
+) -> list[tuple[date, DriftDocument]]:
     """Return the newest report of each of the last partitions that were checked before one, the oldest first."""
-    keys = _by_partition(store, model, DRIFT_REPORT)
+    keys = _by_partition(listed, DRIFT_REPORT)
     days = sorted(day for day in keys if day < before)[-most:]
     return [(day, _newest(store, keys[day], DriftDocument, "check_drift")) for day in days]
 
 
 def measured_before(
-    store: ArtifactStore, model: str, through: date, most: int
+    store: ArtifactStore, listed: Sequence[str], through: date, most: int
 ) -> list[tuple[date, PerformanceDocument]]:
     """Return what was found of the champion's performance in the last partitions up to one, the oldest first."""
-    keys = _by_partition(store, model, PERFORMANCE_REPORT)
+    keys = _by_partition(listed, PERFORMANCE_REPORT)
     days = sorted(day for day in keys if day <= through)[-most:]
     return [(day, _newest(store, keys[day], PerformanceDocument, "check_performance")) for day in days]
 
@@ -41,9 +48,9 @@ def performance_reports(store: ArtifactStore, model: str, partition: date) -> It
                 yield document
 
 
-def _by_partition(store: ArtifactStore, model: str, wanted: str) -> dict[date, list[str]]:
+def _by_partition(listed: Sequence[str], wanted: str) -> dict[date, list[str]]:
     keys: dict[date, list[str]] = defaultdict(list)
-    for key in store.keys(f"reports/{model}/"):
+    for key in listed:
         _, _, partition, *_, file = key.split("/")
         if file == wanted:
             keys[date.fromisoformat(partition)].append(key)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from evergreen.contract import Frozen, Name, Window
+from evergreen.contract import ConfigurationError, Frozen, Name, Window
 from evergreen.field_types import Text
 from evergreen.spec.alerts import AlertEvent, Channel
 from evergreen.spec.behaviours import Behaviours
@@ -198,5 +198,14 @@ class ModelSpec(Frozen):
         return f"evergreen_{self.feast_name(view)}"[:63]
 
     def source(self, name: str) -> Source:
-        """Return the source called ``name``; KeyError if there is none."""
-        return {source.name: source for source in self.sources}[name]
+        """Return the source called ``name``.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is none; the message says what there is.
+        """
+        sources = {source.name: source for source in self.sources}
+        if name not in sources:
+            raise ConfigurationError(f"{self.name} has no source {name!r}.", f"Sources: {', '.join(sources)}.")
+        return sources[name]

@@ -20,7 +20,7 @@ from evergreen.judgement.champions import champion_of
 from evergreen.judgement.events import MOVES
 from evergreen.monitoring.comparison import Comparison, compare_with_champion
 from evergreen.monitoring.drift import DriftReport
-from evergreen.monitoring.earlier import earlier_reports, measured_before, proposes
+from evergreen.monitoring.earlier import earlier_reports, measured_before, proposes, report_keys
 from evergreen.monitoring.files import PAGE, report_files
 from evergreen.monitoring.metric_picture import metric_over_time
 from evergreen.monitoring.proposal import DRIFT_REPORT, DriftDocument, report_id, report_key
@@ -87,10 +87,11 @@ def _result(
     champion: Version | None,
 ) -> Result:
     store, report = get_store(), found.report
-    earlier = earlier_reports(store, spec.name, request.partition, max(_SHOWN, spec.drift.windows_of) - 1)
+    listed = report_keys(store, spec.name)
+    earlier = earlier_reports(store, listed, request.partition, max(_SHOWN, spec.drift.windows_of) - 1)
     facts = _facts(request, spec, found, reference, [before.verdict for _, before in earlier])
     history = [*((day, before.columns) for day, before in earlier), (request.partition, report.columns)]
-    files = report_files(spec.name, facts, found, history, *(_of_labels(request, spec) if champion else ()))
+    files = report_files(spec.name, facts, found, history, *(_of_labels(request, spec, listed) if champion else ()))
     uris = {name: store.write(report_key(request, name), content) for name, content in files.items()}
     key = report_key(request, DRIFT_REPORT)
     facts["report_uri"] = uris.get(PAGE) or store.uri(key)
@@ -132,13 +133,13 @@ def _facts(
     }
 
 
-def _of_labels(request: Request, spec: ModelSpec) -> tuple[bytes | None, str]:
+def _of_labels(request: Request, spec: ModelSpec, listed: Sequence[str]) -> tuple[bytes | None, str]:
     """Return what `check_performance`, which comes before this step, says up to this partition.
 
     That is the picture of the champion's metric; and in words, whether the label's relation to inputs has changed.
     """
     store = get_store()
-    measured = measured_before(store, spec.name, request.partition, _SHOWN)
+    measured = measured_before(store, listed, request.partition, _SHOWN)
     moves = [(event.partition, event.version or "") for event in read_events(store, spec.name) if event.kind in MOVES]
     concepts = [document.concept.why for day, document in measured if day == request.partition and document.concept]
     return metric_over_time(spec.gate.metric, measured, moves), "".join(concepts)

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from evergreen.contract import Request, Result
 from evergreen.handover import read_frame, store_output, upstream
 from evergreen.judgement.audit import read_events
-from evergreen.judgement.behaviours import behaved_of
+from evergreen.judgement.behaviours import behaviour_results
 from evergreen.judgement.champions import champion_of
 from evergreen.judgement.costs import costs_of
 from evergreen.judgement.decisions import look_at
@@ -51,14 +51,14 @@ def run(request: Request, spec: ModelSpec) -> Result:
     champion = champion_before(spec.name, run_id)
     loaded = [load_trained(trained, model), *([load_version(champion)] if champion else [])]
     scores = score(spec, frame, loaded)
-    candidates = [_candidate(spec, frame, *pair) for pair in zip(loaded, scores, strict=True)]
+    judged = [(_candidate(spec, frame, *pair), pair[1]) for pair in zip(loaded, scores, strict=True)]
     training = cache(partial(read_frame, assembled, "training"))  # it may be asked for twice
     evaluation = evaluation_of(
         spec,
         frame,
         f"{dataset.uri} ({dataset.version})",
-        (candidates[0], scores[0]),
-        (candidates[1], scores[1]) if champion else None,
+        judged[0],
+        judged[1] if champion else None,
         training,
         look_at(read_events(get_store(), spec.name), champion.number if champion else None, run_id, window_of(frame)),
     )
@@ -85,7 +85,7 @@ def _with_the_models(
     """Return the evaluation with what the models say to other inputs than those of the rows."""
     asked = spec, frame, challenger, champion
     figures = (*evaluation.figures, *flips_of(*asked), *costs_of(*asked))
-    behaviours = tuple(behaved_of(spec, frame, challenger))
+    behaviours = tuple(behaviour_results(spec, frame, challenger))
     return evaluation.model_copy(update={"figures": figures, "behaviours": behaviours})
 
 

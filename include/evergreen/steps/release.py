@@ -34,7 +34,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     ConfigurationError
         If what is to be released is not there, or is held by more than an expectation; the message says what there is.
     """
-    source = _source(request, spec)
+    source = spec.source(str(request.params.get("source") or ""))
     why = str(request.params.get("why") or "").strip()
     if not why:
         raise ConfigurationError(f"release of {spec.name}: why: it is missing.", "Say why, for whoever asks later.")
@@ -65,15 +65,6 @@ def run(request: Request, spec: ModelSpec) -> Result:
             "event": event.number,
         }
     )
-
-
-def _source(request: Request, spec: ModelSpec) -> Source:
-    name = str(request.params.get("source") or "")
-    source = next((source for source in spec.sources if source.name == name), None)
-    if source is None:
-        there = ", ".join(source.name for source in spec.sources)
-        raise ConfigurationError(f"{spec.name} has no source {name!r}.", f"Sources: {there}.")
-    return source
 
 
 def _on_record(request: Request, source: Source, events: Sequence[Event], held: Sequence[_Held]) -> Event | None:

@@ -13,7 +13,7 @@ import pytest
 
 from evergreen.catalog import load_model
 from evergreen.contract import Window
-from evergreen.judgement.behaviours import behaved_of, behaviours_kept
+from evergreen.judgement.behaviours import behaviour_results, behaviours_kept
 from evergreen.judgement.evidence import Candidate, Check, Evaluation, Verdict
 from evergreen.judgement.rules import decide
 from evergreen.spec import Behaviours, ModelSpec, Task
@@ -62,7 +62,7 @@ def evaluated(spec: ModelSpec, challenger: Scorer, frame: pd.DataFrame = FRAME) 
         **{"model": "m", "metric": "auc", "window": DAY, "rows": ROWS, "partitions": 30, "dataset": "d"},
         challenger=Candidate(run_id="r", training=DAY),
         confidence=0.975,
-        behaviours=tuple(behaved_of(spec, frame, challenger)),
+        behaviours=tuple(behaviour_results(spec, frame, challenger)),
     )
     return Evaluation.parse(evaluation.model_dump_json())
 

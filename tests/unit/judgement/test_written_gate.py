@@ -18,7 +18,7 @@ import yaml
 from evergreen.authoring.checks import check_model
 from evergreen.catalog import load_model
 from evergreen.contract import Window
-from evergreen.judgement.behaviours import behaved_of
+from evergreen.judgement.behaviours import behaviour_results
 from evergreen.judgement.costs import costs_of
 from evergreen.judgement.evaluation import evaluation_of, score
 from evergreen.judgement.evidence import Candidate, GateResult, Verdict
@@ -93,7 +93,10 @@ def judged(spec: ModelSpec, challenger: Scorer) -> GateResult:
     ours, theirs = ((Candidate(run_id="r", training=before, metrics=each.metrics()), each) for each in scores)
     evaluation = evaluation_of(spec, frame, "made up", ours, theirs, lambda: frame)
     figures = (*flips_of(spec, frame, challenger, champion), *costs_of(spec, frame, challenger, champion))
-    further = {"figures": (*evaluation.figures, *figures), "behaviours": tuple(behaved_of(spec, frame, challenger))}
+    further = {
+        "figures": (*evaluation.figures, *figures),
+        "behaviours": tuple(behaviour_results(spec, frame, challenger)),
+    }
     return decide(evaluation.model_copy(update=further), spec)
 
 

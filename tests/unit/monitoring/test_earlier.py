@@ -9,7 +9,7 @@ import pytest
 
 from drift_kit import spec_with
 from evergreen.contract import utc_now
-from evergreen.monitoring.earlier import earlier_reports, measured_before, proposes
+from evergreen.monitoring.earlier import earlier_reports, measured_before, proposes, report_keys
 from evergreen.monitoring.proposal import DriftDocument, PerformanceDocument, proposal_of
 from evergreen.settings import Settings
 from evergreen.store import get_store, write_manifest
@@ -19,7 +19,8 @@ DAY = date(2013, 4, 10)
 
 
 def verdicts(before: date = DAY, most: int = 9) -> list[tuple[date, str]]:
-    return [(day, report.verdict) for day, report in earlier_reports(get_store(), "toy", before, most)]
+    store = get_store()
+    return [(day, report.verdict) for day, report in earlier_reports(store, report_keys(store, "toy"), before, most)]
 
 
 def test_the_last_partitions_before_are_read_in_order(settings: Settings) -> None:
@@ -53,9 +54,11 @@ def test_performances_are_read_up_to_a_partition_the_newest_run_of_each(settings
         path = Path(written.output("performance_report").uri)
         path.write_text(PerformanceDocument(proposal=False, why=why, run=written.run.address).model_dump_json())
         write_manifest(get_store(), written.model_copy(update={"finished": now + timedelta(hours=ended)}))
-    found = measured_before(get_store(), "toy", date(2013, 4, 2), 9)
+    store = get_store()
+    listed = report_keys(store, "toy")
+    found = measured_before(store, listed, date(2013, 4, 2), 9)
     assert [(day.day, document.why) for day, document in found] == [(1, "new"), (2, "own")]
-    assert [day.day for day, _ in measured_before(get_store(), "toy", date(2013, 4, 3), 2)] == [2, 3]
+    assert [day.day for day, _ in measured_before(store, listed, date(2013, 4, 3), 2)] == [2, 3]
 
 
 @pytest.mark.parametrize(
