@@ -24,7 +24,7 @@ run: up  ## Set up, start the services, replay half a year, leave the services u
 	@.venv/bin/evergreen loop $(LOOP)
 
 test: setup  ## Set up and run the tests
-	@.venv/bin/pytest $(PYTEST)
+	@.venv/bin/pytest -n 2 --dist loadfile $(PYTEST)
 
 test-e2e: setup  ## Run the end-to-end tests: loops, kills and a person's hands on a running Evergreen
 	@.venv/bin/pytest -m 'e2e and not slow' tests/e2e $(PYTEST)

@@ -50,20 +50,25 @@ class Person:
         path = f"{self._run(pipeline, run)}/taskInstances/{task}"
         self.http.patch(path, json={"new_state": "failed"}).raise_for_status()
 
-    def clear(self, pipeline: str, run: str, task: str) -> None:
-        """Clear a task of a run that has ended.
+    def clear(self, pipeline: str, run: str, *tasks: str) -> None:
+        """Clear tasks of a run that has ended, and what comes after them.
 
         Airflow does not lock the run: a task that is cleared in the moment in which the scheduler ends its run loses
         its state, and the run stays over (as in apache/airflow#63697).
         """
         over = {"success", "failed"}
         until(lambda: self.runs(pipeline)[run]["state"] in over, 60, lambda: self.runs(pipeline))
-        body = {"dry_run": False, "dag_run_id": run, "task_ids": [task], "include_downstream": True}
+        body = {"dry_run": False, "dag_run_id": run, "task_ids": tasks, "include_downstream": True}
         body |= {"only_failed": False, "reset_dag_runs": True}
         self.http.post(f"/api/v2/dags/{MODEL}.{pipeline}/clearTaskInstances", json=body).raise_for_status()
 
-    def answer(self, run: str, option: str) -> httpx.Response:
-        path = f"{self._run('train', run)}/taskInstances/approve/-1/hitlDetails"
+    def has_task(self, pipeline: str, task: str) -> bool:
+        """Tell whether Airflow knows a task by now, from what was edited."""
+        tasks = self.get(f"/api/v2/dags/{MODEL}.{pipeline}/tasks")["tasks"]
+        return task in {one["task_id"] for one in tasks}
+
+    def answer(self, run: str, option: str, question: str = "approve") -> httpx.Response:
+        path = f"{self._run('train', run)}/taskInstances/{question}/-1/hitlDetails"
         return self.http.patch(path, json={"chosen_options": [option], "params_input": {}})
 
     def questions(self) -> set[str]:
@@ -72,17 +77,17 @@ class Person:
         found = self.get(f"{path}&state=deferred&state=awaiting_input")
         return {detail["task_instance"]["dag_run_id"] for detail in found["hitl_details"]}
 
-    def decide(self, run: str, option: str) -> None:
+    def decide(self, run: str, option: str, question: str = "approve") -> None:
         """Answer, once the scheduler has seen that the task waits.
 
         Airflow takes an answer that comes before for a sign that the task was lost (as in apache/airflow#72716), and
         has it ask again.
         """
-        task = self.wait("train", run, "approve", "deferred")
+        task = self.wait("train", run, question, "deferred")
         log = self.made.state / "logs" / "scheduler.log"
         seen = re.compile(rf"TaskInstance Finished: .*ti_id={task['id']}, .*state=deferred, ")
         until(lambda: seen.search(log.read_text()), 120, lambda: self.tasks("train", run))
-        assert self.answer(run, option).is_success
+        assert self.answer(run, option, question).is_success
 
     def wait(self, pipeline: str, run: str, task: str, *states: str, seconds: float = 300) -> dict[str, Any]:
         """Wait until a task is in one of the states; returns it."""

@@ -69,7 +69,7 @@ def up(console: Console, *, foreground: bool = False) -> None:
     current = _wait_until_healthy(console, user, child)
     if current.settings != settings_digest(user):
         console.print(CHANGED)
-    console.print(f"Airflow  {airflow_url(user)}  (users admin, viewer)", highlight=False)
+    console.print(f"Airflow  {airflow_url(user)}  (users admin, user, viewer)", highlight=False)
     console.print(f"MLflow   http://127.0.0.1:{user.mlflow_port}  (user admin)", highlight=False)
     console.print(f"Passwords: {credentials_file(user)}", highlight=False, soft_wrap=True)
 

@@ -38,6 +38,7 @@ class Credentials(Part):
     """
 
     airflow_admin: str = Field(default_factory=new_password)
+    airflow_user: str = Field(default_factory=new_password)
     airflow_viewer: str = Field(default_factory=new_password)
     airflow_fernet_key: str = Field(default_factory=_fernet_key)
     airflow_jwt_secret: str = Field(default_factory=_key)
@@ -53,8 +54,11 @@ class Credentials(Part):
 
     @property
     def airflow_passwords(self) -> dict[str, str]:
-        """Return the users of the Airflow UI and their passwords."""
-        return {"admin": self.airflow_admin, "viewer": self.airflow_viewer}
+        """Return the passwords of the Airflow UI's users, each called as the role it has.
+
+        There are two who may answer, because one person cannot approve twice, nor what they have started themselves.
+        """
+        return {"admin": self.airflow_admin, "user": self.airflow_user, "viewer": self.airflow_viewer}
 
     @property
     def database_passwords(self) -> dict[str, str]:

@@ -183,6 +183,13 @@ def decision(made: Installation, training: str) -> DecisionRecord:
     return next(record for record in records if record.run.run_id == training)
 
 
+def ask_two(admin: Person) -> None:
+    """Edit the model: from the next training on two people are asked."""
+    path = Path(admin.made.environment["EVERGREEN_MODELS_DIR"]) / MODEL / "model.yaml"
+    path.write_text(path.read_text().replace("approval:\n", "approval:\n  approvers: 2\n"))
+    until(lambda: admin.has_task("train", "approve_again"), 120, path.read_text)
+
+
 def test_a_training_is_killed_cleared_and_superseded(admin: Person) -> None:
     """The question of the older one is withdrawn; who answers it all the same is told so, and promotes nothing."""
     assert admin.trigger("train", "older", partition="2013-01-27").is_success
@@ -193,11 +200,12 @@ def test_a_training_is_killed_cleared_and_superseded(admin: Person) -> None:
     admin.wait("train", "older", "approve", "deferred", "failed", "upstream_failed")
     assert admin.questions() == {"older"}
 
+    ask_two(admin)
     assert admin.trigger("train", "newer", partition="2013-01-27").is_success
     admin.wait("train", "older", "promote", "skipped")
     assert admin.state("train", "older", "approve") == "skipped"
     admin.wait("train", "newer", "approve", "deferred", "failed", "upstream_failed")
-    assert admin.questions() == {"newer"}
+    until(lambda: admin.questions() == {"newer"}, 120, admin.questions)
     assert admin.answer("older", "Approve").status_code == 409
     admin.clear("train", "older", "approve")
     admin.wait("train", "older", "promote", "skipped")
@@ -219,30 +227,38 @@ def hurry(made: Installation) -> Iterator[None]:
     path.write_text(text)
 
 
-def test_a_challenger_is_rejected_forgotten_and_approved(admin: Person) -> None:
+def answers(made: Installation) -> dict[int, tuple[str, str | None]]:
+    return {question: (one.kind, one.by) for question, one in decision(made, "newer").answers.items()}
+
+
+def test_a_challenger_is_rejected_forgotten_and_approved_by_two(admin: Person) -> None:
     assert Person(admin.made, "viewer").answer("newer", "Approve").status_code == 403
-    admin.decide("newer", "Reject")
+    second = Person(admin.made, "user")
+    second.decide("newer", "Reject", "approve_again")
     admin.wait("train", "newer", "promote", "skipped")
-    found = decision(admin.made, "newer")
-    assert found.promoted is None
-    assert found.answered is not None
-    assert (found.answered.kind, found.answered.by) == ("rejected", "admin")
+    assert admin.answer("newer", "Approve").status_code == 409  # one no ends both questions
+    assert answers(admin.made) == {2: ("rejected", "user")}
+    assert decision(admin.made, "newer").promoted is None
 
     with hurry(admin.made):
-        admin.clear("train", "newer", "approve")
-        admin.wait("train", "newer", "approve", "success")
-    admin.wait("train", "newer", "promote", "skipped")
-    found = decision(admin.made, "newer")
-    assert found.answered is not None
-    assert (found.answered.kind, found.answered.by) == ("rejected", None)
+        admin.clear("train", "newer", "approve", "approve_again")
+        admin.wait("train", "newer", "promote", "skipped")
+    assert ("rejected", None) in answers(admin.made).values()
 
-    admin.clear("train", "newer", "approve")
+    admin.clear("train", "newer", "approve", "approve_again")
     admin.decide("newer", "Approve")
+    admin.decide("newer", "Approve", "approve_again")
+    admin.wait("train", "newer", "promote", "failed", "skipped")
+    assert decision(admin.made, "newer").promoted is None  # one person is not two
+
+    admin.clear("train", "newer", "approve_again")
+    second.decide("newer", "Approve", "approve_again")
     admin.wait("train", "newer", "promote", "success")
+    assert answers(admin.made) == {1: ("approved", "admin"), 2: ("approved", "user")}
     found = decision(admin.made, "newer")
     assert found.partition == date(2013, 1, 27)
     assert found.promoted is not None
-    assert (found.promoted.version, found.promoted.by) == ("2", "admin")
+    assert (found.promoted.version, found.promoted.by) == ("2", "admin and user")
 
 
 def roll_back(admin: Person, run: str, **form: str) -> dict[str, Any]:
