@@ -248,8 +248,11 @@ def test_a_challenger_is_rejected_forgotten_and_approved_by_two(admin: Person) -
     admin.clear("train", "newer", "approve", "approve_again")
     admin.decide("newer", "Approve")
     admin.decide("newer", "Approve", "approve_again")
-    admin.wait("train", "newer", "promote", "failed", "skipped")
-    assert decision(admin.made, "newer").promoted is None  # one person is not two
+    admin.wait("train", "newer", "promote", "success")  # refused, on record
+    refused = decision(admin.made, "newer")
+    assert refused.promoted is None
+    assert refused.refused is not None
+    assert "admin has approved twice" in str(refused.refused.why)
 
     admin.clear("train", "newer", "approve_again")
     second.decide("newer", "Approve", "approve_again")
