@@ -101,7 +101,9 @@ def test_undefined_means_none():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize(("name", "task"), [(name, task) for name, (tasks, _) in METRICS.items() for task in tasks])
+@pytest.mark.parametrize(
+    ("name", "task"), [(name, task) for name, (tasks, _) in METRICS.items() for task in sorted(tasks)]
+)
 def test_one_prediction_that_is_not_finite_is_no_evidence(name, task, value):
     model = MODELS[task]
     broken = Scored(model.task, model.truth, model.prediction.copy())
