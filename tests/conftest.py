@@ -25,8 +25,8 @@ for _name in [name for name in os.environ if name.startswith(_FOREIGN)]:
     del os.environ[_name]
 # the servers of the tests are on loopback, where no proxy leads
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = without_proxy(os.environ)
-# before each request MLflow's client tries to import these, to find Databricks: a quarter of the time, by pytest's hook
-sys.modules.update(dict.fromkeys(("dbruntime", "IPython", "pyspark")))  # type: ignore[arg-type]  # None: not there
+# before each request MLflow's client tries to import these, to find Databricks: some of the time, by pytest's hook
+sys.modules.update(dict.fromkeys(("dbruntime", "pyspark")))  # type: ignore[arg-type]  # None: not there
 # the same examples in every run, and no limit of 200 ms for each: a busy machine is no defect
 hypothesis.settings.load_profile("ci")
 

@@ -70,8 +70,10 @@ class PodView:
 
     async def changed(self, timeout: float | None) -> list[str]:
         """Wait for anything new, or for so many seconds; return the new events."""
+        # not by wait_for: before Python 3.12 it loses a cancellation that comes together with what it waits for
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
         self._changed.clear()
         events = list(self._events)
         self._events.clear()
@@ -113,7 +115,8 @@ class PodWatch:
             view.fail(self._error)
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._listed.wait(), _FIRST_LIST_SECONDS)
+            async with asyncio.timeout(_FIRST_LIST_SECONDS):
+                await self._listed.wait()
         if name in self._pods:
             view.show(self._pods[name])
         elif self._listed.is_set():  # the watch may not have told of it yet; if it cannot be asked, it will

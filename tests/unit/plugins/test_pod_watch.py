@@ -77,3 +77,24 @@ def test_a_trigger_that_is_cancelled_before_the_first_list_leaves_no_watch() -> 
         assert not pod_watch._watches
 
     asyncio.run(cancelled())
+
+
+@pytest.mark.parametrize("turns", range(5))
+@pytest.mark.parametrize("timeout", [None, 60.0])
+def test_who_is_cancelled_in_the_moment_of_a_change_waits_no_more(timeout: float | None, turns: int) -> None:
+    async def wait(view: pod_watch.PodView) -> None:
+        while True:
+            await view.changed(timeout)
+
+    async def look() -> bool:
+        view = pod_watch.PodView("pod")
+        task = asyncio.create_task(wait(view))
+        await asyncio.sleep(0.01)
+        view.show({"metadata": {"name": "pod"}})
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        return task.cancelled()
+
+    assert asyncio.run(look())
