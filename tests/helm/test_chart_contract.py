@@ -142,6 +142,16 @@ def test_secrets_of_a_trial_fit_together() -> None:
     assert len(set(platform.values())) == len(platform)
 
 
+def test_each_user_of_a_trial_has_a_password_of_its_own() -> None:
+    platform = _secret(
+        parse(render({**TRIAL, "airflow": {"users": "admin:admin,user:user,op:op"}})), "evergreen-platform"
+    )
+    passwords = json.loads(platform["airflow-passwords.json"])
+    assert list(passwords) == ["admin", "op", "user"]
+    assert passwords["admin"] == platform["airflow-admin-password"]
+    assert len(set(passwords.values())) == 3
+
+
 def test_what_a_trial_signs_with_is_believed_and_only_steps_that_sign_are_given_it() -> None:
     found = objects("trial")
     private = _secret(found, pod.further_secret("signing").secret_ref.name)

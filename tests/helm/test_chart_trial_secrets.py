@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def cluster() -> Iterator[Cluster]:
         server.shutdown()
 
 
-def _upgrade(cluster: Cluster) -> list[Object]:
+def _upgrade(cluster: Cluster, values: Object = TRIAL) -> list[Object]:
     address = f"http://127.0.0.1:{cluster.server_port}"
     kubeconfig = {
         "apiVersion": "v1",
@@ -76,7 +77,7 @@ def _upgrade(cluster: Cluster) -> list[Object]:
         helm_python.Config(kubeconfig_content=json.dumps(kubeconfig), namespace=PLATFORM) as config,
         helm_python.Chart.load(CHART) as chart,
     ):
-        return parse(config.render(chart, TRIAL, name=RELEASE, namespace=PLATFORM, revision=2, is_upgrade=True))
+        return parse(config.render(chart, values, name=RELEASE, namespace=PLATFORM, revision=2, is_upgrade=True))
 
 
 def _secrets(found: list[Object]) -> dict[str, dict[str, str]]:
@@ -87,6 +88,34 @@ def test_an_upgrade_keeps_every_password(cluster: Cluster) -> None:
     installed = parse(render(TRIAL))
     cluster.secrets["evergreen-platform"] = pick(installed, "Secret", "evergreen-platform")
     assert _secrets(_upgrade(cluster)) == _secrets(installed)
+
+
+def _airflow_passwords(found: list[Object]) -> dict[str, str]:
+    passwords: dict[str, str] = json.loads(
+        base64.b64decode(_secrets(found)["evergreen-platform"]["airflow-passwords.json"])
+    )
+    return passwords
+
+
+def test_an_upgrade_keeps_the_passwords_of_airflow_s_users_and_makes_those_of_new_ones(cluster: Cluster) -> None:
+    two, three = ({**TRIAL, "airflow": {"users": f"admin:admin,user:user{more}"}} for more in ("", ",op:op"))
+    installed = parse(render(two))
+    cluster.secrets["evergreen-platform"] = pick(installed, "Secret", "evergreen-platform")
+    before, after = _airflow_passwords(installed), _airflow_passwords(_upgrade(cluster, three))
+    assert {name: after[name] for name in before} == before
+    assert len(set(after.values())) == len(after) == 3
+
+
+def test_a_user_who_had_the_administrator_s_password_gets_another(cluster: Cluster) -> None:
+    values = {**TRIAL, "airflow": {"users": "admin:admin,user:user"}}
+    older = pick(parse(render(values)), "Secret", "evergreen-platform")
+    admin = base64.b64decode(older["data"]["airflow-admin-password"]).decode()
+    shared = json.dumps({"admin": admin, "user": admin}).encode()
+    older["data"]["airflow-passwords.json"] = base64.b64encode(shared).decode()
+    cluster.secrets["evergreen-platform"] = older
+    passwords = _airflow_passwords(_upgrade(cluster, values))
+    assert passwords["admin"] == admin
+    assert passwords["user"] not in {"", admin}
 
 
 def test_an_upgrade_adds_what_an_older_version_did_not_know(cluster: Cluster) -> None:
