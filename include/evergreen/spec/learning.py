@@ -51,7 +51,9 @@ GROUP_METRICS: dict[str, frozenset[Task]] = {
     "group_difference": frozenset(Task),
 }
 """What is compared between the groups of a sensitive column, and the tasks it is defined on; less is better."""
-FLIP_METRICS: dict[str, frozenset[Task]] = {"flip_rate_missing": frozenset(Task), "flip_rate_noise": frozenset(Task)}
+FLIP_METRICS: dict[str, frozenset[Task]] = {
+    f"flip_rate_{change}": frozenset(Task) for change in ("missing", "noise", "nudge", "shift")
+}
 """Shares of answers that change when inputs do, and the tasks they are defined on; less is better."""
 COST_METRICS: dict[str, frozenset[Task]] = {"size_mb": frozenset(Task), "latency_ms": frozenset(Task)}
 """What a model costs whoever serves it, and the tasks it is defined on; less is better."""

@@ -83,6 +83,53 @@ def test_a_model_that_is_nervous_flips_on_noise_and_a_calm_one_does_not() -> Non
     assert flips("flip_rate_noise", lambda rows: np.sin(300 * rows["x"])) == nervous, "it is always the same noise"
 
 
+def test_the_number_whose_shift_changes_most_is_named_with_its_way() -> None:
+    """An answer that falls off a cliff at the mean of x: half of its spread decides for many, as many as lie there."""
+    figure = flips("flip_rate_shift", lambda rows: rows["x"] + 0.1 * rows["y"])
+    spread = FRAME["x"].std(ddof=0)
+    signal = FRAME["x"] + 0.1 * FRAME["y"]
+    shares = {
+        way: ((signal > 0) != (signal + by > 0)).mean() for way, by in (("higher", spread / 2), ("lower", -spread / 2))
+    }
+    way = max(shares, key=lambda one: shares[one])
+    assert (figure.challenger, figure.detail) == (pytest.approx(shares[way], abs=1e-3), f"x {way}")
+    assert flips("flip_rate_shift", lambda rows: 5 + 0.1 * rows["x"]).challenger == 0
+
+
+def test_a_shift_stays_within_the_column_s_bounds() -> None:
+    """Beyond the largest x lies what no row has ever had, so nobody asks what the model says there."""
+    assert flips("flip_rate_shift", lambda rows: np.where(rows["x"] > FRAME["x"].max(), 1, -1)).challenger == 0
+
+
+def test_a_nudge_of_any_one_number_that_flips_a_row_counts_the_row_once() -> None:
+    def corner(rows: pd.DataFrame) -> Any:
+        return np.where((rows["x"] > 1) | (rows["y"] > 1), 1.0, -1.0)
+
+    figure = flips("flip_rate_nudge", corner)
+    inside = (FRAME["x"] <= 1) & (FRAME["y"] <= 1)
+    reach = {name: FRAME[name] + 0.1 * FRAME[name].std(ddof=0) for name in ("x", "y")}
+    back = {name: FRAME[name] - 0.1 * FRAME[name].std(ddof=0) <= 1 for name in ("x", "y")}
+    comes = inside & ((reach["x"] > 1) | (reach["y"] > 1))
+    goes = ((FRAME["x"] > 1) & back["x"] & (FRAME["y"] <= 1)) | ((FRAME["y"] > 1) & back["y"] & (FRAME["x"] <= 1))
+    assert figure.challenger == pytest.approx((comes | goes).mean())
+    assert figure.challenger > flips("flip_rate_noise", corner).challenger
+    assert flips("flip_rate_nudge", lambda rows: 5 + 0.1 * rows["x"]).challenger == 0
+
+
+def test_without_any_number_nothing_can_be_moved_and_without_a_finite_answer_nothing_is_known() -> None:
+    words = Scorer(
+        "words",
+        SimpleNamespace(mean={}, vocabulary={"site": ("a", "b")}),
+        lambda rows: pd.DataFrame({"1": np.full(len(rows), 0.7)}),
+        Bound(model="m", run_id="r", logged_model="l"),
+    )
+    for metric in ("flip_rate_noise", "flip_rate_nudge", "flip_rate_shift"):
+        (figure,) = flips_of(spec_with({"metric": metric, "maximum": 1}), FRAME, words, None)
+        assert figure.challenger == 0
+    broken = flips("flip_rate_shift", lambda rows: np.where(rows["x"].mean() > 0.3, np.nan, rows["x"]))
+    assert (broken.challenger, broken.detail) == (None, "x higher")
+
+
 def test_a_regression_has_changed_when_it_moves_by_a_tenth_of_the_label_s_spread() -> None:
     for scale, share in ((0.05, 0.05), (1.0, 0.92)):
         found = flips("flip_rate_missing", lambda rows, scale=scale: 5 + scale * rows["x"], Task.REGRESSION)
