@@ -209,7 +209,8 @@ def test_a_folder_that_is_removed_under_the_services_stops_them_and_is_named(
         (tmp_path / "data").mkdir()
         time.sleep(1)
     tree = one.tree()
-    shutil.rmtree(tmp_path / removed)
+    (tmp_path / removed).rename(tmp_path / "gone")  # at once: what is written meanwhile would keep the folder
+    shutil.rmtree(tmp_path / "gone")
     said = one.process.communicate(timeout=120)[1]
     named = tmp_path / ("data" if removed == "data" else "state/run")
     assert f"gave up: {named} was removed while the services ran: they were stopped. Put it back" in said
