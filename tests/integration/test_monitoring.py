@@ -673,4 +673,4 @@ def test_inputs_propose_nothing_where_the_performance_is_asked_and_labels_are_pr
     monitor(champion, "check_performance", partition)
     assert "drift in" not in proposed(partition).why
     alone = proposal_of(read_manifest(get_store(), identity(partition, "check_drift")), None)
-    assert alone.why == f"the inputs of {partition} have drift and inputs do not propose"
+    assert alone.why == f"nothing proposes a retraining: the inputs of {partition} have drift and inputs do not propose"

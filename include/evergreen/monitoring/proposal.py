@@ -179,20 +179,32 @@ def proposal_of(drift: Manifest, performance: Manifest | None) -> Proposal:
     """
     drift.output("drift_report")  # what it proposes must be there for people to read
     reasons, reports = [], [str(drift.facts["report_id"])]
-    verdict, windows = drift.facts["verdict"], drift.facts.get("windows")
-    if drift.facts.get("proposes", verdict == "drift"):
+    windows = drift.facts.get("windows")
+    if drift.facts.get("proposes", drift.facts["verdict"] == "drift"):
         often = f" in {windows}" if windows else ""
         reasons.append(f"drift in {drift.facts['drifted_share'] or 0:.0%} of the monitored columns{often}")
     if performance is not None and (labelled := list(_of_labels(performance.facts))):
         reasons += labelled
         # its rows may have changed when those of the other have not
         reports.append(str(performance.facts.get("report_id", "")).rpartition("-")[2])
-    nothing = f"the inputs of {drift.window.end} are {verdict}: nothing proposes a retraining"
+    why = "; ".join(reasons) or f"nothing proposes a retraining: {'; '.join(_why_not(drift, performance))}"
+    return Proposal(report_id="-".join(reports), retrain=bool(reasons), why=why)
+
+
+def _why_not(drift: Manifest, performance: Manifest | None) -> Iterator[str]:
+    """Yield what the checks have found that proposes nothing: whoever reads it may think otherwise."""
+    verdict, windows = drift.facts["verdict"], drift.facts.get("windows")
     if verdict == "drift":
         why_not = f"in {windows}, too few to propose" if windows else "and inputs do not propose"
-        nothing = f"the inputs of {drift.window.end} have drift {why_not}"
-    why = "; ".join(reasons) or nothing
-    return Proposal(report_id="-".join(reports), retrain=bool(reasons), why=why)
+        yield f"the inputs of {drift.window.end} have drift {why_not}"
+    else:
+        yield f"the inputs of {drift.window.end} are {verdict}"
+    if performance is None:
+        return
+    if said := performance.facts.get("why") or performance.reason:
+        yield str(said)
+    if performance.facts.get("concept") == "drift":
+        yield f"the label's relation to inputs has changed, and does not propose: {performance.facts['concept_why']}"
 
 
 def _of_labels(facts: Mapping[str, JsonValue]) -> Iterator[str]:

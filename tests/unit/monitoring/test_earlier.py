@@ -93,4 +93,5 @@ def test_a_verdict_that_waits_for_more_windows_proposes_nothing(settings: Settin
         return found.why
 
     assert proposal(True) == "drift in 50% of the monitored columns in 1 of the last 3 windows"
-    assert proposal(False) == "the inputs of 2013-04-10 have drift in 1 of the last 3 windows, too few to propose"
+    why_not = "the inputs of 2013-04-10 have drift in 1 of the last 3 windows, too few to propose"
+    assert proposal(False) == f"nothing proposes a retraining: {why_not}"
