@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, JsonValue
 
 from evergreen.contract import Frozen, Manifest, Request, Status, folder_name
+from evergreen.spec import RANGES
 from evergreen.stored import Part, Stored
 
 if TYPE_CHECKING:
@@ -87,6 +88,14 @@ class MetricInterval(Part):
     value: float
     low: float
     high: float
+
+    def within(self, metric: str) -> MetricInterval:
+        """Return the same without what the metric cannot be: no error is below 0, and no share above 1.
+
+        The truth is never there, so that the interval holds it as often as before.
+        """
+        lowest, highest = RANGES[metric]
+        return self.model_copy(update={"low": max(self.low, lowest), "high": min(self.high, highest)})
 
 
 class ConceptDrift(Part):
