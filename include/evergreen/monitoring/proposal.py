@@ -28,6 +28,11 @@ class Index(Part):
     p_value: float | None = None
     """The chance of such an index in an unchanged population; None where the limit is not calibrated."""
 
+    @property
+    def against_limit(self) -> float:
+        """The value as a part of the limit: from 1 on it has drifted."""
+        return self.value / self.limit
+
 
 class ColumnDrift(Part):
     """What was found of a column."""
@@ -49,6 +54,11 @@ class ColumnDrift(Part):
     def passed(self, kind: str) -> bool:
         """Whether an index has reached its limit."""
         return kind in self.indices and self.indices[kind].value >= self.indices[kind].limit
+
+    @property
+    def deciding(self) -> str:
+        """The name of the index that is furthest beyond its limit, or else nearest to it; empty if there is none."""
+        return max(self.indices, key=lambda kind: self.indices[kind].against_limit, default="")
 
     @property
     def far_values(self) -> str:
@@ -111,7 +121,7 @@ class ConceptDrift(Part):
     def changed(self) -> list[str]:
         """The inputs whose relation to the label has changed, the one furthest beyond its limit first."""
         found = {name: column.indices["relation"] for name, column in self.columns.items() if column.passed("relation")}
-        return sorted(found, key=lambda name: -found[name].value / found[name].limit)
+        return sorted(found, key=lambda name: -found[name].against_limit)
 
     @property
     def label_drifted(self) -> bool:

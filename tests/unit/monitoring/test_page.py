@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from datetime import date
 
 import numpy as np
@@ -17,6 +18,8 @@ from evergreen.monitoring.drift import DriftReport, compare
 from evergreen.monitoring.evidently_report import evidently_html, sample_by_day
 from evergreen.monitoring.files import report_files
 from evergreen.monitoring.learning import learn
+from evergreen.monitoring.page import page
+from evergreen.monitoring.proposal import ColumnDrift, Index
 
 DAY = date(2024, 5, 30)
 FACTS = {"windows": "2 of the last 3 windows", "current": "2024-05-01..2024-05-30", "reference": "training, all of it"}
@@ -49,6 +52,30 @@ def test_the_page_has_verdict_columns_pictures_and_evidently_s_report(number: bo
     for name in ("heat_map.png", "prediction.png"):
         with Image.open(io.BytesIO(files[name])) as picture:
             assert picture.width > picture.height > 200
+
+
+def cells_of(html: str, column: str) -> list[str]:
+    """The cells of a column's row, as text."""
+    row = re.search(rf"<tr[^>]*><td>{column}</td>.*?</tr>", html)
+    assert row is not None
+    return [re.sub("<[^>]+>", "", cell) for cell in re.findall("<td>(.*?)</td>", row[0])]
+
+
+def test_each_column_has_whether_it_drifted_and_the_index_that_says_so_by_its_name() -> None:
+    """New categories alone are drift: the index of the values, which is 0, would say the contrary of it."""
+    new = {"values": Index(value=0.0, limit=0.02), "new": Index(value=0.378, limit=0.1, p_value=2.4e-13)}
+    quiet = {"missing": Index(value=0.001, limit=0.2), "values": Index(value=0.01, limit=0.02)}
+    columns = {
+        "quiet": ColumnDrift(indices=quiet),
+        "site": ColumnDrift(indices=new, new={"d": 0.3}, new_share=0.3, drifted=True),
+        "id": ColumnDrift(note="almost every row has its own value, like an id"),
+    }
+    html = page("toy", {}, "drift", columns, {}, "")
+    assert "<th>column</th><th>drifted</th><th>by</th><th>index</th>" in html
+    assert cells_of(html, "site")[:6] == ["site", "yes", "new", "0.378", "0.100", "2.4e-13"]
+    assert cells_of(html, "quiet")[:6] == ["quiet", "no", "values", "0.010", "0.020", ""]
+    assert cells_of(html, "id")[:6] == ["id", "no", "", "", "", ""]
+    assert html.index("<td>site</td>") < html.index("<td>quiet</td>")
 
 
 def test_the_page_shows_the_champion_s_metric_where_it_was_measured() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from evergreen.contract import DataError
 from evergreen.handover import read_bytes
-from evergreen.monitoring.proposal import MetricInterval, proposal_of, report_id
+from evergreen.monitoring.proposal import ColumnDrift, Index, MetricInterval, proposal_of, report_id
 from evergreen.settings import Settings
 from evergreen.spec import METRICS, RANGES
 from monitoring_kit import leave_check, leave_drift, leave_performance
@@ -122,3 +122,20 @@ def test_an_interval_ends_where_its_metric_does(metric: str, low: float, high: f
 
 def test_each_metric_has_a_range() -> None:
     assert set(RANGES) == set(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("values", "deciding"),
+    [
+        ({"missing": 0.0, "values": 0.1, "new": 0.2}, "new"),
+        ({"missing": 0.3, "values": 0.1}, "missing"),
+        ({"missing": 0.001, "values": 0.002}, "values"),
+        ({}, ""),
+    ],
+)
+def test_the_index_that_decides_is_the_one_that_is_furthest_beyond_its_limit(
+    values: dict[str, float], deciding: str
+) -> None:
+    limits = {"missing": 0.02, "values": 0.02, "new": 0.03}
+    indices = {kind: Index(value=value, limit=limits[kind]) for kind, value in values.items()}
+    assert ColumnDrift(indices=indices).deciding == deciding
