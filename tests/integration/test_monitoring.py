@@ -25,7 +25,7 @@ from evergreen.judgement.evidence import Candidate, Decision, Evaluation
 from evergreen.monitoring.proposal import PerformanceDocument, proposal_of
 from evergreen.runner import build_request, execute
 from evergreen.settings import get_settings
-from evergreen.steps import check_performance, guard
+from evergreen.steps import check_drift, check_performance, guard
 from evergreen.store import get_store, read_manifest
 from lifecycle_kit import METRICS, PARTITION, Run, evaluation_rows, rows, training_rows, write_model
 from monitoring_kit import compare, leave_drift
@@ -329,6 +329,15 @@ def test_what_is_found_is_drawn_in_the_report_and_where_mlflow_shows_the_champio
     assert len(logged) == 2  # checked again it is the same, and drawn once
     pictures = client.list_artifacts(run_id, f"monitoring/{partition}")
     assert {Path(picture.path).name for picture in pictures} == {"heat_map.png", "metric.png", "prediction.png"}
+
+
+def test_the_picture_is_told_which_version_was_measured_in_each_partition_and_which_serves(champion, monkeypatch):
+    told = []
+    monkeypatch.setattr(check_drift, "metric_over_time", lambda *what: told.append(what))
+    for step in ("check_performance", "check_drift"):
+        monitor(champion, step)
+    ((metric, found, serves),) = told
+    assert (metric, [(day, document.champion) for day, document in found], serves) == ("auc", [(PARTITION, "1")], "1")
 
 
 def test_the_interval_that_is_stored_ends_where_its_metric_does(champion, monkeypatch):
