@@ -47,7 +47,7 @@ def metric_over_time(metric: str, found: _Found, champion: str = "") -> bytes | 
     known = [(day, document) for day, document in of_metric if document.measured or document.estimate]
     if not known:
         return None
-    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.0, 3.9), layout="constrained")
     axes = figure.subplots()
     _intervals(axes, known, lambda document: document.measured, "on days with labels", BLUE)
     _intervals(axes, known, lambda document: document.estimate, "estimated, labels to come", GREY)
@@ -59,7 +59,7 @@ def metric_over_time(metric: str, found: _Found, champion: str = "") -> bytes | 
     axes.set_xlabel("partition that was checked")
     _days(axes, ends[0], ends[-1])
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="best", fontsize=8, edgecolor="none", framealpha=0.9)
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=8)
     return png(figure)
 
 
