@@ -19,12 +19,13 @@ from evergreen.data.lake import get_lake
 from evergreen.features.feature_store import training_set
 from evergreen.handover import key_of, read_bytes
 from evergreen.judgement.decisions import write_decision
+from evergreen.judgement.decline import MeasuredMetric
 from evergreen.judgement.events import Judgement
 from evergreen.judgement.evidence import Candidate, Decision, Evaluation
 from evergreen.monitoring.proposal import PerformanceDocument, proposal_of
 from evergreen.runner import build_request, execute
 from evergreen.settings import get_settings
-from evergreen.steps import guard
+from evergreen.steps import check_drift, check_performance, guard
 from evergreen.store import get_store, read_manifest
 from lifecycle_kit import METRICS, PARTITION, Run, evaluation_rows, rows, training_rows, write_model
 from monitoring_kit import compare, leave_drift
@@ -328,6 +329,23 @@ def test_what_is_found_is_drawn_in_the_report_and_where_mlflow_shows_the_champio
     assert len(logged) == 2  # checked again it is the same, and drawn once
     pictures = client.list_artifacts(run_id, f"monitoring/{partition}")
     assert {Path(picture.path).name for picture in pictures} == {"heat_map.png", "metric.png", "prediction.png"}
+
+
+def test_the_picture_is_told_which_version_was_measured_in_each_partition_and_which_serves(champion, monkeypatch):
+    told = []
+    monkeypatch.setattr(check_drift, "metric_over_time", lambda *what: told.append(what))
+    for step in ("check_performance", "check_drift"):
+        monitor(champion, step)
+    ((metric, found, serves),) = told
+    assert (metric, [(day, document.champion) for day, document in found], serves) == ("auc", [(PARTITION, "1")], "1")
+
+
+def test_the_interval_that_is_stored_ends_where_its_metric_does(champion, monkeypatch):
+    """Days that differ much tell little, and no AUC is -6 because of that."""
+    monkeypatch.setattr(check_performance, "measured_metric", lambda *_: MeasuredMetric(0.4, 0.5, 2.0))
+    report = monitor(champion, "check_performance").output("performance_report")
+    measured = PerformanceDocument.model_validate_json(get_store().read(key_of(report.uri))).measured
+    assert (measured.low, measured.value, measured.high) == (0, 0.4, 1)
 
 
 def test_a_run_that_takes_nothing_any_more_is_a_warning_and_the_checks_go_on(champion, caplog):

@@ -18,7 +18,7 @@ PAGE = "drift.html"
 _TEXTS = {
     "heat_map.png": "How far each column is from the reference, by partition",
     "prediction.png": "What the champion predicts, in the window and in the reference",
-    "metric.png": "The champion's metric by partition with its interval, and the promotions",
+    "metric.png": "The champion's metric by partition with its interval, and which version it was",
 }
 """What the page says of each picture."""
 

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from evergreen.monitoring.proposal import ColumnDrift, Index
+from evergreen.monitoring.proposal import ColumnDrift
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1c2733 }
@@ -18,7 +18,8 @@ tr.drift { background: #fdf0e3 } b.drift { color: #a63603 } .verdict { font-size
 background: #eef2f6; border-left: .4rem solid #0072b2 } .verdict.drift { background: #fdf0e3; border-color: #d55e00 }
 img { max-width: 100% } iframe { width: 100%; height: 60rem; border: 1px solid #dfe4ea }
 """
-_HEAD = ("column", "index", "limit", "p", "missing before", "missing now", "what else")
+_HEAD = ("column", "drifted", "by", "index", "limit", "p", "missing before", "missing now", "what else")
+"""One index of each column, by name: the one furthest beyond its limit, or else nearest to it."""
 
 
 def page(
@@ -67,19 +68,21 @@ def page(
 def _rows(columns: Mapping[str, ColumnDrift]) -> Iterator[str]:
     """Yield a row for each column, those that drifted first."""
     for name, column in sorted(columns.items(), key=lambda item: not item[1].drifted):
-        values = column.indices.get("values")
         missing = [f"{share:.1%}" for share in column.missing or ()] or ["", ""]
-        cells = [escape(name), *_cells(values), *missing, escape("; ".join(_remarks(column)))]
+        cells = [escape(name), *_cells(column), *missing, escape("; ".join(_remarks(column)))]
         mark = ' class="drift"' if column.drifted else ""
         yield f"<tr{mark}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
-def _cells(index: Index | None) -> list[str]:
-    if index is None:
-        return ["", "", ""]
+def _cells(column: ColumnDrift) -> list[str]:
+    """Return whether a column has drifted, and the index that says so."""
+    said, kind = "yes" if column.drifted else "no", column.deciding
+    if not kind:
+        return [said, "", "", "", ""]
+    index = column.indices[kind]
     value = f"{index.value:.3f}"
-    shown = f'<b class="drift">{value}</b>' if index.value >= index.limit else value
-    return [shown, f"{index.limit:.3f}", "" if index.p_value is None else f"{index.p_value:.2g}"]
+    shown = f'<b class="drift">{value}</b>' if column.passed(kind) else value
+    return [said, kind, shown, f"{index.limit:.3f}", "" if index.p_value is None else f"{index.p_value:.2g}"]
 
 
 def _remarks(column: ColumnDrift) -> Iterator[str]:
@@ -92,4 +95,4 @@ def _remarks(column: ColumnDrift) -> Iterator[str]:
     if column.far:
         yield column.far_values
     if column.note:
-        yield f"{column.note}, so no index"
+        yield f"{column.note}, so no index of its values"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, JsonValue
 
 from evergreen.contract import Frozen, Manifest, Request, Status, folder_name
+from evergreen.spec import RANGES
 from evergreen.stored import Part, Stored
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ class Index(Part):
     limit: float
     p_value: float | None = None
     """The chance of such an index in an unchanged population; None where the limit is not calibrated."""
+
+    @property
+    def against_limit(self) -> float:
+        """The value as a part of the limit: from 1 on it has drifted."""
+        return self.value / self.limit
 
 
 class ColumnDrift(Part):
@@ -48,6 +54,11 @@ class ColumnDrift(Part):
     def passed(self, kind: str) -> bool:
         """Whether an index has reached its limit."""
         return kind in self.indices and self.indices[kind].value >= self.indices[kind].limit
+
+    @property
+    def deciding(self) -> str:
+        """The name of the index that is furthest beyond its limit, or else nearest to it; empty if there is none."""
+        return max(self.indices, key=lambda kind: self.indices[kind].against_limit, default="")
 
     @property
     def far_values(self) -> str:
@@ -88,6 +99,14 @@ class MetricInterval(Part):
     low: float
     high: float
 
+    def within(self, metric: str) -> MetricInterval:
+        """Return the same without what the metric cannot be: no error is below 0, and no share above 1.
+
+        The truth is never there, so that the interval holds it as often as before.
+        """
+        lowest, highest = RANGES[metric]
+        return self.model_copy(update={"low": max(self.low, lowest), "high": min(self.high, highest)})
+
 
 class ConceptDrift(Part):
     """Whether the label's relation to the inputs is still what the champion learned."""
@@ -102,7 +121,7 @@ class ConceptDrift(Part):
     def changed(self) -> list[str]:
         """The inputs whose relation to the label has changed, the one furthest beyond its limit first."""
         found = {name: column.indices["relation"] for name, column in self.columns.items() if column.passed("relation")}
-        return sorted(found, key=lambda name: -found[name].value / found[name].limit)
+        return sorted(found, key=lambda name: -found[name].against_limit)
 
     @property
     def label_drifted(self) -> bool:

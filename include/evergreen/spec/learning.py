@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
@@ -44,6 +45,12 @@ METRICS: dict[str, tuple[frozenset[Task], Direction]] = {
     "r2": (frozenset({Task.REGRESSION}), Direction.MAXIMIZE),
 }
 """The metrics a gate can ask for, the tasks they are defined on and their direction."""
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("auc", "average_precision", "brier", "accuracy", "macro_f1"), (0.0, 1.0)),
+    **dict.fromkeys(("log_loss", "rmse", "mae"), (0.0, math.inf)),
+    "r2": (-math.inf, 1.0),
+}
+"""The lowest and the highest value that each metric can have."""
 _CLASSIFICATIONS = frozenset({Task.BINARY, Task.MULTICLASS})
 GROUP_METRICS: dict[str, frozenset[Task]] = {
     "demographic_parity_difference": frozenset({Task.BINARY}),

@@ -15,9 +15,7 @@ from evergreen.data.lake import get_lake
 from evergreen.data.lineage import current_together
 from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.handover import store_output
-from evergreen.judgement.audit import read_events
 from evergreen.judgement.champions import champion_of
-from evergreen.judgement.events import MOVES
 from evergreen.monitoring.comparison import Comparison, compare_with_champion
 from evergreen.monitoring.drift import DriftReport
 from evergreen.monitoring.earlier import earlier_reports, measured_before, proposes, report_keys
@@ -91,7 +89,8 @@ def _result(
     earlier = earlier_reports(store, listed, request.partition, max(_SHOWN, spec.drift.windows_of) - 1)
     facts = _facts(request, spec, found, reference, [before.verdict for _, before in earlier])
     history = [*((day, before.columns) for day, before in earlier), (request.partition, report.columns)]
-    files = report_files(spec.name, facts, found, history, *(_of_labels(request, spec, listed) if champion else ()))
+    labels = _of_labels(request, spec, listed, champion) if champion else (None, "")
+    files = report_files(spec.name, facts, found, history, *labels)
     uris = {name: store.write(report_key(request, name), content) for name, content in files.items()}
     key = report_key(request, DRIFT_REPORT)
     facts["report_uri"] = uris.get(PAGE) or store.uri(key)
@@ -133,13 +132,11 @@ def _facts(
     }
 
 
-def _of_labels(request: Request, spec: ModelSpec, listed: Sequence[str]) -> tuple[bytes | None, str]:
+def _of_labels(request: Request, spec: ModelSpec, listed: Sequence[str], champion: Version) -> tuple[bytes | None, str]:
     """Return what `check_performance`, which comes before this step, says up to this partition.
 
     That is the picture of the champion's metric; and in words, whether the label's relation to inputs has changed.
     """
-    store = get_store()
-    measured = measured_before(store, listed, request.partition, _SHOWN)
-    moves = [(event.partition, event.version or "") for event in read_events(store, spec.name) if event.kind in MOVES]
+    measured = measured_before(get_store(), listed, request.partition, _SHOWN)
     concepts = [document.concept.why for day, document in measured if day == request.partition and document.concept]
-    return metric_over_time(spec.gate.metric, measured, moves), "".join(concepts)
+    return metric_over_time(spec.gate.metric, measured, champion.number), "".join(concepts)

@@ -109,7 +109,7 @@ def _check(request: Request, spec: ModelSpec, champion: Version, rows: _Labelled
         **facts,
         "run": request.run.address,
         "metric": spec.gate.metric,
-        "measured": _interval(rows.window, measured),
+        "measured": _interval(spec, rows.window, measured.interval),
         "metrics": metrics,
         "limit": spec.retraining.performance_drop,
         "inputs": {table.name: table.version for table in rows.inputs},
@@ -142,12 +142,15 @@ def _estimate(
     rows, labels = known.read(window, labelled=False), known.frame[spec.features.examples.label]
     prediction, days = aligned(spec.task, labels, model.predict(rows[list(model.inputs)])), rows[PARTITION].to_numpy()
     found = estimate(spec.gate.metric, scores, known.frame[PARTITION].to_numpy(), prediction, days)
-    return MetricInterval(window=str(window), value=found.value, low=found.low, high=found.high) if found else None
+    return _interval(spec, window, (found.value, found.low, found.high) if found else None)
 
 
-def _interval(window: Window, measured: MeasuredMetric) -> MetricInterval | None:
-    bounds = measured.interval
-    return MetricInterval(window=str(window), value=bounds[0], low=bounds[1], high=bounds[2]) if bounds else None
+def _interval(spec: ModelSpec, window: Window, bounds: tuple[float, float, float] | None) -> MetricInterval | None:
+    """Return the deciding metric's value and bounds as they are stored: none of them is what the metric cannot be."""
+    if bounds is None:
+        return None
+    value, low, high = bounds
+    return MetricInterval(window=str(window), value=value, low=low, high=high).within(spec.gate.metric)
 
 
 def _told_before(spec: ModelSpec, window: Window, truth: float | None) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from datetime import date
 
 import numpy as np
@@ -11,15 +12,14 @@ import pytest
 from PIL import Image
 
 from drift_kit import days, frames, spec_with
-from evergreen.drawing import BLUE, GREY, ORANGE
 from evergreen.monitoring.comparison import Comparison
 from evergreen.monitoring.counting import count, frame_batches
 from evergreen.monitoring.drift import DriftReport, compare
 from evergreen.monitoring.evidently_report import evidently_html, sample_by_day
 from evergreen.monitoring.files import report_files
 from evergreen.monitoring.learning import learn
-from evergreen.monitoring.metric_picture import metric_over_time
-from evergreen.monitoring.proposal import PerformanceDocument
+from evergreen.monitoring.page import page
+from evergreen.monitoring.proposal import ColumnDrift, Index
 
 DAY = date(2024, 5, 30)
 FACTS = {"windows": "2 of the last 3 windows", "current": "2024-05-01..2024-05-30", "reference": "training, all of it"}
@@ -54,6 +54,37 @@ def test_the_page_has_verdict_columns_pictures_and_evidently_s_report(number: bo
             assert picture.width > picture.height > 200
 
 
+def cells_of(html: str, column: str) -> list[str]:
+    """The cells of a column's row, as text."""
+    row = re.search(rf"<tr[^>]*><td>{column}</td>.*?</tr>", html)
+    assert row is not None
+    return [re.sub("<[^>]+>", "", cell) for cell in re.findall("<td>(.*?)</td>", row[0])]
+
+
+def test_each_column_has_whether_it_drifted_and_the_index_that_says_so_by_its_name() -> None:
+    """New categories alone are drift: the index of the values, which is 0, would say the contrary of it."""
+    new = {"values": Index(value=0.0, limit=0.02), "new": Index(value=0.378, limit=0.1, p_value=2.4e-13)}
+    quiet = {"missing": Index(value=0.001, limit=0.2), "values": Index(value=0.01, limit=0.02)}
+    columns = {
+        "quiet": ColumnDrift(indices=quiet),
+        "site": ColumnDrift(indices=new, new={"d": 0.3}, new_share=0.3, drifted=True),
+        "id": ColumnDrift(note="almost every row has its own value, like an id"),
+    }
+    html = page("toy", {}, "drift", columns, {}, "")
+    assert "<th>column</th><th>drifted</th><th>by</th><th>index</th>" in html
+    assert cells_of(html, "site")[:6] == ["site", "yes", "new", "0.378", "0.100", "2.4e-13"]
+    assert cells_of(html, "quiet")[:6] == ["quiet", "no", "values", "0.010", "0.020", ""]
+    assert cells_of(html, "id")[:6] == ["id", "no", "", "", "", ""]
+    assert html.index("<td>site</td>") < html.index("<td>quiet</td>")
+
+
+def test_the_page_shows_the_champion_s_metric_where_it_was_measured() -> None:
+    comparison = compared(np.random.default_rng(1).random(2000), number=True)
+    files = report_files("toy", FACTS, comparison, [(DAY, comparison.report.columns)], b"PNG")
+    assert files["metric.png"] == b"PNG"
+    assert files["drift.html"].decode().count('src="data:image/png;base64,') == 3
+
+
 def test_the_page_says_what_the_label_has_to_do_with_the_inputs_where_that_is_known() -> None:
     comparison = compared(np.random.default_rng(1).random(2000), number=True)
     history = [(DAY, comparison.report.columns)]
@@ -63,67 +94,6 @@ def test_the_page_says_what_the_label_has_to_do_with_the_inputs_where_that_is_kn
     )
     assert "<dt>labels</dt><dd>1 of 2 relations to late changed: &lt;x&gt;</dd>" in told
     assert "<dt>labels</dt>" not in silent
-
-
-def measured(value: float, champion: str, **more: object) -> PerformanceDocument:
-    interval = {"window": "w", "value": value, "low": value - 0.03, "high": value + 0.04}
-    return PerformanceDocument.model_validate(
-        {
-            "proposal": False,
-            "champion": champion,
-            "metric": "auc",
-            "measured": interval,
-            "drop": 0.7 - value,
-            "drop_limit": 0.05,
-            **more,
-        }
-    )
-
-
-def pixels_of(picture: bytes, colour: str) -> int:
-    """Return how many pixels have nearly a colour."""
-    with Image.open(io.BytesIO(picture)) as image:
-        pixels = np.asarray(image.convert("RGB"), dtype=int)
-    wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
-    return int((np.abs(pixels - wanted).max(axis=2) < 12).sum())
-
-
-def test_the_metric_is_drawn_with_its_intervals_its_limit_and_who_took_over() -> None:
-    months = [date(2024, month, 28) for month in (1, 2, 3)]
-    found = [(day, measured(0.7 - 0.02 * at, "1")) for at, day in enumerate(months)]
-    plain = metric_over_time("auc", found, [])
-    assert plain is not None
-    marked = metric_over_time("auc", found, [(date(2023, 12, 31), "1"), (months[1], "2")])
-    assert marked is not None
-    assert pixels_of(marked, ORANGE) > pixels_of(plain, ORANGE) > 100  # the limit, then a promotion as well
-    assert metric_over_time("auc", found, [(date(2023, 12, 31), "1")]) == plain  # before what is shown
-    without = [(day, document.model_copy(update={"drop_limit": None})) for day, document in found]
-    assert pixels_of(metric_over_time("auc", without, []) or b"", ORANGE) == 0
-    comparison = compared(np.random.default_rng(1).random(2000), number=True)
-    files = report_files("toy", FACTS, comparison, [(DAY, comparison.report.columns)], marked)
-    assert files["metric.png"] == marked
-    assert files["drift.html"].decode().count('src="data:image/png;base64,') == 3
-
-
-def test_an_estimate_is_drawn_where_labels_are_to_come_and_nothing_where_nothing_is_known() -> None:
-    told = measured(0.7, "1").measured
-    estimated = PerformanceDocument(proposal=False, metric="auc", estimate=told)
-    picture = metric_over_time("auc", [(DAY, estimated)], [])
-    assert picture is not None
-    assert pixels_of(picture, BLUE) == 0 < pixels_of(picture, GREY)
-    assert metric_over_time("auc", [(DAY, PerformanceDocument(proposal=False, metric="auc"))], []) is None
-    assert metric_over_time("auc", [], [(DAY, "1")]) is None
-
-
-@pytest.mark.parametrize("named", ["auc", ""], ids=["another metric", "none named"])
-def test_what_is_not_of_the_deciding_metric_is_not_drawn(named: str) -> None:
-    """gate.metric was changed: what was measured before is on another scale, and better the other way."""
-    before = (date(2024, 1, 28), measured(0.7, "1", metric=named))
-    now = (date(2024, 2, 28), measured(0.6, "1", metric="log_loss"))
-    assert metric_over_time("log_loss", [before], []) is None
-    assert metric_over_time("log_loss", [before, now], []) == metric_over_time("log_loss", [now], [])
-    as_now = (before[0], measured(0.7, "1", metric="log_loss"))
-    assert metric_over_time("log_loss", [as_now, now], []) != metric_over_time("log_loss", [now], [])
 
 
 def test_without_a_comparison_there_is_nothing_to_show() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from evergreen.contract import DataError
 from evergreen.handover import read_bytes
-from evergreen.monitoring.proposal import proposal_of, report_id
+from evergreen.monitoring.proposal import ColumnDrift, Index, MetricInterval, proposal_of, report_id
 from evergreen.settings import Settings
+from evergreen.spec import METRICS, RANGES
 from monitoring_kit import leave_check, leave_drift, leave_performance
 
 DAY = date(2013, 4, 30)
@@ -108,3 +109,38 @@ def test_each_run_of_the_checks_keeps_its_own_report(settings: Settings) -> None
     again = leave_drift("toy", DAY, "stable", run_id="second")
     for manifest, verdict in ((first, b"drift"), (again, b"stable")):
         assert verdict in read_bytes(manifest, "drift_report")
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high"),
+    [
+        *((metric, 0, 1) for metric in ("auc", "average_precision", "brier", "accuracy", "macro_f1")),
+        *((metric, 0, 40) for metric in ("log_loss", "rmse", "mae")),
+        ("r2", -40, 1),
+    ],
+)
+def test_an_interval_ends_where_its_metric_does(metric: str, low: float, high: float) -> None:
+    interval = MetricInterval(window="w", value=0.5, low=-40, high=40).within(metric)
+    assert (interval.low, interval.value, interval.high) == (low, 0.5, high)
+    assert interval.within(metric) == interval
+
+
+def test_each_metric_has_a_range() -> None:
+    assert set(RANGES) == set(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("values", "deciding"),
+    [
+        ({"missing": 0.0, "values": 0.1, "new": 0.2}, "new"),
+        ({"missing": 0.3, "values": 0.1}, "missing"),
+        ({"missing": 0.001, "values": 0.002}, "values"),
+        ({}, ""),
+    ],
+)
+def test_the_index_that_decides_is_the_one_that_is_furthest_beyond_its_limit(
+    values: dict[str, float], deciding: str
+) -> None:
+    limits = {"missing": 0.02, "values": 0.02, "new": 0.03}
+    indices = {kind: Index(value=value, limit=limits[kind]) for kind, value in values.items()}
+    assert ColumnDrift(indices=indices).deciding == deciding
