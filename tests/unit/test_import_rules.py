@@ -135,9 +135,11 @@ ROOMS: dict[str, set[str]] = {
     "runner": {"steps"},
     "cli_audit": {"judgement", "trust"},
     "cli_steps": {"runner"},
+    "cli_models": {"cli_steps", "authoring", "judgement", "training"},
     "cli_quarantine": {"cli_steps", "data"},
     "cli": {
         "cli_audit",
+        "cli_models",
         "cli_quarantine",
         "cli_steps",
         "data",
