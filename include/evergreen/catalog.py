@@ -13,13 +13,15 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from evergreen.contract import NAME_PATTERN, ConfigurationError, StepError, described, is_stop
+from evergreen.mistakes import Mistake, Mistakes
 from evergreen.settings import get_settings
 from evergreen.spec import Behaviours, ModelSpec
-from evergreen.yaml_files import Mistake, Mistakes, checked, read_text
+from evergreen.yaml_files import checked, read_text
 
 SPEC_FILE = "model.yaml"
 BEHAVIOURS_FILE = "behaviours.yaml"
 _HINT = "Correct the fields; docs/models.md lists them all."
+_BEHAVIOURS_HINT = "Correct the fields; docs/models.md lists them all under 'Every field of behaviours.yaml'."
 
 
 def model_names(models_dir: Path | None = None) -> list[str]:
@@ -166,9 +168,9 @@ def behaviours_in(text: str, spec: ModelSpec) -> Behaviours:
         If the file is wrong or does not fit the model; with a line for every problem.
     """
     path = spec.folder / BEHAVIOURS_FILE
-    behaviours = checked(path, text, Behaviours, _HINT)
+    behaviours = checked(path, text, Behaviours, _BEHAVIOURS_HINT)
     if problems := list(behaviours.problems(spec.task, spec.features)):
-        raise Mistakes([Mistake(f"{path}: {problem}.") for problem in problems], _HINT)
+        raise Mistakes([Mistake(f"{path}: {problem}.") for problem in problems], _BEHAVIOURS_HINT)
     return behaviours
 
 

@@ -7,14 +7,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from datetime import UTC, date, datetime
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Annotated, cast
 
 import typer
 from pydantic import JsonValue
 
 from evergreen.cli_audit import audit_app
+from evergreen.cli_models import models_app
 from evergreen.cli_quarantine import quarantine_app
 from evergreen.cli_steps import day_of, run_by_hand, shell_dag
 from evergreen.contract import (
@@ -26,12 +26,10 @@ from evergreen.contract import (
     TemporaryError,
     Window,
     exit_code_of,
-    writable,
+    utc_now,
 )
-from evergreen.spec import Task
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-models_app = typer.Typer(no_args_is_help=True, help="List, check and create models.")
 app.add_typer(models_app, name="models")
 app.add_typer(audit_app, name="audit")
 app.add_typer(quarantine_app, name="quarantine")
@@ -60,7 +58,10 @@ def _moment(value: str, option: str) -> datetime:
         moment = datetime.fromisoformat(value)
     except ValueError as error:
         raise ConfigurationError(f"{option}={value!r} is not a time.", "Write it as 2013-06-01T12:00.") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment > utc_now():
+        raise ConfigurationError(f"{option}={value!r} is yet to come.", "Name a time that has been.")
+    return moment
 
 
 def _pairs(values: list[str], option: str) -> dict[str, str]:
@@ -191,11 +192,22 @@ def history(
 
         from evergreen.judgement.history import history_table
 
-        Console().print(history_table(logs))
+        Console().print(history_table(logs, _who_ask(model)))
     elif not problems:
         typer.echo("No decisions yet: a challenger is judged by <model>.train.")
     if problems:
         raise ConfigurationError("\n".join(map(str, problems)))
+
+
+def _who_ask(model: str | None) -> frozenset[str]:
+    """Return the models whose promotions people have to approve."""
+    from evergreen.catalog import load_model, survey
+
+    try:
+        specs = [load_model(model)] if model is not None else survey().models
+    except ConfigurationError:  # no models folder: what is on record can be shown all the same
+        return frozenset()
+    return frozenset(spec.name for spec in specs if spec.approval.required)
 
 
 @app.command()
@@ -220,82 +232,3 @@ def feast(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> No
     from evergreen.features.feast_repo import run_feast
 
     run_feast(arguments or [])
-
-
-@models_app.command("list")
-def models_list() -> None:
-    """List the models, a line each; then what is wrong with the others."""
-    from evergreen.catalog import survey
-
-    models, problems = survey()
-    for spec in models:
-        typer.echo(f"{spec.name}\t{spec.task}\t{spec.owner}\t{spec.description}")
-    if problems:
-        raise ConfigurationError("\n".join(map(str, problems.values())))
-
-
-@models_app.command("validate")
-def models_validate(
-    name: Annotated[str | None, typer.Argument(help="The model's name; default: all models.")] = None,
-) -> None:
-    """Check models and everything they name: files, functions, SQL, expectations, Feast definitions."""
-    from evergreen.authoring.checks import check_models
-
-    by_model = {}
-    for model, errors in check_models([name] if name else None):  # said one by one: the next one may take long
-        by_model[model] = errors
-        outcome = "ok" if not errors else f"{sum(error.times for error in errors)} problem(s)"
-        typer.echo(f"{writable(model)}: {outcome}")
-        for error in errors:
-            typer.echo(f"  {error.message}\n    Fix: {error.hint}".replace("\n", "\n  "), err=True)
-    wrong = [model for model, errors in by_model.items() if errors]
-    if wrong:
-        raise ConfigurationError(f"{len(wrong)} of {len(by_model)} models cannot run: {', '.join(wrong)}.")
-
-
-@models_app.command("verify")
-def models_verify(
-    version: Annotated[str, typer.Argument(help="MODEL@VERSION, or MODEL@champion.")],
-    keep: Annotated[Path | None, typer.Option(help="A new folder for the files and their signatures.")] = None,
-    answers: Annotated[
-        bool, typer.Option(help="Load it, which runs its network.py, and ask its golden requests.")
-    ] = True,
-) -> None:
-    """Verify a registered version: its signature, its files, its tags, and that it answers as it did in training.
-
-    For the last a process loads it, which runs its network.py on this machine, as its author wrote it: with
-    --no-answers nothing of it is run. Prints what it is bound to.
-    """
-    from evergreen.settings import export_service_environment
-    from evergreen.training.verification import verified_version
-
-    export_service_environment()
-    bound, requests = verified_version(version, keep, answers=answers)
-    answered = f", and answers {requests} golden requests as in training" if requests else ""
-    answered = answered if answers else "; nothing of it was run"
-    typer.echo(f"{bound.model}@{bound.version}: verified{answered}")
-    about = {"run_id": bound.run_id, "logged_model": bound.logged_model} | dict(sorted(bound.facts.items()))
-    for name, value in about.items():
-        typer.echo(f"  {name}: {value}")
-
-
-@models_app.command("new")
-def models_new(
-    name: Annotated[str, typer.Argument(help="Lower case letters, digits and underscores.")],
-    task: Annotated[Task, typer.Option(help="What kind of value it predicts.")] = Task.BINARY,
-    owner: Annotated[str | None, typer.Option(help="Who answers for it; default: you.")] = None,
-    team: Annotated[str | None, typer.Option(help="The owner's team; default: the owner.")] = None,
-    start: Annotated[str | None, typer.Option(help="First day the source has; default: this 1 January.")] = None,
-) -> None:
-    """Create a model that passes `models validate` at once and runs when its source is filled in."""
-    from getpass import getuser
-
-    from evergreen.authoring.scaffold import create_model
-
-    owner = owner or getuser()
-    first = day_of(start, "--start") if start else date.today().replace(month=1, day=1)
-    files = create_model(name, task, owner, team or owner, first)
-    for path in files:
-        typer.echo(f"created {path}")
-    source = next(path for path in files if path.name == "source.py")
-    typer.echo(f"Next: fill in {source}, adapt the rest, then run: evergreen models validate {name}")

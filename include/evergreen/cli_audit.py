@@ -55,7 +55,7 @@ def _verify_copy(file: Path, model: str | None) -> None:
         raise ConfigurationError(
             f"{file}: it has no record{f' of {model}' if model else ''}.", f"Models in it: {there}."
         )
-    broken = [log.model for log in chosen if _tell(log.model, log.records, log.findings)]
+    broken = [log.model for log in chosen if _tell(log.model, log.records, log.findings, whole=not wrong_lines)]
     if broken or wrong_lines:
         raise ConfigurationError(
             f"{file} is not what was written.",
@@ -63,10 +63,11 @@ def _verify_copy(file: Path, model: str | None) -> None:
         )
 
 
-def _tell(model: str, records: Sequence[Record], findings: Sequence[str]) -> bool:
-    """Print what was found; returns whether anything was."""
+def _tell(model: str, records: Sequence[Record], findings: Sequence[str], *, whole: bool = True) -> bool:
+    """Print what was found; returns whether anything was. ``whole``: whether all that is there could be read."""
     signed = sum(record.signature is not None for record in records)
-    outcome = f"{len(findings)} finding(s)" if findings else "ok"
+    sound = "ok" if whole else "no finding in the lines that can be read"
+    outcome = f"{len(findings)} finding(s)" if findings else sound
     typer.echo(f"{model}: {outcome}: {len(records)} records, {signed} of them signed")
     for finding in findings:
         typer.echo(f"  {finding}.")

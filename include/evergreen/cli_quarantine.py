@@ -43,6 +43,9 @@ def release(
     params: dict[str, JsonValue] = {"source": source, "reason": reason, "why": why}
     facts = run_by_hand("release", model, params, day_of(partition, "PARTITION"))
     stay = f"; {facts['stay']} stay in quarantine" if facts["stay"] else ""
-    typer.echo(f"{model}: {facts['rows']} rows of {source} of {partition} are released, record {facts['event']}{stay}.")
+    rows = "1 row" if facts["rows"] == 1 else f"{facts['rows']} rows"
+    are = "is" if facts["rows"] == 1 else "are"
+    stay = stay.replace(" 1 stay ", " 1 stays ")
+    typer.echo(f"{model}: {rows} of {source} of {partition} {are} released, record {facts['event']}{stay}.")
     conf = f'{{"partition": "{partition}"}}'
     typer.echo(f"Now run {model}.ingest for the day: evergreen airflow dags trigger {model}.ingest --conf '{conf}'")

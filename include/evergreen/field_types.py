@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from datetime import date
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 _MOST = 1_000_000_000
+_NAMED = 12
+"""How many names a message lists."""
 _FIRST, _LAST = date(1900, 1, 1), date(2199, 12, 31)
 """Beyond them nanoseconds (pandas) and time zones end, and a day is a slip of the keyboard."""
 
@@ -24,6 +36,25 @@ def matching(pattern: str, words: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def said_as(words: str) -> WrapValidator:
+    """Return the words for whatever is wrong with a value that may be one thing or another."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(words) from None
+
+    return WrapValidator(check)
+
+
+def use_one_of(names: Iterable[str]) -> str:
+    """Return what may be written, in words; of very many names the first ones."""
+    first = list(dict.fromkeys(names))
+    more = f" and {len(first) - _NAMED} more" if len(first) > _NAMED else ""
+    return f"use one of {', '.join(first[:_NAMED])}{more}"
 
 
 def _no_switch(value: Any) -> Any:

@@ -1,24 +1,19 @@
-"""YAML files that people write: read, checked against a class, and every mistake in them said in words."""
+"""YAML files that people write: read, and checked against a class."""
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from evergreen.contract import UNWRITABLE, ConfigurationError
+from evergreen.mistakes import Mistakes, errors_in, mistakes_in
 
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast
-_LONGEST_VALUE = 80
-_MOST_LINES = 20
-"""How many different problems a message says in full; of the others it says how many there are."""
-_EQUAL = 4
-"""From how many on equal problems of one section become one line."""
 
 # What a file may ask of the machine. libyaml dies on 100,000 brackets, PyYAML expands aliases without an end, and a
 # colon makes a number of any length: all are counted on the stream of events, before anything is made of it.
@@ -44,24 +39,6 @@ class _Loader(_BASE):  # type: ignore[misc]
             seen.add(str(key.value))
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
-
-
-class Mistake(ConfigurationError):
-    """One thing that is wrong in a file; ``times`` says how often, where equal problems are said in one line."""
-
-    def __init__(self, line: str, times: int = 1) -> None:
-        super().__init__(line)
-        self.times = times
-
-
-class Mistakes(ConfigurationError):
-    """Everything that is wrong in a file, a line each; of very many the first ones, and how many more there are."""
-
-    def __init__(self, mistakes: Sequence[Mistake], hint: str) -> None:
-        self.mistakes = list(mistakes[:_MOST_LINES])
-        if rest := sum(mistake.times for mistake in mistakes[_MOST_LINES:]):
-            self.mistakes.append(Mistake(f"… and {rest:,} more.", rest))
-        super().__init__("\n".join(mistake.message for mistake in self.mistakes), hint)
 
 
 def read_yaml(path: Path) -> Any:
@@ -132,13 +109,8 @@ def checked(path: Path, text: str, kind: type[_Kind], hint: str, secret: Collect
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
+        errors = errors_in(error, kind, content)
     raise Mistakes(mistakes_in(path, errors, secret), hint)
-
-
-def mistakes_in(path: Path, errors: list[ErrorDetails], secret: Collection[str] = ()) -> list[Mistake]:
-    """Return what Pydantic found in a file, in words."""
-    return [Mistake(f"{path}: {line}.", times) for line, times in _problems(errors, secret)]
 
 
 def _empty(path: Path, hint: str) -> ConfigurationError:
@@ -192,69 +164,3 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     if "cannot start any token" in problem:
         problem = "a character that cannot start anything here; indent with spaces, not tabs, and quote @ ` and %"
     return f"{where}: not valid YAML: {problem}"
-
-
-def _follows(item: ErrorDetails, errors: list[ErrorDetails]) -> bool:
-    """Tell whether a list is called too short only because items of it are wrong: Pydantic counts the right ones."""
-    place = item["loc"]
-    return item["type"] == "too_short" and any(
-        other["loc"][: len(place)] == place and len(other["loc"]) > len(place) for other in errors
-    )
-
-
-def _problems(errors: list[ErrorDetails], secret: Collection[str]) -> Iterator[tuple[str, int]]:
-    """Yield what is wrong in words, and how often; equal problems of one section are one line."""
-    alike: dict[tuple[object, ...], list[ErrorDetails]] = {}
-    for item in errors:
-        if not _follows(item, errors):
-            alike.setdefault(_likeness(item), []).append(item)
-    for items in alike.values():
-        if len(items) < _EQUAL or secret:
-            yield from ((line, 1) for item in items for line in _problem_lines(item, secret))
-            continue
-        section, _ = _place(items[0])
-        last = [(_place(item)[1], item["input"]) for item in items[:_EQUAL]]
-        names = ", ".join(_shown(value if isinstance(part, int) else part) for part, value in last)
-        more = ", …" if len(items) > _EQUAL else ""
-        where = f"{section}: " if section else ""
-        yield f"{where}{_problem(items[0])} ({len(items):,} times: {names}{more})", len(items)
-
-
-def _likeness(item: ErrorDetails) -> tuple[object, ...]:
-    """Return what two problems have in common that one line can say; a problem of a section itself is like no other."""
-    if item["type"] == "missing" or (item["type"] == "value_error" and isinstance(item["input"], dict)):
-        return item["loc"]
-    return _place(item)[0], _problem(item)
-
-
-def _place(item: ErrorDetails) -> tuple[str, str | int]:
-    """Return the section that a problem is in, and the field, key or position in it."""
-    place = [part for part in item["loc"] if part != "[key]"] or [""]
-    return ".".join(map(str, place[:-1])), place[-1]
-
-
-def _problem(item: ErrorDetails) -> str:
-    if item["type"] == "extra_forbidden":
-        return "there is no such field"
-    return str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
-
-
-def _problem_lines(item: ErrorDetails, secret: Collection[str]) -> list[str]:
-    field = ".".join(str(part) for part in item["loc"])
-    value = item["input"]
-    if item["type"] == "value_error" and isinstance(value, dict):
-        # a check over several fields of a section: it names the field itself, a line for each problem
-        return [f"{field}.{line}" if field else line for line in str(item["ctx"]["error"]).splitlines()]
-    if item["type"] == "missing":
-        return [f"{field}: the field is missing"]
-    if secret and (isinstance(value, dict | list) or not set(secret).isdisjoint(item["loc"])):
-        return [f"{field}: {_problem(item)}"]
-    return [f"{field}: {_problem(item)} (value: {_shown(value)})"]
-
-
-def _shown(value: object) -> str:
-    try:
-        shown = repr(value)
-    except ValueError:  # a whole number of more digits than Python writes out
-        return "a number of thousands of digits"
-    return shown if len(shown) <= _LONGEST_VALUE else shown[:_LONGEST_VALUE] + "…"

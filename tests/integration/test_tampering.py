@@ -390,7 +390,11 @@ def test_what_a_person_does_not_want_to_run_is_verified_without(
     [
         (("small_binary@3",), 78, "small_binary has no version '3'. Name one of those registered: 1, 2."),
         (("small_binary@challengers",), 78, "small_binary has no version 'challengers'"),
-        (("small_binary",), 78, "small_binary has no version ''"),
+        (
+            ("small_binary",),
+            78,
+            "'small_binary' names no version. Write small_binary@VERSION",
+        ),
         (("small_binary@2", "--keep=."), 78, "--keep=.: it is there already"),
     ],
 )

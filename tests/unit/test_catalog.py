@@ -295,38 +295,56 @@ ASKED = "{name: known, inputs: {distance: 1}"
     [
         ("- a list", "expected a mapping of fields, found list"),
         ("variance: []", "variance: there is no such field"),
-        ("invariance: [{shift: {distance: 1}}]", "invariance.0.name: the field is missing"),
-        ("invariance: [{name: a mile}]", "invariance.0.set: give at least one of set, shift and take_away"),
+        ("invariance: [{shift: {distance: 1}}]", "invariance, entry 1, name: the field is missing"),
+        ("invariance: [{name: a mile}]", "invariance, entry 1, set: give at least one of set, shift and take_away"),
         (f"invariance: [{A_MILE}, {A_MILE}]", "name: 'a mile' is there twice"),
         (f"invariance: [{A_MILE}]\nrequest: [{{name: a mile, inputs: {{distance: 1}}, answer: 1}}]", "is there twice"),
-        ("invariance: [{name: m, shift: {miles: 1}}]", "invariance.0.shift: 'miles' is not an input of the model; use"),
+        (
+            "invariance: [{name: m, shift: {miles: 1}}]",
+            "invariance, entry 1, shift: 'miles' is not an input of the model; use",
+        ),
         ("invariance: [{name: m, shift: {carrier: 1}}]", "shift: 'carrier' is a category: only a number can be moved"),
-        ("invariance: [{name: m, shift: {distance: far}}]", "invariance.0.shift.distance: "),
-        ("invariance: [{name: m, set: {distance: far}}]", "invariance.0.set: 'distance' is a number (value: 'far')"),
+        ("invariance: [{name: m, shift: {distance: far}}]", "invariance, entry 1, shift.distance: "),
+        (
+            "invariance: [{name: m, set: {distance: far}}]",
+            "invariance, entry 1, set: 'distance' is a number (value: 'far')",
+        ),
         ("invariance: [{name: m, set: {carrier: NO}}]", "set.carrier: expected a number or text; YAML reads yes, no"),
         ("invariance: [{name: m, set: {carrier: 2013-01-01}}]", "quote what YAML takes for something else"),
-        ("invariance: [{name: m, set: {temp: .nan}}]", "invariance.0.set.temp: expected a number or text"),
-        ("invariance: [{name: m, take_away: [temps]}]", "invariance.0.take_away: 'temps' is not an input"),
+        ("invariance: [{name: m, set: {temp: .nan}}]", "invariance, entry 1, set.temp: expected a number or text"),
+        ("invariance: [{name: m, take_away: [temps]}]", "invariance, entry 1, take_away: 'temps' is not an input"),
         ("invariance: [{name: m, take_away: [temp], shift: {temp: 1}}]", "'temp' can be changed in one way only"),
         ("invariance: [{name: m, take_away: [temp], where: {flight: 1}}]", "where: 'flight' is neither an input"),
         ("invariance: [{name: m, take_away: [temp], where: {precip: wet}}]", "where: 'precip' is a number"),
-        ("invariance: [{name: m, take_away: [temp], tolerance: -1}]", "invariance.0.tolerance: "),
-        ("invariance: [{name: m, take_away: [temp], maximum_share: 1}]", "invariance.0.maximum_share: "),
-        ("invariance: [{name: m, take_away: [temp], level: loud}]", "invariance.0.level: "),
-        ("invariance: [{name: m, take_away: [temp], goes: up}]", "invariance.0.goes: there is no such field"),
-        ("direction: [{name: m, take_away: [temp]}]", "direction.0.goes: the field is missing"),
-        ("direction: [{name: m, take_away: [temp], goes: on}]", "direction.0.goes: "),
+        ("invariance: [{name: m, take_away: [temp], tolerance: -1}]", "invariance, entry 1, tolerance: "),
+        ("invariance: [{name: m, take_away: [temp], maximum_share: 1}]", "invariance, entry 1, maximum_share: "),
+        ("invariance: [{name: m, take_away: [temp], level: loud}]", "invariance, entry 1, level: "),
+        ("invariance: [{name: m, take_away: [temp], goes: up}]", "invariance, entry 1, goes: there is no such field"),
+        ("direction: [{name: m, take_away: [temp]}]", "direction, entry 1, goes: the field is missing"),
+        ("direction: [{name: m, take_away: [temp], goes: on}]", "direction, entry 1, goes: "),
         (
             "direction: [{name: m, take_away: [temp], goes: up, of: late}]",
-            "direction.0.of: 'late' is a class, and only",
+            "direction, entry 1, of: 'late' is a class, and only",
         ),
-        (f"request: [{ASKED}}}]", "request.0.between: give one of between and answer"),
-        (f"request: [{ASKED}, between: [0, 1], answer: 1}}]", "request.0.between: give one of between and answer"),
+        (f"request: [{ASKED}}}]", "request, entry 1, between: give one of between and answer"),
+        (
+            f"request: [{ASKED}, between: [0, 1], answer: 1}}]",
+            "request, entry 1, between: give one of between and answer",
+        ),
         (f"request: [{ASKED}, between: [1, 0]}}]", "between: no answer is at least 1 and at most 0"),
-        (f"request: [{ASKED}, answer: late}}]", "request.0.answer: 'late' is no class of a binary model; use 1 or 0"),
-        (f"request: [{ASKED}, answer: '1.0'}}]", "request.0.answer: '1.0' is no class of a binary model; use 1 or 0"),
-        ("request: [{name: known, inputs: {}, answer: 1}]", "request.0.inputs: "),
-        ("request: [{name: known, inputs: {miles: 1}, answer: 1}]", "request.0.inputs: 'miles' is not an input"),
+        (
+            f"request: [{ASKED}, answer: late}}]",
+            "request, entry 1, answer: 'late' is no class of a binary model; use 1 or 0",
+        ),
+        (
+            f"request: [{ASKED}, answer: '1.0'}}]",
+            "request, entry 1, answer: '1.0' is no class of a binary model; use 1 or 0",
+        ),
+        ("request: [{name: known, inputs: {}, answer: 1}]", "request, entry 1, inputs: "),
+        (
+            "request: [{name: known, inputs: {miles: 1}, answer: 1}]",
+            "request, entry 1, inputs: 'miles' is not an input",
+        ),
     ],
 )
 def test_a_mistake_in_a_test_of_behaviour_names_file_field_and_value(models_dir: Path, text: str, said: str) -> None:
@@ -335,15 +353,24 @@ def test_a_mistake_in_a_test_of_behaviour_names_file_field_and_value(models_dir:
         load_model("flight_delay", models_dir)
     assert "flight_delay/behaviours.yaml: " in caught.value.message
     assert said in caught.value.message
-    assert caught.value.hint
+    assert "docs/models.md" in caught.value.hint
+    assert "'Every field of behaviours.yaml'" in caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("task", "test", "said"),
     [
-        (Task.MULTICLASS, "direction: [{name: m, shift: {temp: 1}, goes: up}]", "direction.0.of: the field is missing"),
-        (Task.MULTICLASS, f"request: [{ASKED}, between: [0, 1]}}]", "request.0.of: the field is missing"),
-        (Task.MULTICLASS, f"request: [{ASKED}, answer: late, of: late}}]", "request.0.of: 'late' is a class, and only"),
+        (
+            Task.MULTICLASS,
+            "direction: [{name: m, shift: {temp: 1}, goes: up}]",
+            "direction, entry 1, of: the field is missing",
+        ),
+        (Task.MULTICLASS, f"request: [{ASKED}, between: [0, 1]}}]", "request, entry 1, of: the field is missing"),
+        (
+            Task.MULTICLASS,
+            f"request: [{ASKED}, answer: late, of: late}}]",
+            "request, entry 1, of: 'late' is a class, and only",
+        ),
         (Task.MULTICLASS, f"request: [{ASKED}, answer: late}}]", ""),
         (Task.REGRESSION, f"request: [{ASKED}, answer: 1}}]", "1.0 is a class, and a regression has none"),
         (Task.REGRESSION, f"request: [{ASKED}, between: [0, 1]}}]", ""),

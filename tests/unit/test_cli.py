@@ -367,3 +367,20 @@ def test_a_step_in_a_shell_has_the_secrets_of_its_row_and_what_it_starts_has_no_
     assert (code, err) == (0, "")
     assert json.loads(out)["facts"] == {"signs": signs, "child": False, "user": user}
     assert KEYS[0] not in out
+
+
+@pytest.mark.parametrize(
+    ("rows", "stay", "said"),
+    [
+        (1, 0, "flight_delay: 1 row of weather of 2013-03-01 is released, record audit/7.\n"),
+        (2, 1, "flight_delay: 2 rows of weather of 2013-03-01 are released, record audit/7; 1 stays in quarantine.\n"),
+        (3, 4, "3 rows of weather of 2013-03-01 are released, record audit/7; 4 stay in quarantine.\n"),
+    ],
+)
+def test_a_release_counts_in_words(
+    evergreen: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, rows: int, stay: int, said: str
+) -> None:
+    facts = {"rows": rows, "stay": stay, "event": "audit/7"}
+    monkeypatch.setattr("evergreen.cli_quarantine.run_by_hand", lambda *_: facts)
+    _, out, _ = evergreen("quarantine", "release", "flight_delay", "weather", "2013-03-01", "--why", "right")
+    assert said in out

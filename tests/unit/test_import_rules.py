@@ -118,8 +118,8 @@ class Rule(NamedTuple):
 
 
 GROUND_FLOOR = (
-    *("field_types", "stored", "contract", "yaml_files", "logs", "drawing", "pipelines", "settings", "version"),
-    *("environment", "spec", "catalog", "store", "handover"),
+    *("field_types", "stored", "contract", "mistakes", "yaml_files", "logs", "drawing", "pipelines", "settings"),
+    *("version", "environment", "spec", "catalog", "store", "handover"),
 )
 """What every room of include/evergreen may import; each of these only those before it."""
 
@@ -135,9 +135,11 @@ ROOMS: dict[str, set[str]] = {
     "runner": {"steps"},
     "cli_audit": {"judgement", "trust"},
     "cli_steps": {"runner"},
+    "cli_models": {"cli_steps", "authoring", "judgement", "training"},
     "cli_quarantine": {"cli_steps", "data"},
     "cli": {
         "cli_audit",
+        "cli_models",
         "cli_quarantine",
         "cli_steps",
         "data",

@@ -49,7 +49,7 @@ def test_a_list_is_not_called_too_short_for_its_wrong_items(settings: Settings) 
     content = changed("sources.0.columns.carrier", "text")
     content["sources"] = content["sources"][:1]
     said = refusal(content, settings)
-    assert "sources.0.columns.carrier: Input should be 'string'" in said
+    assert "sources, entry 1, columns.carrier: Input should be 'string'" in said
     assert "at least 1 item" not in said
 
 
@@ -64,7 +64,7 @@ def test_the_first_model_is_right() -> None:
         ("task", "clustering", "task: Input should be 'binary', 'multiclass' or 'regression' (value: 'clustering')"),
         ("owner", "  ", "owner: String should have at least 1 character"),
         ("owner", 7, "owner: Input should be a valid string (value: 7)"),
-        ("ower", "x", "ower: there is no such field (value: 'x')"),
+        ("ower", "x", "ower: there is no such field; did you mean 'owner'? (value: 'x')"),
         ("schedule.start", 20130101, "schedule.start: expected a day, written as 2013-01-01 (value: 20130101)"),
         ("schedule.start", "yesterday", "schedule.start: "),
         ("schedule.timezone", "Mars/Base", "schedule.timezone: not a time zone"),
@@ -97,27 +97,59 @@ def test_the_first_model_is_right() -> None:
             "schedule.cron: a minute and an hour of every day",
         ),
         ("schedule.deadline_hours", 0, "schedule.deadline_hours: Input should be greater than 0"),
-        ("alerts", [{"type": "pager"}], "alerts.0.type: Input should be 'log', 'email', 'slack' or 'alertmanager'"),
+        (
+            "alerts",
+            [{"type": "pager"}],
+            "alerts, entry 1, type: Input should be 'log', 'email', 'slack' or 'alertmanager'",
+        ),
         ("alerts", [{"type": "email"}], "to: an email channel needs recipients"),
-        ("alerts", [{"type": "email", "to": ["ada"]}], "alerts.0.to.0: an e-mail address, written as team@example.com"),
+        (
+            "alerts",
+            [{"type": "email", "to": ["ada"]}],
+            "alerts, entry 1, to, entry 1: an e-mail address, written as team@example.com",
+        ),
         ("alerts", [{"type": "slack", "to": ["a@example.com"]}], "to: only an email has any"),
-        ("alerts", [{"type": "slack", "url": "https://x"}], "alerts.0.url: there is no such field"),
-        ("alerts", [{"type": "slack", "connection": "https://x"}], "alerts.0.connection: the id of an Airflow"),
+        ("alerts", [{"type": "slack", "url": "https://x"}], "alerts, entry 1, url: there is no such field"),
+        ("alerts", [{"type": "slack", "connection": "https://x"}], "alerts, entry 1, connection: the id of an Airflow"),
         ("alerts", [{"type": "log", "connection": "x"}], "connection: the log needs none"),
-        ("alerts", [{"type": "log", "events": []}], "alerts.0.events: Tuple should have at least 1 item"),
-        ("alerts", [{"type": "log", "events": ["drfit"]}], "alerts.0.events.0: Input should be 'task_failed', "),
-        ("alerts", [{"type": "log", "events": ["drift", "drift"]}], "alerts.0.events: names an event twice"),
+        ("alerts", [{"type": "log", "events": []}], "alerts, entry 1, events: Tuple should have at least 1 item"),
+        (
+            "alerts",
+            [{"type": "log", "events": ["drfit"]}],
+            "alerts, entry 1, events, entry 1: Input should be 'task_failed', ",
+        ),
+        ("alerts", [{"type": "log", "events": ["drift", "drift"]}], "alerts, entry 1, events: names an event twice"),
         ("alerts", [{"type": "log"}, {"type": "log"}], "alerts: 'log' is there twice; give one channel all its events"),
         ("sources", [], "sources: Tuple should have at least 1 item"),
-        ("sources.0.key", ["nope"], "sources.0.key: 'nope' is not in columns"),
-        ("sources.0.key", ["origin", "origin"], "sources.0.key: named twice: origin"),
-        ("sources.0.columns.ds", "string", "sources.0.columns: 'ds' is a column that Evergreen adds"),
-        ("sources.0.columns.Bad", "string", "sources.0.columns.Bad.[key]: lower-case letters, digits and underscores"),
-        ("sources.0.columns.carrier", "text", "sources.0.columns.carrier: Input should be 'string'"),
-        ("sources.0.reader", "os.system", "sources.0.reader: a function in a file of the model's folder, written as"),
-        ("sources.0.reader", "../other/source.py:read", "sources.0.reader: a function in a file of the model's folder"),
-        ("sources.0.expectations", "../../secrets.yaml", "sources.0.expectations: a file of the model's folder"),
-        ("sources.0.expectations", "/etc/passwd", "sources.0.expectations: a file of the model's folder, written as"),
+        ("sources.0.key", ["nope"], "sources, entry 1, key: 'nope' is not in columns"),
+        ("sources.0.key", ["origin", "origin"], "sources, entry 1, key: named twice: origin"),
+        ("sources.0.columns.ds", "string", "sources, entry 1, columns: 'ds' is a column that Evergreen adds"),
+        (
+            "sources.0.columns.Bad",
+            "string",
+            "sources, entry 1, columns.Bad: lower-case letters, digits and underscores",
+        ),
+        ("sources.0.columns.carrier", "text", "sources, entry 1, columns.carrier: Input should be 'string'"),
+        (
+            "sources.0.reader",
+            "os.system",
+            "sources, entry 1, reader: a function in a file of the model's folder, written as",
+        ),
+        (
+            "sources.0.reader",
+            "../other/source.py:read",
+            "sources, entry 1, reader: a function in a file of the model's folder",
+        ),
+        (
+            "sources.0.expectations",
+            "../../secrets.yaml",
+            "sources, entry 1, expectations: a file of the model's folder",
+        ),
+        (
+            "sources.0.expectations",
+            "/etc/passwd",
+            "sources, entry 1, expectations: a file of the model's folder, written as",
+        ),
         ("sources.1.name", "flights", "sources: 'flights': the table flights is already that of sources 'flights'"),
         ("sources.1.name", "raw_flights", "the table raw_flights is already that of sources 'raw_flights'"),
         ("sources.1.name", "examples", "sources: 'examples': the table examples is already that of the examples"),
@@ -135,15 +167,35 @@ def test_the_first_model_is_right() -> None:
         ("features.views.0.entities", ["event_expire_timestamp"], "'event_expire_timestamp' of airport_weather: Feast"),
         ("features.views.0.features", ["event_timestamp"], "'event_timestamp' of airport_weather is the label, an"),
         ("features.views.0.features", ["created_timestamp"], "'created_timestamp' of airport_weather is the label"),
-        ("features.views.0.features", ["temp", "Temp"], "features.views.0.features.1: lower-case letters, digits and"),
-        ("features.views.0.features", ["temp.mean"], "features.views.0.features.0: lower-case letters, digits and"),
-        ("features.views.0.features", ["wind-speed"], "features.views.0.features.0: lower-case letters, digits and"),
-        ("features.views.0.features", ["tempé"], "features.views.0.features.0: lower-case letters, digits and"),
-        ("features.views.0.entities", ["Origin"], "features.views.0.entities.0: lower-case letters, digits and"),
+        (
+            "features.views.0.features",
+            ["temp", "Temp"],
+            "features.views, entry 1, features, entry 2: lower-case letters, digits and",
+        ),
+        (
+            "features.views.0.features",
+            ["temp.mean"],
+            "features.views, entry 1, features, entry 1: lower-case letters, digits and",
+        ),
+        (
+            "features.views.0.features",
+            ["wind-speed"],
+            "features.views, entry 1, features, entry 1: lower-case letters, digits and",
+        ),
+        (
+            "features.views.0.features",
+            ["tempé"],
+            "features.views, entry 1, features, entry 1: lower-case letters, digits and",
+        ),
+        (
+            "features.views.0.entities",
+            ["Origin"],
+            "features.views, entry 1, entities, entry 1: lower-case letters, digits and",
+        ),
         ("features.views.0.entities", ["ds"], "features.views: 'ds', an entity, is a column that every such table has"),
         ("features.examples.label", "event_timestamp", "features.examples.label: 'event_timestamp', the label, is a"),
         ("features.categorical", ["ds"], "features.categorical: 'ds', an input, is a column that every such table has"),
-        ("features.views.0.lookback_days", 401, "features.views.0.lookback_days: Input should be less than"),
+        ("features.views.0.lookback_days", 401, "features.views, entry 1, lookback_days: Input should be less than"),
         ("features.numeric", ["late", "temp"], "features.examples.label: 'late' cannot be an input too"),
         ("features.categorical", ["temp"], "features.categorical: 'temp' is numeric too"),
         ("training.epochs", True, "training.epochs: expected a number; YAML reads yes, no, on and off"),
@@ -164,22 +216,30 @@ def test_the_first_model_is_right() -> None:
         ("gate.looks", 101, "gate.looks: Input should be less than or equal to 100"),
         ("gate.limits", {"auc": True}, "gate.limits.auc: expected a number"),
         ("gate.direction", "minimize", "gate.direction: auc is to maximize, not to minimize"),
-        ("gate.slices.0.column", "tailnum", "gate.slices: column: 'tailnum' is neither an input"),
+        ("gate.slices.0.column", "tailnum", "gate.slices, entry 1, column: 'tailnum' is neither an input"),
         ("gate.rules", [{"metric": "ece"}], "expected at least one of minimum, maximum and maximum_drop"),
         ("gate.rules", [{"metric": "ece", "minimum": 2, "maximum": 1}], "no value is at least 2 and at most 1"),
-        ("gate.rules", [{"metric": "rmse", "maximum": 1}], "gate.rules: 'rmse' is not a metric of a binary model; use"),
+        ("gate.rules", [{"metric": "rmse", "maximum": 1}], "gate.rules, entry 1, metric: 'rmse' is not a metric"),
         (
             "gate.rules",
             [{"metric": "auc", "minimum": 1, "slice": "tailnum"}],
-            "gate.rules: slice: 'tailnum' is neither",
+            "gate.rules, entry 1, slice: 'tailnum' is neither",
         ),
-        ("gate.rules", [{"metric": "auc", "maximum_drop": -1}], "gate.rules.0.maximum_drop: Input should be greater"),
+        (
+            "gate.rules",
+            [{"metric": "auc", "maximum_drop": -1}],
+            "gate.rules, entry 1, maximum_drop: Input should be greater",
+        ),
         (
             "gate.rules",
             [{"metric": "auc", "minimum": 1, "level": "note"}],
-            "gate.rules.0.level: Input should be 'block",
+            "gate.rules, entry 1, level: Input should be 'block",
         ),
-        ("gate.rules", [{"metric": "auc", "minimum": 1, "minimum_rows": 0}], "gate.rules.0.minimum_rows: Input should"),
+        (
+            "gate.rules",
+            [{"metric": "auc", "minimum": 1, "minimum_rows": 0}],
+            "gate.rules, entry 1, minimum_rows: Input should",
+        ),
         ("gate.rules", [{"metric": "group_difference", "maximum": 1}], "name their columns in gate.sensitive"),
         ("gate.rules", [{"metric": "flip_rate_noise", "maximum": 1, "slice": "origin"}], "is of the whole window: it"),
         (
@@ -192,6 +252,29 @@ def test_the_first_model_is_right() -> None:
         ("gate.leak_threshold", 0.5, "gate.leak_threshold: Input should be greater than 0.5"),
         ("gate.maximum_shared_rows", 2, "gate.maximum_shared_rows: Input should be less than or equal to 1"),
         ("drift.columns", ["arr_delay"], "drift.columns: 'arr_delay' is not an input of the model"),
+        ("drift.columns", ["carier"], "drift.columns: 'carier' is not an input of the model; use one of distance, dep"),
+        ("gate.sensitive", ["color"], "an entity of a view; use one of distance, departure_minute, "),
+        (
+            "gate.rules",
+            [{"metric": "auc", "minimum": 0}, {"metric": "ece"}],
+            "model.yaml: gate.rules, entry 2: expected at least one of minimum, maximum and maximum_drop.",
+        ),
+        (
+            "gate.rules",
+            [{"metric": "auc", "minimum": 0}, {"metric": "rsme", "maximum": 1}],
+            "model.yaml: gate.rules, entry 2, metric: 'rsme' is not a metric of a binary model; use one of auc",
+        ),
+        (
+            "retraining.performance_drop",
+            "noisy",
+            "model.yaml: retraining.performance_drop: must be a number above 0, or 'noise' (value: 'noisy').",
+        ),
+        ("retraining.preformance_drop", 1, "there is no such field; did you mean 'performance_drop'? (value: 1)."),
+        (
+            "sources.0.colunms",
+            {},
+            "model.yaml: sources, entry 1, colunms: there is no such field; did you mean 'columns'? (value: {}).",
+        ),
         ("resources.default", "huge", "resources.default: Input should be 'small'"),
     ],
 )
@@ -200,6 +283,13 @@ def test_a_wrong_field_is_refused_with_file_field_and_value(
 ) -> None:
     content = changed(path, value) if path.partition(".")[0] in FLIGHTS else {**FLIGHTS, **_nested(path, value)}
     assert expected in refusal(content, settings)
+
+
+def test_one_slip_is_one_problem(settings: Settings) -> None:
+    for path, value in (("retraining.performance_drop", "noisy"), ("retraining.performance_drop", 0)):
+        said = refusal({**FLIGHTS, **_nested(path, value)}, settings)
+        assert said.count("model.yaml: ") == 1
+        assert "function" not in said
 
 
 @pytest.mark.parametrize(

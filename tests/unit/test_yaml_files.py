@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
 from evergreen.contract import ConfigurationError, Frozen
 from evergreen.field_types import matching
-from evergreen.yaml_files import Mistake, Mistakes, checked, read_yaml
+from evergreen.mistakes import Mistake, Mistakes
+from evergreen.yaml_files import checked, read_yaml
 
 
 class Shelf(Frozen):
@@ -153,3 +156,38 @@ def test_many_problems_are_counted_and_the_first_ones_said(tmp_path: Path) -> No
 def test_a_number_of_any_length_can_be_shown(tmp_path: Path) -> None:
     with pytest.raises(Mistakes, match="a number of thousands of digits"):
         checked(tmp_path / "x.yaml", f"name: 0x{'f' * 9000}\n", Shelf, "")
+
+
+class Label(Frozen):
+    """What may be on a shelf instead of a name."""
+
+    words: str
+
+
+class Rack(Frozen):
+    """Something with places that hold one thing or another."""
+
+    shelves: tuple[Shelf, ...] = ()
+    width: Annotated[float, Field(gt=0)] | Literal["any"] | None = None
+    labels: dict[str, Label | int] = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("width: wide", "width: must be a valid number or 'any' (value: 'wide')."),
+        ("width: -1", "width: must be greater than 0 or 'any' (value: -1)."),
+        ("labels: {a: {words: 1}}", "labels.a.words: Input should be a valid string (value: 1)."),
+        ("labels: {a: {word: x}}", "labels.a.word: there is no such field; did you mean 'words'? (value: 'x')."),
+        ("shelves: [{}, {nmae: a}]", "shelves, entry 2, nmae: there is no such field; did you mean 'name'? (value: "),
+        ("shelves: [{}, {color: a}]", "shelves, entry 2, color: there is no such field (value: 'a')."),
+        ("labels: {1: 2}", "labels.1: Input should be a valid string (value: 1)."),
+    ],
+)
+def test_a_problem_is_said_where_it_stands_without_the_names_that_pydantic_makes(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    with pytest.raises(Mistakes) as raised:
+        checked(tmp_path / "x.yaml", text, Rack, "Look.")
+    assert f"{tmp_path}/x.yaml: {said}" in raised.value.message
+    assert not {"function", "literal", "[key]", "Label"} & set(re.split(r"[.\[(:]", raised.value.message))

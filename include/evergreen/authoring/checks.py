@@ -20,9 +20,10 @@ from pydantic_core import ErrorDetails
 from evergreen.authoring.scaffold import check_name
 from evergreen.catalog import SPEC_FILE, behaviours_in, behaviours_text, load_model, model_folders, survey
 from evergreen.contract import ConfigurationError, StepError, Window, is_stop
+from evergreen.mistakes import Mistake, Mistakes, errors_in, mistakes_in
 from evergreen.settings import get_settings
 from evergreen.spec import FeatureView, ModelSpec, Source, Task
-from evergreen.yaml_files import Mistake, Mistakes, mistakes_in, read_yaml
+from evergreen.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,7 +89,7 @@ def _without_mistakes(path: Path) -> tuple[ModelSpec | None, list[Mistake]]:
         try:
             spec = ModelSpec.model_validate(content)
         except ValidationError as error:
-            wrong = error.errors(include_url=False)
+            wrong = errors_in(error, ModelSpec, content)
             mistakes += mistakes_in(path, [item for item in wrong if item["loc"] not in taken])
             if [item["loc"] for item in wrong] == [()] and isinstance(content, dict):
                 spec = _without_comparing(content)

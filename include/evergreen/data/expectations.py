@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from evergreen.contract import ConfigurationError, printable
 from evergreen.data.lake import PARTITION
 from evergreen.environment import add_constants
+from evergreen.mistakes import Mistake, Mistakes
 from evergreen.spec import ModelSpec, Source
 from evergreen.stored import Part
-from evergreen.yaml_files import Mistake, Mistakes, read_yaml
+from evergreen.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd

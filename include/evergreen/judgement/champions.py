@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from evergreen.contract import ConfigurationError, Request, utc_now
+from evergreen.contract import ConfigurationError, Request, RunIdentity, StepError, utc_now
 from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.decisions import event_of
 from evergreen.judgement.events import MOVES, OF_THE_ALIAS, Event, EventKind, last_move
@@ -53,10 +53,32 @@ def champion_of(request: Request) -> Version | None:
 
 def out_of_place(seen: Event) -> ConfigurationError:
     """Return the refusal of an alias that was moved past the log, which says who should do what."""
-    model, back, here = seen.model, f"--to {seen.previous}", f"--to {seen.version}"
-    ways = [f"{back} puts it back" if seen.previous else "", f"{here} takes it over" if seen.version else ""]
+    return _moved_past(seen.model, seen.version, seen.previous)
+
+
+def refuse_if_moved(model: str) -> None:
+    """Refuse an alias ``champion`` that is not where the log says; goes on if the log cannot be read.
+
+    Raises
+    ------
+    ConfigurationError
+        If the alias was moved past the log. Nothing is written down: this is for a person who only looks.
+    """
+    try:
+        moved = last_move(read_events(get_store(), model))
+    except StepError as error:
+        log.warning("%s: whether the alias is where it was put cannot be told: %s", model, error)
+        return
+    champion = by_alias(model, CHAMPION)
+    seen, expected = champion.number if champion else None, moved.version if moved else None
+    if seen != expected and not (moved is not None and under_way(moved, seen)):
+        raise _moved_past(model, seen, expected)
+
+
+def _moved_past(model: str, seen: str | None, expected: str | None) -> ConfigurationError:
+    ways = [f"--to {expected} puts it back" if expected else "", f"--to {seen} takes it over" if seen else ""]
     return ConfigurationError(
-        f"{model}: {seen.why}: somebody has moved it past the promotion, so no champion is loaded.",
+        f"{model}: {_where(seen, expected)}: somebody has moved it past the promotion, so no champion is loaded.",
         f"Find out who. Then whoever answers for {model} runs `evergreen rollback {model}`, with the reason: "
         f"{', '.join(filter(None, ways))}, on record.",
     )
@@ -67,9 +89,9 @@ def notice(store: ArtifactStore, request: Request, champion: Version | None) -> 
     seen = champion.number if champion else None
     moved = last_move(read_events(store, request.model))
     expected = moved.version if moved else None
-    if seen == expected or (moved is not None and under_way(request, moved, seen)):
+    if seen == expected or (moved is not None and under_way(moved, seen, request.run)):
         return None
-    why = f"the alias champion was seen at version {seen or 'none'}; the audit log has {expected or 'none'}"
+    why = _where(seen, expected)
     log.warning("%s: %s", request.model, why)
     event = event_of(request, EventKind.ALIAS_MOVED, training="", why=why, version=seen, previous=expected)
 
@@ -81,11 +103,25 @@ def notice(store: ArtifactStore, request: Request, champion: Version | None) -> 
     return append(store, event, seen_already)
 
 
-def under_way(request: Request, moved: Event, seen: str | None) -> bool:
-    """Tell whether the alias has still to follow a move; steps log it first, and the alias follows within moments."""
-    if moved.previous != seen or (moved.run != request.run and utc_now() - moved.at > _UNDER_WAY):
+def _where(seen: str | None, expected: str | None) -> str:
+    return f"the alias champion was seen at version {seen or 'none'}; the audit log has {expected or 'none'}"
+
+
+def under_way(moved: Event, seen: str | None, run: RunIdentity | None = None) -> bool:
+    """Tell whether the alias has still to follow a move; steps log it first, and the alias follows within moments.
+
+    Parameters
+    ----------
+    moved
+        The move.
+    seen
+        Where the alias is.
+    run
+        The step that asks, if it is one: its own move is under way however long ago it was.
+    """
+    if moved.previous != seen or (moved.run != run and utc_now() - moved.at > _UNDER_WAY):
         return False
-    return moved.version is None or by_number(request.model, moved.version).tags.get(_MOVED) != str(moved.number)
+    return moved.version is None or by_number(moved.model, moved.version).tags.get(_MOVED) != str(moved.number)
 
 
 def settle(request: Request, *, from_anywhere: bool = False) -> Event:

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from rich.markup import escape
 from rich.table import Table
 
+from evergreen.contract import ConfigurationError
 from evergreen.judgement.decisions import DecisionRecord, fold, in_words
 from evergreen.judgement.events import Event, EventKind, Release, last_move
 from evergreen.judgement.evidence import Decision, Verdict, said
+from evergreen.judgement.questions import read_answer
+from evergreen.pipelines import APPROVED, QUESTIONS
+from evergreen.store import get_store
 
 _PUT_BACK = "where the alias was put back"
 _STARTED = (EventKind.TRAINING_STARTED, EventKind.BACKFILL_STARTED)
 _COLOURS = {Decision.FIRST_CHAMPION: "green", Decision.PROMOTE: "green", Decision.NOT_JUSTIFIED: "yellow"}
 
 
-def history_table(logs: Mapping[str, Sequence[Event]]) -> Table:
+def history_table(logs: Mapping[str, Sequence[Event]], asking: Collection[str] = ()) -> Table:
     """Return what happened to each model, readable at 80 columns.
 
     A decision has its scores, its reasons, its count of warnings and who asked for it, and stands where it was taken; a
     rollback, and an alias that was seen out of place, have rows of their own; so has what only a newer version
-    understands.
+    understands. A decision is found by its partition; whatever else, by the time when it happened.
+
+    Parameters
+    ----------
+    logs
+        The events of each model.
+    asking
+        The models whose promotions people have to approve.
     """
     table = Table.grid(padding=(0, 2))
     for model, events in logs.items():
         prefix = f"{model}: " if len(logs) > 1 else ""
-        for first, headline, below in _rows(events):
+        for first, headline, below in _rows(events, asks=model in asking):
             coloured = headline.replace("]", f"]{prefix}", 1)
             table.add_row(first, "\n".join([coloured, *map(escape, below), ""]))
     return table
@@ -51,7 +63,7 @@ def champion_at(model: str, events: Sequence[Event], moment: datetime) -> str:
     return "\n  ".join(lines)
 
 
-def _rows(events: Sequence[Event]) -> Iterator[tuple[str, str, list[str]]]:
+def _rows(events: Sequence[Event], *, asks: bool) -> Iterator[tuple[str, str, list[str]]]:
     records = {(record.decided.training, record.partition): record for record in fold(events)}
     for event in events:
         if event.kind is EventKind.DECIDED:
@@ -60,30 +72,31 @@ def _rows(events: Sequence[Event]) -> Iterator[tuple[str, str, list[str]]]:
                 colour = _COLOURS.get(record.decision, "red")
                 refused = [record.refused.why] if record.refused and not record.promoted else []
                 lines = [_scores(record), *_reasons(record), *refused, f"by {_who(record)}"]
-                yield str(record.partition), f"[{colour}]{_outcome(record)}{_warned(record)}[/]", lines
+                headline = _waits(record) if asks and record.waiting and not record.refused else _outcome(record)
+                yield f"{record.partition}\npartition", f"[{colour}]{headline}{_warned(record)}[/]", lines
         elif event.kind is EventKind.ROLLED_BACK:
             instead = f"instead of {event.previous or 'none'}"
             version = f"version {event.version}" if event.version else "no champion"
             moved = f"rollback: {version}, {instead if event.version != event.previous else _PUT_BACK}"
-            yield f"{event.at:%Y-%m-%d}", f"[red]{moved}[/]", [event.why, f"by {event.by}"]
+            yield _when(event), f"[red]{moved}[/]", [event.why, f"by {event.by}"]
         elif event.kind is EventKind.ALIAS_MOVED:
-            yield f"{event.at:%Y-%m-%d}", "[red]alias out of place[/]", [event.why, f"seen by {event.run.task_id}"]
+            yield _when(event), "[red]alias out of place[/]", [event.why, f"seen by {event.run.task_id}"]
         elif event.kind is EventKind.QUARANTINE_RELEASED and event.release is not None:
-            reasons = [f"{name}: {len(digests)} rows" for name, digests in event.release.exempt.items()]
+            reasons = [f"{name}: {_counted(len(digests))}" for name, digests in event.release.exempt.items()]
             yield (
-                f"{event.at:%Y-%m-%d}",
+                _when(event),
                 f"[cyan]{_released(event, event.release)}[/]",
                 [*reasons, event.why, f"by {event.by}"],
             )
         elif event.kind in _STARTED:
             yield (
-                f"{event.at:%Y-%m-%d}",
+                _when(event),
                 f"[cyan]{event.kind.value.replace('_', ' ')}[/]",
                 [_params(event), f"by {event.by}"],
             )
         elif not event.kind.known:
             yield (
-                f"{event.at:%Y-%m-%d}",
+                _when(event),
                 f"[yellow]{_unknown(event)}[/]",
                 [
                     *([event.why] if event.why else []),
@@ -92,8 +105,31 @@ def _rows(events: Sequence[Event]) -> Iterator[tuple[str, str, list[str]]]:
             )
 
 
+def _when(event: Event) -> str:
+    return f"{event.at:%Y-%m-%d\n%H:%M} UTC"
+
+
+def _waits(record: DecisionRecord) -> str:
+    """Return that a version waits for people, and who of two has said yes: the log has it only when both have."""
+    assert record.registered is not None  # noqa: S101  # else it would not wait
+    version, needed = record.registered.version, record.registered.approvers
+    given = {number: answer.by for number, answer in record.answers.items()}
+    for number, question in enumerate(QUESTIONS[:needed], start=1):
+        with suppress(ConfigurationError):  # no answer that could be read
+            answer = read_answer(get_store(), record.run.sibling(question))
+            if answer is not None and answer.chosen == APPROVED and answer.version == version:
+                given[number] = answer.by
+    words = f"{record.decision.value.replace('_', ' ')}: version {version} waits for approval"
+    people = f", by {' and '.join(map(str, given.values()))}" if given else ""
+    return escape(f"{words}: {len(given)} of {needed} given{people}" if needed > 1 else words)
+
+
 def _released(event: Event, release: Release) -> str:
-    return f"released from quarantine: {release.rows} rows of {release.source} of {event.partition}"
+    return f"released from quarantine: {_counted(release.rows)} of {release.source} of {event.partition}"
+
+
+def _counted(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows:,} rows"
 
 
 def _params(event: Event) -> str:

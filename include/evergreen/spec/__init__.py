@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from evergreen.contract import ConfigurationError, Frozen, Name, Window
-from evergreen.field_types import Text
+from evergreen.field_types import Text, use_one_of
 from evergreen.spec.alerts import AlertEvent, Channel
 from evergreen.spec.behaviours import Behaviours
 from evergreen.spec.data import ColumnType, Features, FeatureView, Schedule, Source, refuse
@@ -100,17 +101,19 @@ class ModelSpec(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
         inputs = self.features.inputs
+        valid = use_one_of([*inputs, *self.features.keys])
         problems = [*self._table_problems(), *self._metric_problems(), *self._rule_problems(), *self._alert_problems()]
         problems += [
-            f"drift.columns: {column!r} is not an input of the model"
+            f"drift.columns: {column!r} is not an input of the model; {use_one_of(inputs)}"
             for column in self.drift.columns
             if column not in inputs
         ]
-        named = [("gate.slices: column", item.column) for item in self.gate.slices]
-        named += [("gate.rules: slice", rule.slice) for rule in self.gate.rules if rule.slice is not None]
+        slices = enumerate(self.gate.slices, start=1)
+        named = [(f"gate.slices, entry {number}, column", item.column) for number, item in slices]
+        named += [(f"gate.rules, entry {number}, slice", rule.slice) for number, rule in self._rules if rule.slice]
         named += [("gate.sensitive", column) for column in self.gate.sensitive]
         problems += [
-            f"{field}: {column!r} is neither an input of the model nor an entity of a view"
+            f"{field}: {column!r} is neither an input of the model nor an entity of a view; {valid}"
             for field, column in named
             if column not in {*inputs, *self.features.keys}
         ]
@@ -145,22 +148,28 @@ class ModelSpec(Frozen):
             problems.append(f"gate.direction: {self.gate.metric} is to {best}, not to {self.gate.direction}")
         return problems
 
+    @property
+    def _rules(self) -> Iterator[tuple[int, GateRule]]:
+        """The rules of the gate, counted from 1."""
+        return enumerate(self.gate.rules, start=1)
+
     def _rule_problems(self) -> list[str]:
         usable = [name for name, (tasks, _) in METRICS.items() if self.task in tasks]
         usable += [name for name, tasks in FORBIDDING.items() if self.task in tasks]
         problems = []
-        for rule in self.gate.rules:
+        for number, rule in self._rules:
+            where = f"gate.rules, entry {number}"
             if rule.metric not in usable:
                 use = f"use one of {', '.join(usable)}"
-                problems.append(f"gate.rules: {rule.metric!r} is not a metric of a {self.task} model; {use}")
+                problems.append(f"{where}, metric: {rule.metric!r} is not a metric of a {self.task} model; {use}")
             elif rule.metric in GROUP_METRICS and not self.gate.sensitive:
-                problems.append(f"gate.rules: {rule.metric} compares groups: name their columns in gate.sensitive")
+                problems.append(f"{where}: {rule.metric} compares groups: name their columns in gate.sensitive")
             elif rule.metric in GROUP_METRICS and rule.slice is not None:
-                problems.append(f"gate.rules: {rule.metric} compares the groups of gate.sensitive: it takes no slice")
+                problems.append(f"{where}: {rule.metric} compares the groups of gate.sensitive: it takes no slice")
             elif rule.metric in FLIP_METRICS and rule.slice is not None:
-                problems.append(f"gate.rules: {rule.metric} is of the whole window: it takes no slice")
+                problems.append(f"{where}: {rule.metric} is of the whole window: it takes no slice")
             elif rule.metric in COST_METRICS and rule.slice is not None:
-                problems.append(f"gate.rules: {rule.metric} is of the model, whatever it is asked: it takes no slice")
+                problems.append(f"{where}: {rule.metric} is of the model, whatever it is asked: it takes no slice")
         return problems
 
     def _alert_problems(self) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from evergreen.contract import Frozen
-from evergreen.field_types import ColumnName, Columns, Count, Number, Text
+from evergreen.field_types import ColumnName, Columns, Count, Number, Text, use_one_of
 from evergreen.spec.data import Features, refuse
 from evergreen.spec.learning import Task
 
@@ -149,16 +149,16 @@ class Behaviours(Frozen):
     def problems(self, task: Task, features: Features) -> Iterator[str]:
         """Yield what does not fit the model: ``place: what is wrong``."""
         for kind in ("invariance", "direction", "request"):
-            for position, test in enumerate(getattr(self, kind)):
-                where = f"{kind}.{position}"
-                yield from (f"{where}.{problem}" for problem in _column_problems(test, features))
-                yield from (f"{where}.{problem}" for problem in _task_problems(test, task))
+            for number, test in enumerate(getattr(self, kind), start=1):
+                where = f"{kind}, entry {number}"
+                yield from (f"{where}, {problem}" for problem in _column_problems(test, features))
+                yield from (f"{where}, {problem}" for problem in _task_problems(test, task))
 
 
 def _column_problems(test: Behaviour, features: Features) -> Iterator[str]:
     for field, name, value in test.columns:
         if name not in features.inputs:
-            yield f"{field}: {name!r} is not an input of the model; use one of {', '.join(features.inputs)}"
+            yield f"{field}: {name!r} is not an input of the model; {use_one_of(features.inputs)}"
         elif field == "shift" and name not in features.numeric:
             yield f"shift: {name!r} is a category: only a number can be moved; use set"
         elif name in features.numeric and isinstance(value, str):
@@ -166,7 +166,8 @@ def _column_problems(test: Behaviour, features: Features) -> Iterator[str]:
     asked: Mapping[str, Value] = getattr(test, "where", {})
     for name, value in asked.items():
         if name not in {*features.inputs, *features.keys}:
-            yield f"where: {name!r} is neither an input of the model nor an entity of a view"
+            use = use_one_of([*features.inputs, *features.keys])
+            yield f"where: {name!r} is neither an input of the model nor an entity of a view; {use}"
         elif name in features.numeric and isinstance(value, str):
             yield f"where: {name!r} is a number (value: {value!r})"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from evergreen.contract import Frozen, Window
-from evergreen.field_types import ColumnName, Columns, Count, Days, FunctionPath, Number
+from evergreen.field_types import ColumnName, Columns, Count, Days, FunctionPath, Number, said_as
 
 
 class Task(enum.StrEnum):
@@ -261,7 +261,9 @@ class Retraining(Frozen):
     cooldown_days: Days = Field(default=7, ge=0)
     """Days of partitions that must lie between two trainings."""
     minimum_new_labels: Count = Field(default=1000, ge=0)
-    performance_drop: Annotated[Number, Field(gt=0)] | Literal["noise"] | None = None
+    performance_drop: Annotated[
+        Annotated[Number, Field(gt=0)] | Literal["noise"] | None, said_as("must be a number above 0, or 'noise'")
+    ] = None
     """A champion this much worse than at its promotion (deciding metric) proposes a retraining; ``noise``: worse than
     the days of both windows explain."""
     proposals: tuple[Literal["inputs", "performance", "concept"], ...] | None = Field(default=None, min_length=1)

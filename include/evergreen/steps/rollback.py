@@ -65,7 +65,7 @@ def _target(request: Request, events: Sequence[Event]) -> Version | None:
     seen, champion = alias.number if alias else None, moved.version if moved else None
     if seen is None and champion is None and not (requested and champions(events)):
         raise ConfigurationError(f"{model} has no champion, so there is nothing to roll back.", "Train it first.")
-    if moved is not None and seen != champion and under_way(request, moved, seen):
+    if moved is not None and seen != champion and under_way(moved, seen, request.run):
         raise TemporaryError(
             f"{model}: version {champion} is becoming champion at this moment ({moved.kind.value}).",
             "Run the rollback again in a few minutes: it then knows what it rolls back.",

@@ -60,7 +60,9 @@ def verified_version(name: str, keep: Path | None = None, *, answers: bool = Tru
 
 def _named(name: str) -> Version:
     model, _, number = name.partition("@")
-    version = named_version(model, number) if number.isdecimal() or not number else by_alias(model, number)
+    if not number:
+        raise ConfigurationError(f"{name!r} names no version.", f"Write {model}@VERSION, or {model}@champion.")
+    version = named_version(model, number) if number.isdecimal() else by_alias(model, number)
     if version is None:
         raise ConfigurationError(f"{model} has no version {number!r}.", "Name its number, or an alias that it has.")
     return version

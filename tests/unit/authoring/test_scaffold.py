@@ -82,7 +82,7 @@ def test_the_tests_of_behaviour_are_an_example_that_works_once_its_marks_are_gon
     assert [kind for kind, _ in load_model("demand").behaviours.tests] == ["invariance", "direction", "request"]
     assert check_model("demand") == []
     path.write_text(path.read_text().replace("amount", "amounts"))
-    assert "behaviours.yaml: invariance.0.shift: 'amounts' is not an input" in str(check_model("demand")[0])
+    assert "behaviours.yaml: invariance, entry 1, shift: 'amounts' is not an input" in str(check_model("demand")[0])
 
 
 def test_the_source_says_what_to_fill_in(project: Settings) -> None:

@@ -119,7 +119,7 @@ def test_a_valid_model_has_a_source_of_a_type(orders: ModelSpec) -> None:
         ({"type": "parquet"}, "model.yaml: sources.events.options.path: the field is missing"),
         (
             {"type": "parquet", "options": {"path": "/data/{partition}.parquet", "pth": "x"}},
-            "model.yaml: sources.events.options.pth: there is no such field (value: 'x')",
+            "model.yaml: sources.events.options.pth: there is no such field; did you mean 'path'? (value: 'x')",
         ),
         *(
             (
@@ -153,10 +153,13 @@ def test_a_misspelt_type_is_told_those_there_are(change: Change) -> None:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({}, "sources.0.reader: the field is missing; give a reader, or a type with its options"),
-        ({"type": "parquet", "reader": "source.py:read"}, "sources.0.type: 'parquet', and there is the reader"),
-        ({"options": {"path": "x"}, "reader": "source.py:read"}, "sources.0.options: {'path': 'x'} belong to a type"),
-        ({"type": "Par quet"}, "sources.0.type: at most 63 lower-case letters"),
+        ({}, "sources, entry 1, reader: the field is missing; give a reader, or a type with its options"),
+        ({"type": "parquet", "reader": "source.py:read"}, "sources, entry 1, type: 'parquet', and there is the reader"),
+        (
+            {"options": {"path": "x"}, "reader": "source.py:read"},
+            "sources, entry 1, options: {'path': 'x'} belong to a type",
+        ),
+        ({"type": "Par quet"}, "sources, entry 1, type: at most 63 lower-case letters"),
     ],
 )
 def test_a_source_has_one_reader_or_one_type(change: Change, fields: dict[str, Any], expected: str) -> None:

@@ -14,13 +14,23 @@ from pydantic import JsonValue
 from audit_log_kit import HEAD, NOON, TAMPERED, found, superuser
 from decision_log_kit import MODEL, decided, event, four, invoke, log
 from evergreen.catalog import load_model
-from evergreen.contract import ConfigurationError, Manifest, Request, RunIdentity, StepError, Window
+from evergreen.contract import (
+    ConfigurationError,
+    DataError,
+    Manifest,
+    Request,
+    RunIdentity,
+    StepError,
+    TemporaryError,
+    Window,
+)
 from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.decisions import decision_of
 from evergreen.judgement.events import DECIDE, Event, EventKind
 from evergreen.settings import Settings, get_settings
 from evergreen.steps import assemble, ingest, promote
 from evergreen.store import get_store
+from evergreen.training.registry import Version
 from evergreen.trust.audit_log import head_key, read_head, records_of, write_head
 from evergreen.trust.keys import new_key
 
@@ -265,3 +275,57 @@ def test_history_at_a_time_names_the_champion_and_why(settings: Settings) -> Non
     ):
         assert said in invoke("history", "--at", time)[0], time
     assert "--at='yesterday' is not a time. Write it as 2013-06-01T12:00." in invoke("history", "--at", "yesterday")[1]
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (
+            "7",
+            "the alias champion was seen at version 7; the audit log has 2: somebody has moved it past the promotion",
+        ),
+        (None, "the alias champion was seen at version none; the audit log has 2: somebody has moved it"),
+        ("2", "verified by itself"),
+    ],
+)
+def test_an_alias_moved_by_hand_is_said_before_its_version_is_verified(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, seen: str | None, said: str
+) -> None:
+    """Else the signature that the other version lacks is what a person is told of, and a good champion goes."""
+    log(decided("a", at=NOON), event("promoted", "a", version="2", previous="1", by="ada", at=NOON))
+    version = Version(MODEL, seen, "r") if seen else None
+    monkeypatch.setattr("evergreen.judgement.champions.by_alias", lambda *_: version)
+
+    def verified(*_: object, **__: object) -> None:
+        raise DataError("verified by itself")
+
+    monkeypatch.setattr("evergreen.training.verification.verified_version", verified)
+    before = records_of(MODEL)
+    error = invoke("models", "verify", f"{MODEL}@champion")[1]
+    assert said in error
+    assert ("--to 2 puts it back" in error) == (seen != "2")
+    assert records_of(MODEL) == before
+    assert invoke("models", "verify", f"{MODEL}@7")[1] == "verified by itself"
+
+
+def test_without_the_log_a_version_is_verified_all_the_same(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: object) -> None:
+        raise TemporaryError("the database is away.")
+
+    def verified(*_: object, **__: object) -> None:
+        raise DataError("verified by itself")
+
+    monkeypatch.setattr("evergreen.judgement.champions.read_events", away)
+    monkeypatch.setattr("evergreen.training.verification.verified_version", verified)
+    assert invoke("models", "verify", f"{MODEL}@champion")[1] == "verified by itself"
+    assert "whether the alias is where it was put cannot be told: the database is away" in caplog.text
+
+
+def test_a_version_is_named_with_its_number_or_alias(settings: Settings) -> None:
+    for name in (MODEL, f"{MODEL}@"):
+        assert (
+            f"{name!r} names no version. Write {MODEL}@VERSION, or {MODEL}@champion."
+            in invoke("models", "verify", name)[1]
+        )

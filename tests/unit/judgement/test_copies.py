@@ -188,7 +188,8 @@ def test_a_line_that_is_no_record_is_named_and_the_others_are_judged(copy: Path,
     assert f"{copy}: line 2 is no record as it is exported: " in printed
     assert said in printed
     assert len(printed) < 1000
-    assert f"{MODEL}: ok: 5 records" in printed
+    assert f"{MODEL}: no finding in the lines that can be read: 5 records" in printed
+    assert ": ok" not in printed
     assert "is not what was written" in error
 
 

@@ -4,8 +4,10 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from io import StringIO
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from corpus_kit import CORPUS
@@ -17,6 +19,10 @@ from evergreen.judgement.champions import champions, served_before
 from evergreen.judgement.decisions import fold, list_decisions, look_at, refused_in_a_row
 from evergreen.judgement.events import Event, EventKind, Judgement, last_move
 from evergreen.judgement.evidence import Candidate, Check, Decision, Evaluation, Verdict
+from evergreen.judgement.history import history_table
+from evergreen.judgement.questions import Answer, write_answer
+from evergreen.pipelines import APPROVED
+from evergreen.settings import get_settings
 from evergreen.store import get_store
 from evergreen.trust.audit_log import insert, records_of
 from evergreen.trust.chain import canonical, chained
@@ -188,6 +194,72 @@ def test_what_is_superseded_waits_no_more(settings):
     assert "drift; version 3 came from b" in history(MODEL)
 
 
+@pytest.mark.parametrize(
+    ("approvers", "answers", "said"),
+    [
+        (1, {}, "promote: version 2 waits for approval\n"),
+        (2, {}, "promote: version 2 waits for approval: 0 of 2 given\n"),
+        (2, {2: "approved"}, "promote: version 2 waits for approval: 1 of 2 given, by eve2\n"),
+        (2, {1: "approved", 2: "rejected"}, "promote, rejected\n"),
+        (2, {1: "approved", 2: "approved"}, "promote, not promoted\n"),
+    ],
+)
+def test_history_says_that_people_are_waited_for(settings, monkeypatch, tmp_path, approvers, answers, said):
+    folder = tmp_path / "models" / MODEL
+    shutil.copytree(settings.models_dir / MODEL, folder)
+    text = (folder / "model.yaml").read_text()
+    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(folder.parent))
+    get_settings.cache_clear()
+    log(decided(), event("registered", version="2", approvers=approvers))
+    log(*(event(kind, version="2", question=number, by=f"eve{number}") for number, kind in answers.items()))
+    for required in (True, False):
+        (folder / "model.yaml").write_text(text.replace("required: false", f"required: {str(required).lower()}"))
+        for arguments in ((), (MODEL,)):
+            shown = "\n".join(line.rstrip() for line in history(*arguments).splitlines())
+            assert (said in shown) == (required or "waits" not in said)
+            assert ("waits" in shown) == (required and "waits" in said)
+            assert all(f"eve{number}" in shown for number in answers)
+
+
+def test_history_names_who_of_two_has_answered_before_the_log_does(settings):
+    """`promote` logs both answers when there are both; until then they lie beside the questions."""
+    events = [decided(), event("registered", version="2", approvers=2)]
+    for version, by, said in (("1", "eve", "0 of 2 given"), ("2", "bob [x]", "1 of 2 given, by bob [x]")):
+        answer = Answer(version=version, chosen=APPROVED, by=by)
+        write_answer(get_store(), events[0].run.sibling("approve_again"), answer)
+        assert f"promote: version 2 waits for approval: {said}\n" in waiting(events)
+    get_store().write(f"{events[0].run.sibling('approve_again').key}/answer.json", b"{")
+    assert "0 of 2 given" in waiting(events)
+
+
+def waiting(events):
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(history_table({MODEL: events}, {MODEL}))
+    return "".join(f"{line.rstrip()}\n" for line in console.export_text().splitlines())
+
+
+def test_what_was_refused_is_not_called_waiting(settings):
+    events = [decided(), event("registered", version="2"), event("refused", why="nobody knows who approved")]
+    assert "promote, refused" in waiting(events)
+
+
+def test_a_time_that_is_yet_to_come_has_no_champion(settings):
+    log(decided(), moved("2", "1"))
+    found = CliRunner().invoke(app, ["history", MODEL, "--at", "2999-01-01"]).exception
+    assert isinstance(found, ConfigurationError)
+    assert str(found) == "--at='2999-01-01' is yet to come. Name a time that has been."
+
+
+def test_a_single_row_is_one_row(settings):
+    release = {"source": "weather", "exempt": {"windy": ("d" * 64,)}, "asked": {"windy": "q"}}
+    log(event("quarantine_released", training="", by="ada", why="it was that windy", release=release))
+    shown = [line.rstrip() for line in history(MODEL).splitlines()]
+    assert shown[:2] == [
+        "2013-06-01  released from quarantine: 1 row of weather of 2013-05-31",
+        "12:00 UTC   windy: 1 row",
+    ]
+
+
 def test_what_checks_have_objected_and_warned_of_is_told_line_by_line(settings):
     failed = [Check(rule="r", verdict=Verdict.FAILED, why=why) for why in ("too few rows", "ece of 0.2 is above")]
     warning = Check(rule="r", verdict=Verdict.WARNING, why="log_loss worse")
@@ -216,17 +288,17 @@ def test_a_rollback_is_shown_where_it_happened_and_with_what_it_undid(settings):
     assert (first.rolled_back, second.rolled_back.why) == (None, "late flights scored as on time")
     assert [line.rstrip() for line in history(columns="80").splitlines()] == [
         "2013-05-30  promote: version 2",
-        "            auc: champion 0.7000, challenger 0.7500, +0.0500 [+0.0400, +0.0600]",
+        "partition   auc: champion 0.7000, challenger 0.7500, +0.0500 [+0.0400, +0.0600]",
         "            better [by far]",
         "            by drift",
         "",
         "2013-05-31  promote: version 3, then rolled back",
-        "            auc: champion 0.7000, challenger 0.7500, +0.0500 [+0.0400, +0.0600]",
+        "partition   auc: champion 0.7000, challenger 0.7500, +0.0500 [+0.0400, +0.0600]",
         "            better [by far]",
         "            by drift",
         "",
         "2013-06-01  rollback: version 2, instead of 3",
-        "            late flights scored as on time",
+        "12:00 UTC   late flights scored as on time",
         "            by ada",
         "",
     ]

@@ -49,17 +49,23 @@ airflow:
       variable_value:
 """
     assert _read(tmp_path, template) == airflow_settings.AirflowSettings()
-    with pytest.raises(ConfigurationError, match=r"connections\.0\.conn_id"):
+    with pytest.raises(ConfigurationError, match=r"connections, entry 1, conn_id"):
         _read(tmp_path, template.replace("conn_type:", "conn_type: http"))
 
 
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ("{conn_id: x, conn_password: s3cret}", "connections.0.conn_type: give either"),
-        ("{conn_type: http, conn_password: s3cret}", "connections.0.conn_id: the field is missing"),
-        ("{conn_id: x, conn_type: http, conn_password: [s3cret]}", "connections.0.conn_password: Input should be"),
-        ("{conn_id: x, conn_type: http, conn_password: 73577357}", "connections.0.conn_password: Input should be"),
+        ("{conn_id: x, conn_password: s3cret}", "connections, entry 1, conn_type: give either"),
+        ("{conn_type: http, conn_password: s3cret}", "connections, entry 1, conn_id: the field is missing"),
+        (
+            "{conn_id: x, conn_type: http, conn_password: [s3cret]}",
+            "connections, entry 1, conn_password: Input should",
+        ),
+        (
+            "{conn_id: x, conn_type: http, conn_password: 73577357}",
+            "connections, entry 1, conn_password: Input should",
+        ),
     ],
 )
 def test_a_password_is_in_no_message(tmp_path: Path, entry: str, said: str) -> None:
@@ -113,8 +119,8 @@ def test_a_connection_by_uri(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("airflow: {pools: [{pool_name: p, pool_slot: many}]}", r"pools\.0\.pool_slot: .*'many'"),
-        ("airflow: {pools: [{pool_name: p, pool_slots: 1}]}", r"pools\.0\.pool_slots"),
+        ("airflow: {pools: [{pool_name: p, pool_slot: many}]}", r"pools, entry 1, pool_slot: .*'many'"),
+        ("airflow: {pools: [{pool_name: p, pool_slots: 1}]}", r"pools, entry 1, pool_slots"),
         ("airflow: {pool: [{pool_name: p, pool_slot: 1}]}", r"airflow\.pool:"),
         ("airflow: {connections: [{conn_id: c}]}", "either conn_type or conn_uri"),
         ("airflow: {connections: [{conn_id: c, conn_type: t, conn_uri: 't://'}]}", "either conn_type or conn_uri"),

@@ -247,7 +247,7 @@ def test_without_a_file_a_pod_goes_anywhere(kit: Kit) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("tolerations: [{effect: Never}]", r"pods.yaml: tolerations.0.effect: .*\(value: 'Never'\)"),
+        ("tolerations: [{effect: Never}]", r"pods.yaml: tolerations, entry 1, effect: .*\(value: 'Never'\)"),
         ("profiles: {huge: {}}", "profiles.huge"),
         (
             "profiles: {small: {requests: {cpu: '1'}, limits: {cpu: '1', memory: 1Gi}}}",

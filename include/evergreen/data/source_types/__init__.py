@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from evergreen.catalog import SPEC_FILE, load_function
 from evergreen.contract import ConfigurationError
 from evergreen.field_types import matching
+from evergreen.mistakes import Mistakes, errors_in, mistakes_in
 from evergreen.spec import ModelSpec, Source
 from evergreen.store import get_store
-from evergreen.yaml_files import Mistakes, mistakes_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ def reader_of(spec: ModelSpec, source: Source) -> Reader:
     try:
         options = module.Options.model_validate(source.options)
     except ValidationError as error:
-        mistakes = error.errors(include_url=False)
+        mistakes = errors_in(error, module.Options, source.options)
     else:
         return partial(module.read, options=options)
     for mistake in mistakes:
