@@ -69,10 +69,18 @@ def refuse_if_moved(model: str) -> None:
     except StepError as error:
         log.warning("%s: whether the alias is where it was put cannot be told: %s", model, error)
         return
-    champion = by_alias(model, CHAMPION)
+    if displaced := _displaced(moved, by_alias(model, CHAMPION)):
+        raise _moved_past(model, *displaced)
+
+
+def _displaced(
+    moved: Event | None, champion: Version | None, run: RunIdentity | None = None
+) -> tuple[str | None, str | None] | None:
+    """Return the versions at which the alias is and ought to be after the last move; None if all is well."""
     seen, expected = champion.number if champion else None, moved.version if moved else None
-    if seen != expected and not (moved is not None and under_way(moved, seen)):
-        raise _moved_past(model, seen, expected)
+    if seen == expected or (moved is not None and under_way(moved, seen, run)):
+        return None
+    return seen, expected
 
 
 def _moved_past(model: str, seen: str | None, expected: str | None) -> ConfigurationError:
@@ -86,11 +94,10 @@ def _moved_past(model: str, seen: str | None, expected: str | None) -> Configura
 
 def notice(store: ArtifactStore, request: Request, champion: Version | None) -> Event | None:
     """Log where the alias ``champion`` is, once, unless that is where the log says; returns the event, or None."""
-    seen = champion.number if champion else None
-    moved = last_move(read_events(store, request.model))
-    expected = moved.version if moved else None
-    if seen == expected or (moved is not None and under_way(moved, seen, request.run)):
+    displaced = _displaced(last_move(read_events(store, request.model)), champion, request.run)
+    if displaced is None:
         return None
+    seen, expected = displaced
     why = _where(seen, expected)
     log.warning("%s: %s", request.model, why)
     event = event_of(request, EventKind.ALIAS_MOVED, training="", why=why, version=seen, previous=expected)
