@@ -68,6 +68,7 @@ lock: setup  ## Resolve the requirements again: requirements.lock, and the part 
 	@$(LOCK) requirements-dev.txt -o requirements.lock
 	@$(PART) requirements.txt -o docker/airflow/requirements.lock
 	@$(PART) docker/step/requirements.txt -o docker/step/requirements.lock
+	@$(PART) docker/serving/requirements.txt -o docker/serving/requirements.lock
 	@$(PART) docker/trial/postgres.txt -o docker/trial/postgres.lock
 	@$(PART) docker/trial/seaweedfs.txt -o docker/trial/seaweedfs.lock
 
