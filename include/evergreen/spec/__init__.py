@@ -34,6 +34,7 @@ from evergreen.spec.learning import (
     Windows,
     is_better_small,
 )
+from evergreen.spec.serving import Serving, Unavailable
 
 __all__ = [
     "COST_METRICS",
@@ -54,9 +55,11 @@ __all__ = [
     "ModelSpec",
     "Profile",
     "Schedule",
+    "Serving",
     "Slice",
     "Source",
     "Task",
+    "Unavailable",
     "Windows",
     "is_better_small",
 ]
@@ -83,6 +86,7 @@ class ModelSpec(Frozen):
     retraining: Retraining = Retraining()
     approval: Approval = Approval()
     resources: Resources = Resources()
+    serving: Serving = Serving()
     alerts: tuple[Channel, ...] = ()
 
     _folder: Path = PrivateAttr()
