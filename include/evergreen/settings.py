@@ -26,7 +26,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 OWNERS: Mapping[str, tuple[str, ...]] = {
     "airflow": ("airflow",),
     "mlflow": ("mlflow", "mlflow_auth"),
-    "steps": ("feast", "online", "lake"),
+    "steps": ("feast", "online", "lake", "serving"),
     "audit": ("audit",),
 }
 """Whose each database is: Airflow's, MLflow's, the steps', or that of the audit log's owner, as whom nobody logs in."""
@@ -104,6 +104,10 @@ class Settings(BaseSettings):
     postgres_port: Port = 15432
     airflow_port: Port = 8080
     mlflow_port: Port = 5000
+    serving_port: Port = 8090
+    """Of the server of predictions."""
+    serving_follow_seconds: Annotated[float, Field(gt=0, le=3600)] = 2
+    """How often it asks whether another version is champion."""
     airflow_url: str | None = None
     """The Airflow that `evergreen loop` drives when it is not this machine's own, e.g. that of a cluster."""
     airflow_user: str = "admin"
