@@ -15,6 +15,7 @@ import yaml
 
 from evergreen.catalog import load_model
 from evergreen.contract import Manifest, Output, RunIdentity, Status, Window, utc_now
+from evergreen.judgement.metrics import deciding_metric
 from evergreen.judgement.questions import Answer, write_answer
 from evergreen.pipelines import QUESTIONS, STEPS, upstream_of
 from evergreen.runner import build_request, execute
@@ -22,6 +23,7 @@ from evergreen.settings import PROJECT_ROOT
 from evergreen.store import get_store, read_manifest, write_manifest
 from evergreen.training.encoder import load_network
 from evergreen.training.golden import outputs_of
+from evergreen.training.loading import DIGEST
 from evergreen.training.preparation import prepare
 from evergreen.training.ray_training import Trained
 from evergreen.training.tracking import log_training, start_run
@@ -257,7 +259,7 @@ class Run:
         facts = {**tags, "training_start": str(window.start), "training_end": str(window.end)}
         learned = assembled.output("training")
         facts |= {"dataset_uri": learned.uri, "dataset_version": learned.version, "dataset_digest": learned.digest}
-        digest = log_training(run_id, self.spec, trained, frame, facts)
+        digest = log_training(run_id, self.spec, trained, frame, facts, deciding_metric)[DIGEST]
         self.leave(
             "train",
             inputs=(learned, *assembled.inputs),
