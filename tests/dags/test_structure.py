@@ -231,6 +231,14 @@ def test_the_backfill_form_asks_for_both_days(dags: dict[str, DAG]) -> None:
             params.get_param(name).resolve("2013-02-30")
 
 
+def test_the_prediction_log_is_ingested_daily_with_its_model(dags: dict[str, DAG]) -> None:
+    dag = dags[f"{MODEL}.ingest_predictions"]
+    assert isinstance(dag.timetable, CronPartitionTimetable)
+    assert (dag.timetable.expression, dag.timetable.run_offset) == ("0 6 * * *", -1)
+    assert outlets(dag) == {}
+    assert set(dag.params) == {"partition", "start", "end"}
+
+
 def test_the_form_of_predictions_takes_a_range_and_a_version_or_neither(dags: dict[str, DAG]) -> None:
     dag = dags[f"{MODEL}.predict"]
     assert dag.get_task("predict").params_json == {"version": "{{ params.version or '' }}"}

@@ -106,6 +106,12 @@ def commit_together(catalog: SqlCatalog, staged: Iterable[tuple[Table, Transacti
             table.catalog = catalog
 
 
+def recorded_by_day(table: Table, name: str) -> dict[str, str]:
+    """Return what the snapshots that last wrote each day have recorded under a name, by day."""
+    snapshots = {day: table.snapshot_by_id(int(version)) for day, _, version in partitions_of(table)}
+    return {day: _recorded(snapshot).get(f"{_PREFIX}{name}", "") for day, snapshot in snapshots.items()}
+
+
 def _recorded(snapshot: Snapshot | None) -> dict[str, str]:
     """Return the properties of a snapshot; none if there is no such snapshot."""
     return snapshot.summary.additional_properties if snapshot is not None and snapshot.summary is not None else {}
