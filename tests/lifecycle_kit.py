@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 import yaml
 
 from evergreen.catalog import load_model
 from evergreen.contract import Manifest, Output, RunIdentity, Status, Window, utc_now
+from evergreen.data.lake import get_lake
 from evergreen.judgement.metrics import deciding_metric
 from evergreen.judgement.questions import Answer, write_answer
 from evergreen.pipelines import QUESTIONS, STEPS, upstream_of
@@ -151,6 +153,14 @@ def training_rows(task: str, days: int = 40) -> pd.DataFrame:
 def evaluation_rows(task: str) -> pd.DataFrame:
     """The last 20 days."""
     return rows(task, PARTITION - timedelta(days=19), 20, seed=2)
+
+
+def leave_examples(model: str, frame: pd.DataFrame) -> None:
+    """Write rows into the lake as examples of a binary model."""
+    stamps = pd.to_datetime(frame["ds"], utc=True).astype("datetime64[us, UTC]")
+    table = frame.assign(event_timestamp=stamps, hour=frame["hour"].astype(str), outcome=frame["outcome"].astype(float))
+    window = Window(start=date.fromisoformat(frame["ds"].min()), end=date.fromisoformat(frame["ds"].max()))
+    get_lake().write(model, "examples", pa.Table.from_pandas(table, preserve_index=False), window)
 
 
 def said(who: str, chosen: str = "Approve", *, name: str | None = None, shown: str = "") -> list[Answer]:

@@ -115,7 +115,10 @@ class Load:
     def _request(self, body: str) -> bytes:
         content = body.encode()
         fields = {"Host": self.host, "Content-Type": "application/json", "Content-Length": str(len(content))}
-        lines = [f"POST {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in {**fields, **self.headers}.items())]
+        lines = [
+            f"POST {self.path} HTTP/1.1",
+            *(f"{name}: {value}" for name, value in {**fields, **self.headers}.items()),
+        ]
         return "\r\n".join([*lines, "", ""]).encode() + content
 
 

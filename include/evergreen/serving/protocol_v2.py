@@ -95,7 +95,9 @@ def read(checker: Checker, header: object, tail: bytes) -> Inference:
     )
 
 
-def write(name: str, inference: Inference, outputs: Sequence[str], answers: Sequence[Answer]) -> tuple[dict[str, Any], bytes]:
+def write(
+    name: str, inference: Inference, outputs: Sequence[str], answers: Sequence[Answer]
+) -> tuple[dict[str, Any], bytes]:
     """Return the JSON part of an answer, and the bytes behind it.
 
     Raises

@@ -140,11 +140,14 @@ def _connected(*, create: bool = False) -> Iterator[psycopg.Connection]:
                 connection.execute(_TABLE)
             yield connection
     except psycopg.errors.InsufficientPrivilege as error:
-        raise ConfigurationError(f"the tokens of clients: {error}.", "The server's role reads them: use the steps'.") from error
+        raise ConfigurationError(
+            f"the tokens of clients: {error}.", "The server's role reads them: use the steps'."
+        ) from error
     except psycopg.OperationalError as error:
         text = " ".join(str(error).split())
         if f'database "{DATABASE}" does not exist' in text:
             raise ConfigurationError(
-                f"there is no database {DATABASE!r}: {text}.", "`evergreen up` makes it; in a cluster the bootstrap does."
+                f"there is no database {DATABASE!r}: {text}.",
+                "`evergreen up` makes it; in a cluster the bootstrap does.",
             ) from error
         raise TemporaryError(f"the tokens of clients: {text}.", "Is the PostgreSQL server up?") from error
