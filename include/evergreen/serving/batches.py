@@ -16,8 +16,8 @@ from evergreen.serving.metrics import ANSWERED, GRAPH_FAILED, REFUSED
 from evergreen.serving.online_features import FeatureRows, OnlineFeatures
 from evergreen.serving.prediction_log import PredictionLog
 from evergreen.serving.requests import InvalidRequestError, OverloadedError, Rows, Value
-from evergreen.serving.spool import SERVER
 from evergreen.serving.split import in_challenger
+from evergreen.serving.spool import SERVER
 from evergreen.spec import ModelSpec
 
 Outcome = list[Answer] | Exception
