@@ -180,6 +180,40 @@ def test_the_split_gives_each_row_its_variant() -> None:
     assert 20 < sum(answer.variant == "challenger" for answer in found) < 80
 
 
+def test_the_shadow_answers_the_same_rows_for_the_log_alone() -> None:
+    class Kept:
+        def __init__(self) -> None:
+            self.records: list[Mapping[str, Any]] = []
+
+        def append(self, records: Sequence[Mapping[str, Any]]) -> bool:
+            self.records += records
+            return True
+
+    async def go() -> list[Answer]:
+        engine = engine_of(Held())
+        engine._log = kept  # type: ignore[assignment]
+        engine.use(Deployment(Variant("8", GRAPH), Variant("9", summing_graph(2.0)), share=1.0, shadow=True))
+        found = await asyncio.gather(
+            engine.predict(rows(1.0), "me"),
+            engine.predict(rows(5.0, place="bad"), "me"),
+            engine.predict(rows(2.0), "me"),
+            return_exceptions=True,
+        )
+        await until(lambda: sum(record["shadow"] for record in kept.records) == 2)
+        engine.close()
+        return [*found[0], *found[2]]
+
+    kept = Kept()
+    found = asyncio.run(go())
+    assert [(answer.version, answer.outputs["probability"]) for answer in found] == [("8", 1.0), ("8", 2.0)]
+    shadowed = [record for record in kept.records if record["shadow"]]
+    assert [(one["version"], one["variant"], one["output_probability"]) for one in shadowed] == [
+        ("9", "challenger", 2.0),
+        ("9", "challenger", 4.0),
+    ]
+    assert [one["prediction_id"] for one in shadowed] == [answer.prediction_id for answer in found]
+
+
 async def until(met: Any, seconds: float = 60) -> None:
     async def wait() -> None:
         while not met():

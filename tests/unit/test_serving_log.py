@@ -32,7 +32,8 @@ from evergreen.serving.spool import Spool
 from evergreen.store import LocalStore
 from test_serving_log import record
 folder = Path(sys.argv[1])
-log = PredictionLog(load_model("flight_delay"), (), LocalStore(folder / "store"), Spool(folder / "spool", "dead", 10**9))
+spool = Spool(folder / "spool", "dead", 10**9)
+log = PredictionLog(load_model("flight_delay"), (), LocalStore(folder / "store"), spool)
 for number in range(10**9):
     log.append([record(f"{number}-{row}") for row in range(3)])
     print(number, flush=True)
