@@ -49,15 +49,17 @@ def make_app(host: Host, limits: Mapping[str, Serving]) -> FastAPI:
         The section ``serving`` of each model.yaml, by model.
     """
     from fastapi import FastAPI
+    from starlette.exceptions import HTTPException
 
     app = FastAPI(
         title="Evergreen: predictions",
         version=code_version(),
-        openapi_version="3.0.3",
         docs_url=None,
         redoc_url=None,
         description="Every request but those of health needs `Authorization: Bearer <token>`.",
     )
+    app.openapi_version = "3.0.3"  # what the page of swagger-ui-bundle reads
+    app.add_exception_handler(HTTPException, _no_route)
     endpoints = _Endpoints(host, limits)
     for path, method, endpoint in endpoints.routes():
         app.add_api_route(path, _answering(endpoint), methods=[method], include_in_schema=False, response_model=None)
@@ -66,12 +68,18 @@ def make_app(host: Host, limits: Mapping[str, Serving]) -> FastAPI:
     return app
 
 
+def _no_route(request: Request, error: Exception) -> Response:
+    """Answer where there is no endpoint, in the shape of every error."""
+    status = int(getattr(error, "status_code", 500))
+    return _json(error_fields(str(getattr(error, "detail", "")), _identity(request)), status)
+
+
 _Endpoint = Callable[["Request"], Awaitable["Response"]]
 
 
 def _answering(endpoint: _Endpoint) -> _Endpoint:
     """Return an endpoint that makes answers of what may be wrong with a request."""
-    from starlette.requests import Request  # what FastAPI looks for in the annotations  # noqa: F401
+    from starlette.requests import Request  # what FastAPI looks for in the annotations
 
     async def answer(request: Request) -> Response:
         try:
@@ -256,7 +264,7 @@ def _parsed(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if "recursion" in str(error).lower():
+        if "depth" in str(error):
             raise _RefusedError(413, "the body is nested too deep") from None
         raise _RefusedError(400, f"the body is no JSON: {error}") from None
 

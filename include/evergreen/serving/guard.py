@@ -1,4 +1,4 @@
-"""What stands before the endpoints: who asks, how much there is to read, whether there is room; and one shape of error."""
+"""What stands before the endpoints: who asks, whether there is room, and what becomes of a failure."""
 
 from __future__ import annotations
 

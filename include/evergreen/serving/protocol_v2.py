@@ -1,6 +1,7 @@
-"""The Open Inference Protocol V2: tensors in and out, as JSON or as bytes behind it, as KServe's and Triton's clients send.
+"""The Open Inference Protocol V2: tensors in and out, as KServe's and Triton's clients send them.
 
-https://github.com/kserve/open-inference-protocol, with its extension for binary tensors.
+https://github.com/kserve/open-inference-protocol, with its extension for binary tensors: their bytes stand
+behind the JSON.
 """
 
 from __future__ import annotations

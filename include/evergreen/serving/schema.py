@@ -78,7 +78,7 @@ def documentation(app: FastAPI) -> None:
     from fastapi.openapi.docs import get_swagger_ui_html
     from starlette.responses import HTMLResponse
     from starlette.staticfiles import StaticFiles
-    from swagger_ui_bundle import swagger_ui_path
+    from swagger_ui_bundle import swagger_ui_path  # type: ignore[import-untyped]
 
     app.mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
 
@@ -145,7 +145,10 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _predictions(model: Served) -> dict[str, Any]:
-    fields = {**{output: {"type": "number"} for output in model.outputs}, **dict.fromkeys(TEXTS, {"type": "string"})}
+    fields = {
+        **{output: {"type": "number"} for output in model.outputs},
+        **{text: {"type": "string"} for text in TEXTS},
+    }
     return _object({"model": {"type": "string"}, "predictions": {"type": "array", "items": _object(fields)}})
 
 
