@@ -60,6 +60,7 @@ def make_app(host: Host, limits: Mapping[str, Serving]) -> FastAPI:
     )
     app.openapi_version = "3.0.3"  # what the page of swagger-ui-bundle reads
     app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(Exception, _failed)
     endpoints = _Endpoints(host, limits)
     for path, method, endpoint in endpoints.routes():
         app.add_api_route(path, _answering(endpoint), methods=[method], include_in_schema=False, response_model=None)
@@ -71,7 +72,15 @@ def make_app(host: Host, limits: Mapping[str, Serving]) -> FastAPI:
 def _no_route(request: Request, error: Exception) -> Response:
     """Answer where there is no endpoint, in the shape of every error."""
     status = int(getattr(error, "status_code", 500))
-    return _json(error_fields(str(getattr(error, "detail", "")), _identity(request)), status)
+    allowed = getattr(error, "headers", None)
+    return _json(error_fields(str(getattr(error, "detail", "")), _identity(request)), status, allowed)
+
+
+def _failed(request: Request, _: Exception) -> Response:
+    """Answer where the server itself has failed; the guard logs how."""
+    return _json(
+        error_fields("the server has failed; its log has why, under this request's id", _identity(request)), 500
+    )
 
 
 _Endpoint = Callable[["Request"], Awaitable["Response"]]
@@ -198,6 +207,8 @@ class _Endpoints:
         if not isinstance(parsed, dict) or parsed.keys() != names or not isinstance(parsed["prediction_id"], str):
             expected = "an object with model, prediction_id (text) and outcome"
             raise InvalidRequestError([Problem(None, None, None, expected)])
+        if not isinstance(parsed["outcome"], str | int | float):
+            raise InvalidRequestError([Problem(None, "outcome", None, "a number, text or a boolean")])
         model, client = self._asked(request, "feedback", str(parsed["model"]))
         await model.feedback(parsed["prediction_id"], parsed["outcome"], client.name)
         return _json({"accepted": True}, 202)

@@ -49,8 +49,8 @@ _MEANINGS = {
 def describe_api(app: FastAPI, host: Host, limits: Mapping[str, Serving]) -> dict[str, Any]:
     """Return the OpenAPI document, as the models are now."""
     paths: dict[str, Any] = {
-        "/v2/health/live": _get("Whether the server runs", "200"),
-        "/v2/health/ready": _get("Whether a model can be asked", "200", "503"),
+        "/v2/health/live": _open(_get("Whether the server runs", "200")),
+        "/v2/health/ready": _open(_get("Whether a model can be asked", "200", "503")),
         "/v2": _get("What the server is", "200", "401"),
         "/metrics": _get("Figures for Prometheus", "200", "401", kind="text/plain"),
         "/feedback": {"post": _post("What became of a prediction", _feedback(host), {"type": "object"}, "202")},
@@ -108,7 +108,16 @@ def documentation(app: FastAPI) -> None:
 
 def _get(summary: str, *statuses: str, kind: str = "application/json") -> dict[str, Any]:
     content = {"schema": {"type": "string" if kind == "text/plain" else "object"}}
-    return {"get": {"summary": summary, "responses": {status: _response(status, content, kind) for status in statuses}}}
+    responses = {
+        status: _response(status, {"schema": _ERROR}) if status in {"401", "403"} else _response(status, content, kind)
+        for status in statuses
+    }
+    return {"get": {"summary": summary, "responses": responses}}
+
+
+def _open(path: dict[str, Any]) -> dict[str, Any]:
+    """Return a path that anybody may ask."""
+    return {method: {**operation, "security": []} for method, operation in path.items()}
 
 
 def _post(summary: str, body: dict[str, Any], answer: dict[str, Any], good: str = "200") -> dict[str, Any]:
@@ -127,7 +136,12 @@ def _response(status: str, content: dict[str, Any], kind: str = "application/jso
 
 
 def _rows(model: Served, most: int) -> dict[str, Any]:
-    moment = {"type": "string", "format": "date-time", "description": "when the rows' events are; left out, it is now"}
+    moment = {
+        "type": "string",
+        "format": "date-time",
+        "nullable": True,
+        "description": "when the rows' events are; left out, it is now",
+    }
     row = _object({column.name: _TYPES[column.kind] for column in model.columns})
     listed = {"rows": {"type": "array", "minItems": 1, "maxItems": most, "items": row}}
     one = {**row, "properties": {**row["properties"], "event_timestamp": moment}}

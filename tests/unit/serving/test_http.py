@@ -295,7 +295,8 @@ def test_feedback_is_kept_with_who_sent_it() -> None:
     sent = {"model": "sums", "prediction_id": "p-0", "outcome": 1}
     assert ask(guarded(model), "POST", "/feedback", json=sent).status_code == 202
     assert model.outcomes == [("p-0", 1, "shop")]
-    assert ask(guarded(model), "POST", "/feedback", json={**sent, "more": 1}).status_code == 422
+    for change in ({"more": 1}, {"outcome": {}}, {"outcome": None}, {"prediction_id": 5}):
+        assert ask(guarded(model), "POST", "/feedback", json={**sent, **change}).status_code == 422
 
 
 def test_a_request_keeps_its_id() -> None:
