@@ -35,8 +35,8 @@ SECRET = "s" * 43
 
 
 @dataclass
-class Doubler:
-    """Answers twice the amount; 0 where it is not known."""
+class Halver:
+    """Answers half the amount; 0 where it is not known."""
 
     name: str = "sums"
     columns: Sequence[Column] = COLUMNS
@@ -55,8 +55,8 @@ class Doubler:
         if self.seconds:
             await asyncio.sleep(self.seconds)
         self.asked.append(rows)
-        doubled = [2 * float(amount or 0) for amount in rows.columns["amount"]]
-        return [Answer(f"p-{number}", "7", "champion", {"prediction": value}) for number, value in enumerate(doubled)]
+        halves = [float(amount or 0) / 2 for amount in rows.columns["amount"]]
+        return [Answer(f"p-{number}", "7", "champion", {"prediction": value}) for number, value in enumerate(halves)]
 
     async def feedback(self, prediction_id: str, outcome: object, client: str) -> None:
         self.outcomes.append((prediction_id, outcome, client))
@@ -82,13 +82,11 @@ TOKENS = [
 ]
 
 
-def guarded(
-    *models: Doubler, tokens: Sequence[Token] = tuple(TOKENS), issuer: Issuer | None = None, **options
-) -> Guard:
+def guarded(*models: Halver, tokens: Sequence[Token] = tuple(TOKENS), issuer: Issuer | None = None, **options) -> Guard:
     """Return the application of some models, as the server runs it."""
     book = TokenBook(lambda: list(tokens))
     book.refresh()
-    host = Host({model.name: model for model in models or (Doubler(),)})
+    host = Host({model.name: model for model in models or (Halver(),)})
     limits = {name: Serving(maximum_rows=50, maximum_bytes=20_000) for name in host.models}
     return Guard(make_app(host, limits), host, book, issuer, **options)
 

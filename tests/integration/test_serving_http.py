@@ -16,7 +16,7 @@ from schemathesis import GenerationMode
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from serving_kit import ROW, Doubler, bearer, guarded, listening
+from serving_kit import ROW, Halver, bearer, guarded, listening
 
 AMOUNTS = [1.0, 2.5, float("nan")]
 
@@ -76,7 +76,7 @@ def test_a_triton_client_is_answered(
     )
     assert answer.get_response()["id"] == "mine"
     assert answer.get_response()["model_version"] == "7"
-    assert answer.as_numpy("prediction").tolist() == [2.0, 5.0, 0.0][: len(amounts)]
+    assert answer.as_numpy("prediction").tolist() == [0.5, 1.25, 0.0][: len(amounts)]
     variants = [text.decode() if isinstance(text, bytes) else text for text in answer.as_numpy("variant")]
     assert variants == ["champion"] * len(amounts)
 
@@ -137,8 +137,7 @@ def test_a_client_that_sends_slowly_holds_up_nobody(port: int) -> None:
         assert answer.status_code == 200
 
 
-SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", guarded(Doubler(), Doubler("others")), headers=bearer())
-SCHEMA.config.checks.negative_data_rejection.expected_statuses = ["400", "401", "403", "404", "405", "413", "415", "422"]
+SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", guarded(Halver(), Halver("others")), headers=bearer())
 SCHEMA.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 
 
@@ -161,7 +160,7 @@ def test_the_description_is_of_the_models_columns(port: int) -> None:
 
 
 def test_an_answer_that_is_under_way_when_the_server_is_told_to_stop_comes() -> None:
-    guard = guarded(Doubler(seconds=0.5))
+    guard = guarded(Halver(seconds=0.5))
 
     async def last(port: int) -> list[int]:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=bearer()) as asking:

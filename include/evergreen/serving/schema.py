@@ -143,7 +143,8 @@ def _rows(model: Served, most: int) -> dict[str, Any]:
         "description": "when the rows' events are; left out, it is now",
     }
     row = _object({column.name: _TYPES[column.kind] for column in model.columns})
-    listed = {"rows": {"type": "array", "minItems": 1, "maxItems": most, "items": row}}
+    # no maxItems: more rows are not wrong, they are too many at once (413)
+    listed = {"rows": {"type": "array", "minItems": 1, "items": row, "description": f"at most {most:,} at once"}}
     one = {**row, "properties": {**row["properties"], "event_timestamp": moment}}
     several = {**_object(listed), "properties": {**listed, "event_timestamp": moment}}
     return {"anyOf": [one, several], "example": {column.name: _EXAMPLES[column.kind] for column in model.columns}}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from evergreen.contract import TemporaryError, utc_now
 from evergreen.serving.clients import Issuer, TokenBook
-from serving_kit import ROW, SECRET, TOKENS, Doubler, ask, bearer, body_of, client, guarded, token
+from serving_kit import ROW, SECRET, TOKENS, Halver, ask, bearer, body_of, client, guarded, token
 
 PATH = "/models/sums/predict"
 
@@ -27,9 +27,9 @@ def test_one_row_or_many_are_answered_in_their_order() -> None:
     assert (one.status_code, many.status_code) == (200, 200)
     assert body_of(one) == {
         "model": "sums",
-        "predictions": [{"prediction_id": "p-0", "prediction": 5.0, "version": "7", "variant": "champion"}],
+        "predictions": [{"prediction_id": "p-0", "prediction": 1.25, "version": "7", "variant": "champion"}],
     }
-    assert [row["prediction"] for row in body_of(many)["predictions"]] == [2.0, 0.0]
+    assert [row["prediction"] for row in body_of(many)["predictions"]] == [0.5, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_one_row_or_many_are_answered_in_their_order() -> None:
     ],
 )
 def test_a_wrong_value_is_named_with_what_should_stand_there(change: dict, field: str, expected: str) -> None:
-    model = Doubler()
+    model = Halver()
     answer = ask(guarded(model), "POST", PATH, content=json.dumps({**ROW, **change}))
     assert answer.status_code == 422, answer.text
     (problem,) = body_of(answer)["problems"]
@@ -125,7 +125,7 @@ def test_features_that_are_missing_are_a_problem_of_their_own_kind() -> None:
 
 
 def test_a_model_without_a_champion_says_when_to_come_again() -> None:
-    answer = ask(guarded(Doubler(ready=False)), "POST", PATH, json=ROW)
+    answer = ask(guarded(Halver(ready=False)), "POST", PATH, json=ROW)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
 
 
@@ -139,7 +139,7 @@ def test_what_is_not_there_is_said(path: str, status: int) -> None:
 
 
 def test_health_needs_no_token_and_everything_else_does() -> None:
-    guard = guarded(Doubler(ready=False))
+    guard = guarded(Halver(ready=False))
     everything = {
         ("GET", "/v2/health/live"): 200,
         ("GET", "/v2/health/ready"): 503,
@@ -189,7 +189,7 @@ def test_who_is_not_known_is_told_nothing(authorization: str) -> None:
 
 
 def test_a_client_asks_the_models_that_it_may_ask() -> None:
-    guard = guarded(Doubler(), Doubler("others"))
+    guard = guarded(Halver(), Halver("others"))
     assert ask(guard, "POST", PATH, json=ROW, headers=bearer("0b")).status_code == 403
     assert ask(guard, "POST", "/models/others/predict", json=ROW, headers=bearer("0b")).status_code == 200
     assert "sums" not in ask(guard, "POST", "/models/x/predict", json=ROW, headers=bearer("0b")).text
@@ -214,7 +214,7 @@ def test_a_client_that_asks_too_often_waits() -> None:
 
 
 def test_more_requests_than_there_is_room_for_are_told_to_come_again() -> None:
-    model = Doubler(seconds=0.2)
+    model = Halver(seconds=0.2)
 
     async def burst() -> list[int]:
         async with client(guarded(model, most_in_flight=5)) as asking:
@@ -291,7 +291,7 @@ def test_whom_the_issuer_does_not_vouch_for_is_not(tmp_path, wrong: dict) -> Non
 
 
 def test_feedback_is_kept_with_who_sent_it() -> None:
-    model = Doubler()
+    model = Halver()
     sent = {"model": "sums", "prediction_id": "p-0", "outcome": 1}
     assert ask(guarded(model), "POST", "/feedback", json=sent).status_code == 202
     assert model.outcomes == [("p-0", 1, "shop")]
@@ -308,7 +308,7 @@ def test_a_request_keeps_its_id() -> None:
 
 
 def test_what_fails_inside_tells_no_one_how(caplog) -> None:
-    class Broken(Doubler):
+    class Broken(Halver):
         async def predict(self, rows, client):
             raise ZeroDivisionError("a secret detail")
 
