@@ -120,7 +120,7 @@ class Guard:
         state = scope["state"]
         model, protocol = state.get("model", ""), state.get("protocol", "")
         REQUESTS.labels(model, protocol, str(reply.status)).inc()
-        if reply.status >= 400:
+        if reply.status >= 400 and scope["path"] not in _OPEN:
             client: Client | None = state.get("client")
             fields = {
                 **{"request_id": state["request_id"], "method": scope["method"], "path": scope["path"][:200]},
