@@ -118,6 +118,12 @@ def test_the_columns_of_a_request_are_keys_of_their_kind_and_inputs(spec: ModelS
     )
 
 
+def test_a_key_that_nothing_can_hold_is_missing_and_fails_no_other_row(spec: ModelSpec) -> None:
+    found = OnlineFeatures(spec).read({"place": ["a", "\ud800", "a"], "person": [2**64, 1, 1]}, [KNOWN] * 3)
+    assert sorted(found.problems) == [0, 1]
+    assert (found.values["height"], found.values["age"]) == ([1.5, None, 1.5], [None, 30, 30])
+
+
 def test_a_materialization_is_seen_when_the_cache_is_old(spec: ModelSpec) -> None:
     now = 0.0
     features = OnlineFeatures(spec, lambda: now)

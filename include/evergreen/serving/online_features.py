@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -206,24 +207,25 @@ class OnlineFeatures:
     def _read(self, view: View, keys: Sequence[Key]) -> list[Stored]:
         from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 
-        wanted = [
-            EntityKey(
-                join_keys=view.entities,
-                entity_values=[self._value(*pair) for pair in zip(view.entities, key, strict=True)],
-            )
-            for key in keys
-        ]
+        wanted = {}
+        for key in keys:
+            with suppress(ValueError):  # a number of more than 64 bits, half a character: no such key can be stored
+                values = [self._value(*pair) for pair in zip(view.entities, key, strict=True)]
+                wanted[key] = EntityKey(join_keys=view.entities, entity_values=values)
+        if not wanted:
+            return [NOTHING] * len(keys)
         config = _repo_config()
         for attempt in (1, 2):  # a connection that the server has closed meanwhile is noticed by its first use
             try:
-                found = self._store(config).online_read(config, view.feast, wanted, list(view.features))
+                found = self._store(config).online_read(config, view.feast, list(wanted.values()), list(view.features))
                 break
             except Exception as error:  # of psycopg, redis or whichever store it is
                 self._local.store = None  # its connection is of no use any more: the next read opens another
                 if attempt == 2:
                     log.warning("%s: the online store does not answer: %s", self._spec.name, described(error))
                     raise OverloadedError("the online store does not answer", RETRY_SECONDS) from error
-        return [_stored(at, values) for at, values in found]
+        rows = dict(zip(wanted, (_stored(at, values) for at, values in found), strict=True))
+        return [rows.get(key, NOTHING) for key in keys]
 
     def _value(self, name: str, value: Value) -> Any:
         from feast.protos.feast.types.Value_pb2 import Value as FeastValue
