@@ -20,9 +20,10 @@ from evergreen.data.arrow import PARTITION, plain
 from evergreen.data.chunks import write_chunks
 from evergreen.data.commit import recorded_by_day
 from evergreen.data.lake import get_lake
+from evergreen.data.served import FEEDBACK, REQUEST, SERVED
 from evergreen.handover import file_digest
 from evergreen.serving.answers import VariantName
-from evergreen.serving.log_files import DROPPED, REQUEST, Status, feedback_schema, keys_by_day, log_schema
+from evergreen.serving.log_files import DROPPED, Status, feedback_schema, keys_by_day, log_schema
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, get_store
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-SERVED, FEEDBACK = "served", "feedback"
-"""The tables, and the first folder of their files."""
 SET_ASIDE = "set_aside"
 _FILES = "files"
 """Of a snapshot: the digest of the names of the files that its day was made of."""
