@@ -85,7 +85,7 @@ def _gone(
     import pandas as pd
     from pyiceberg.expressions import And, In
 
-    from evergreen.features.feast_lake import between
+    from evergreen.features.feast_offline import between
 
     lake, keys = get_lake(), list(view.entities)
     had = [latest.iloc[:0][keys]]
@@ -160,7 +160,7 @@ def training_set(
     if examples.empty or not features:
         return _tidy(spec, examples.assign(**dict.fromkeys(features)))
     apply(spec)
-    from evergreen.features.feast_lake import pinned_snapshots
+    from evergreen.features.feast_offline import pinned_snapshots
 
     entities = examples[[*spec.features.keys, EVENT_TIMESTAMP]].assign(**{_ROW: range(len(examples))})
     references = [f"{spec.feast_name(view)}:{feature}" for view in spec.features.views for feature in view.features]
@@ -211,7 +211,7 @@ def _check_join(spec: ModelSpec, full: pd.DataFrame, pins: Mapping[str, str]) ->
     import pandas as pd
     from pyiceberg.expressions import And, In
 
-    from evergreen.features.feast_lake import between
+    from evergreen.features.feast_offline import between
 
     sample = full.iloc[:: max(1, len(full) // _SPOT_CHECKS)]
     store = get_feature_store()
