@@ -19,11 +19,11 @@ from psycopg.conninfo import conninfo_to_dict
 from installation import free_ports
 
 SCRIPTS = CHART / "files"
-ROLES = ("airflow", "mlflow", "steps")
+ROLES = ("airflow", "mlflow", "steps", "serving")
 
 
 def _container(case: str, name: str) -> Object:
-    job = "evergreen-bootstrap-1" if case in {"trial", "git-sync"} else "evergreen-bootstrap"
+    job = "evergreen-bootstrap-1" if case.startswith(("trial", "git-sync")) else "evergreen-bootstrap"
     spec = pick(objects(case), "Job", job)["spec"]["template"]["spec"]
     (found,) = [one for one in [*spec["initContainers"], *spec["containers"]] if one["name"] == name]
     return found
@@ -61,6 +61,7 @@ def names() -> list[dict[str, object]]:
             **entry,
             "role": f"chart_{entry['role']}",
             **{key: [f"chart_{name}" for name in entry[key]] for key in lists if key in entry},
+            "reads": {f"chart_{name}": f"chart_{owner}" for name, owner in entry.get("reads", {}).items()},
         }
         for entry in rendered
     ]
@@ -109,6 +110,7 @@ def test_databases_are_made_once_and_passwords_follow_the_secret(
         "feast",
         "online",
         "lake",
+        "serving",
         "audit",
     }
     with _connect(administrator, dbname="chart_lake") as connection:
@@ -136,6 +138,76 @@ def test_the_steps_cannot_enter_the_databases_of_the_platform(
             connection.execute("INSERT INTO audit_log VALUES ('m', 2, now(), '{}', '', '', NULL)")
     with pytest.raises(psycopg.OperationalError, match='role "chart_evergreen_audit" is not permitted to log in'):
         _connect(administrator, user="chart_evergreen_audit", dbname="chart_audit")
+
+
+@pytest.mark.integration
+def test_the_server_of_predictions_reads_what_the_steps_have_and_will_have_in_two_databases(
+    administrator: dict[str, str], names: list[dict[str, object]]
+) -> None:
+    _create(administrator, names, "any")
+    server = "chart_evergreen_serving"
+    for database in ("chart_online", "chart_serving"):
+        with _connect(administrator, user="chart_evergreen_steps", dbname=database) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS later (id integer)")
+        with _connect(administrator, user=server, dbname=database) as connection:
+            connection.execute("SELECT * FROM later")
+            for change in ("INSERT INTO later VALUES (1)", "DROP TABLE later", "CREATE TABLE mine (id integer)"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(change)
+    with _connect(administrator, user=server, dbname="chart_audit") as connection:
+        connection.execute("SELECT * FROM audit_log")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM audit_log")
+    for database in ("chart_feast", "chart_lake", "chart_airflow", "chart_mlflow", "chart_mlflow_auth"):
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            _connect(administrator, user=server, dbname=database)
+
+
+@pytest.mark.integration
+def test_an_administrator_who_is_no_superuser_may_do_all_of_it(
+    administrator: dict[str, str], names: list[dict[str, object]]
+) -> None:
+    renamed = json.loads(json.dumps(names).replace("chart_", "plain_"))
+    with _connect(administrator) as connection:
+        connection.execute("CREATE ROLE plain LOGIN CREATEROLE CREATEDB")
+    _create({**administrator, "PGUSER": "plain"}, renamed, "any")
+    with _connect(administrator, user="plain_evergreen_steps", dbname="plain_online") as connection:
+        connection.execute("CREATE TABLE later (id integer)")
+    with _connect(administrator, user="plain_evergreen_serving", dbname="plain_online") as connection:
+        connection.execute("SELECT * FROM later")
+
+
+@pytest.mark.integration
+def test_a_server_of_predictions_waits_until_it_may_read(
+    administrator: dict[str, str], names: list[dict[str, object]]
+) -> None:
+    text = (SCRIPTS / "databases.py").read_text().replace("WAITING = 900.0", "WAITING = 0.5")
+    text = text.replace('LAST = "audit"', 'LAST = "chart_audit"')
+    _create(administrator, names, "any")
+
+    def wait(user: str) -> subprocess.CompletedProcess[str]:
+        address = f"postgresql://{user}@/?host={administrator['PGHOST']}"
+        environment = {"PATH": os.environ["PATH"], "EVERGREEN_DATABASE_URL": address}
+        command = [sys.executable, "-c", text, "--wait"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert wait("chart_evergreen_serving").returncode == 0
+    refused = wait("chart_evergreen_mlflow")
+    assert refused.returncode == 1
+    assert 'permission denied for database "chart_audit"' in refused.stdout
+    assert "see the log of the bootstrap job" in refused.stderr
+
+
+def test_without_a_server_the_bootstrap_makes_nothing_for_it() -> None:
+    for case, there in (("trial", True), ("trial-without-serving", False)):
+        databases = _container(case, "databases")
+        roles = {entry["role"]: entry for entry in json.loads(_values(databases)["EVERGREEN_ROLES"])}
+        assert ("evergreen_serving" in roles) is there
+        assert ("serving" in roles["evergreen_steps"]["databases"]) is there
+        assert ("evergreen_serving" in roles["evergreen_audit"]["readers"]) is there
+        variables = {one["name"] for name in ("databases", "mlflow-bootstrap") for one in _container(case, name)["env"]}
+        assert variables >= {"STEPS_PASSWORD", "MLFLOW_STEPS_PASSWORD"}
+        assert (variables >= {"SERVING_PASSWORD", "MLFLOW_SERVING_PASSWORD"}) is there
 
 
 GRANTS = (
@@ -170,7 +242,8 @@ def test_mlflow_s_users_follow_the_secret(administrator: dict[str, str], names: 
     assert all("chart_evergreen_mlflow@/chart_mlflow" in address for address in environment.values())
 
     def bootstrap(password: str) -> str:
-        secrets = {f"MLFLOW_{name}_PASSWORD": f"{name} {password}" for name in ("AUTH_ADMIN", "STEPS", "REGISTRY")}
+        users = ("AUTH_ADMIN", "STEPS", "REGISTRY", "SERVING")
+        secrets = {f"MLFLOW_{name}_PASSWORD": f"{name} {password}" for name in users}
         done = _run("mlflow_bootstrap.py", environment | secrets | {"MLFLOW_DISABLE_TELEMETRY": "true"})
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -189,7 +262,8 @@ def test_mlflow_s_users_follow_the_secret(administrator: dict[str, str], names: 
     with _connect(administrator, user="chart_evergreen_mlflow", dbname="chart_mlflow_auth") as connection:
         rights = dict(connection.execute("SELECT username, is_admin FROM users").fetchall())
         assert set(connection.execute(GRANTS).fetchall()) == RIGHTS
-    assert rights == {"admin": True, "evergreen-steps": False, "evergreen-registry": False}
+    users = dict.fromkeys(("evergreen-steps", "evergreen-registry", "evergreen-serving"), False)
+    assert rights == {"admin": True, **users}
     with _connect(administrator, user="chart_evergreen_mlflow", dbname="chart_mlflow") as connection:
         assert connection.execute("SELECT count(*) FROM registered_models").fetchone() == (0,)
 
@@ -245,6 +319,21 @@ def test_the_bucket_of_a_trial_is_made_and_the_steps_may_write_into_it(tmp_path:
         client.put_object(Bucket="evergreen", Key="evergreen/artifacts/x", Body=b"1")
         with pytest.raises(ClientError, match="AccessDenied"):
             client.create_bucket(Bucket="other")
+        served = boto3.client(
+            "s3",
+            endpoint_url=environment["AWS_ENDPOINT_URL_S3"],
+            aws_access_key_id=keys["serving"]["accessKey"],
+            aws_secret_access_key=keys["serving"]["secretKey"],
+            region_name="us-east-1",
+        )
+        assert served.get_object(Bucket="evergreen", Key="evergreen/artifacts/x")["Body"].read() == b"1"
+        for folder in ("served", "feedback"):
+            served.put_object(Bucket="evergreen", Key=f"evergreen/artifacts/{folder}/flight_delay/x", Body=b"1")
+        found = served.list_objects_v2(Bucket="evergreen", Prefix="evergreen/artifacts/served/")["Contents"]
+        assert [one["Key"] for one in found] == ["evergreen/artifacts/served/flight_delay/x"]
+        for key in ("x", "runs/x", "served_not/x"):
+            with pytest.raises(ClientError, match="AccessDenied"):
+                served.put_object(Bucket="evergreen", Key=f"evergreen/artifacts/{key}", Body=b"2")
     finally:
         server.terminate()
         server.wait(20)
