@@ -1,8 +1,8 @@
 """The files of the prediction log: Parquet in the artifact store, written by servers and read by steps.
 
-A file holds rows of one model, one experiment and one day: ``served/<model>/<experiment>/<day>/<file>.parquet``. The day
-is that of the rows' event time, which is when they were asked unless the request says otherwise. The experiment is the
-id of the rollout that was under way, or ``none``. Feedback lies in ``feedback/<model>/<day>/<file>.parquet``.
+A file holds rows of one model, one experiment and one day: ``served/<model>/<experiment>/<day>/<file>.parquet``. The
+day is that of the rows' event time, which is when they were asked unless the request says otherwise. The experiment is
+the id of the rollout that was under way, or ``none``. Feedback lies in ``feedback/<model>/<day>/<file>.parquet``.
 """
 
 from __future__ import annotations
