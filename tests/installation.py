@@ -16,7 +16,7 @@ from pathlib import Path
 
 from evergreen.settings import PROJECT_ROOT
 
-PORTS = ("POSTGRES", "AIRFLOW", "MLFLOW")
+PORTS = ("POSTGRES", "AIRFLOW", "MLFLOW", "SERVING")
 TWO_WEEKS = ("loop", "--start=2013-01-29", "--through=2013-02-11", "--step=week")
 """Four weeks of history, then two weeks that arrive one after the other."""
 

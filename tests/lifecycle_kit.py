@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 import yaml
 
 from evergreen.catalog import load_model
 from evergreen.contract import Manifest, Output, RunIdentity, Status, Window, utc_now
+from evergreen.data.lake import get_lake
+from evergreen.judgement.metrics import deciding_metric
 from evergreen.judgement.questions import Answer, write_answer
 from evergreen.pipelines import QUESTIONS, STEPS, upstream_of
 from evergreen.runner import build_request, execute
@@ -22,6 +25,7 @@ from evergreen.settings import PROJECT_ROOT
 from evergreen.store import get_store, read_manifest, write_manifest
 from evergreen.training.encoder import load_network
 from evergreen.training.golden import outputs_of
+from evergreen.training.loading import DIGEST
 from evergreen.training.preparation import prepare
 from evergreen.training.ray_training import Trained
 from evergreen.training.tracking import log_training, start_run
@@ -151,6 +155,14 @@ def evaluation_rows(task: str) -> pd.DataFrame:
     return rows(task, PARTITION - timedelta(days=19), 20, seed=2)
 
 
+def leave_examples(model: str, frame: pd.DataFrame) -> None:
+    """Write rows into the lake as examples of a binary model."""
+    stamps = pd.to_datetime(frame["ds"], utc=True).astype("datetime64[us, UTC]")
+    table = frame.assign(event_timestamp=stamps, hour=frame["hour"].astype(str), outcome=frame["outcome"].astype(float))
+    window = Window(start=date.fromisoformat(frame["ds"].min()), end=date.fromisoformat(frame["ds"].max()))
+    get_lake().write(model, "examples", pa.Table.from_pandas(table, preserve_index=False), window)
+
+
 def said(who: str, chosen: str = "Approve", *, name: str | None = None, shown: str = "") -> list[Answer]:
     """Return the answer to one question: what was chosen by the user with an id, the name by default."""
     return [Answer(chosen=chosen, by=who if name is None else name, by_id=who, shown=shown)]
@@ -257,7 +269,7 @@ class Run:
         facts = {**tags, "training_start": str(window.start), "training_end": str(window.end)}
         learned = assembled.output("training")
         facts |= {"dataset_uri": learned.uri, "dataset_version": learned.version, "dataset_digest": learned.digest}
-        digest = log_training(run_id, self.spec, trained, frame, facts)
+        digest = log_training(run_id, self.spec, trained, frame, facts, deciding_metric)[DIGEST]
         self.leave(
             "train",
             inputs=(learned, *assembled.inputs),

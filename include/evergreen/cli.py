@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from evergreen.cli_audit import audit_app
 from evergreen.cli_models import models_app
 from evergreen.cli_quarantine import quarantine_app
+from evergreen.cli_serving import serving_app, tokens_app
 from evergreen.cli_steps import day_of, run_by_hand, shell_dag
 from evergreen.contract import (
     ConfigurationError,
@@ -33,6 +34,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(models_app, name="models")
 app.add_typer(audit_app, name="audit")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(serving_app)
+app.add_typer(tokens_app, name="tokens")
 
 
 def main(command: typer.Typer = app) -> None:

@@ -119,6 +119,8 @@ PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
         ),
         "rollback": (Step("rollback", outputs=("champion",), secrets=("signing", "registry")),),
         "release": (Step("release", secrets=("signing",)),),
+        "predict": (Step("predict", outputs=("predictions",), resources="features"),),
+        "ingest_predictions": (Step("ingest_predictions", outputs=("served", "feedback")),),
         "backfill": (
             *(_in_bulk(step) for step in _INGEST),
             _in_bulk(_FEATURES[0], after=("publish",)),

@@ -26,7 +26,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 OWNERS: Mapping[str, tuple[str, ...]] = {
     "airflow": ("airflow",),
     "mlflow": ("mlflow", "mlflow_auth"),
-    "steps": ("feast", "online", "lake"),
+    "steps": ("feast", "online", "lake", "serving"),
     "audit": ("audit",),
 }
 """Whose each database is: Airflow's, MLflow's, the steps', or that of the audit log's owner, as whom nobody logs in."""
@@ -104,11 +104,27 @@ class Settings(BaseSettings):
     postgres_port: Port = 15432
     airflow_port: Port = 8080
     mlflow_port: Port = 5000
+    serving_port: Port = 8090
+    """Of the server of predictions."""
+    serving_follow_seconds: Annotated[float, Field(gt=0, le=3600)] = 2
+    """How often it asks whether another version is champion."""
     airflow_url: str | None = None
     """The Airflow that `evergreen loop` drives when it is not this machine's own, e.g. that of a cluster."""
     airflow_user: str = "admin"
     """Its user, with ``EVERGREEN_AIRFLOW_PASSWORD``."""
     airflow_password: SecretStr | None = None
+    serving_most_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 1024
+    """How many requests it answers at once; one more is told to come again before it is read."""
+    serving_drain_seconds: Annotated[float, Field(ge=0, le=600)] = 5
+    """Told to stop, it is not ready and answers on for so long, until nobody sends it requests any more."""
+    serving_open_metrics: bool = False
+    """Whether its ``/metrics`` asks for no token."""
+    serving_jwt_issuer: str | None = None
+    """Who may vouch for clients, beside the tokens of ``evergreen tokens``: the claim ``iss``."""
+    serving_jwt_audience: str | None = None
+    """The claim ``aud`` of its tokens."""
+    serving_jwt_keys: str | None = None
+    """The address of its JSON Web Key Set: http(s), or a file."""
     mlflow_tracking_uri: str = Field(default_factory=lambda data: f"http://127.0.0.1:{data['mlflow_port']}")
     """User and password come from ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``."""
     mlflow_retry_seconds: Annotated[float, Field(ge=0, le=600)] = 300

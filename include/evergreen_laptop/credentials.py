@@ -46,10 +46,13 @@ class Credentials(Part):
     database_airflow: str = Field(default_factory=new_password)
     database_mlflow: str = Field(default_factory=new_password)
     database_steps: str = Field(default_factory=new_password)
+    database_serving: str = Field(default_factory=new_password)
     mlflow_admin: str = Field(default_factory=new_password)
     mlflow_steps: str = Field(default_factory=new_password)
     mlflow_registry: str = Field(default_factory=new_password)
+    mlflow_serving: str = Field(default_factory=new_password)
     mlflow_session_secret: str = Field(default_factory=_key)
+    serving_mask_key: str = Field(default_factory=_key)
     signing_key: str = Field(default_factory=lambda: new_key()[0])
 
     @property
@@ -62,8 +65,13 @@ class Credentials(Part):
 
     @property
     def database_passwords(self) -> dict[str, str]:
-        """Return the passwords of the embedded PostgreSQL's roles, by owner."""
-        return {"airflow": self.database_airflow, "mlflow": self.database_mlflow, "steps": self.database_steps}
+        """Return the passwords of the embedded PostgreSQL's roles: of those who own databases, and of the server."""
+        return {
+            "airflow": self.database_airflow,
+            "mlflow": self.database_mlflow,
+            "steps": self.database_steps,
+            "serving": self.database_serving,
+        }
 
 
 def credentials_file(settings: Settings) -> Path:

@@ -17,6 +17,10 @@ from evergreen.settings import OWNERS
 from evergreen.trust.audit_log import DATABASE, create_tables
 from evergreen_laptop.postgres import connect, execute, server_errors
 
+SERVER = "serving"
+"""Whose role reads what answers are made of."""
+SERVED_FROM = ("online", "serving")
+"""The steps' databases that it reads: the online store, and the clients' tokens."""
 _MAINTENANCE = ("postgres", "template1")
 """Databases that every PostgreSQL has, and nobody but its administrator needs."""
 _CLOSE = "REVOKE ALL ON DATABASE {} FROM PUBLIC"
@@ -37,6 +41,8 @@ def role_url(administrator: str, owner: str, password: str) -> str:
 def ensure_roles(administrator: str, passwords: Mapping[str, str]) -> None:
     """Create the roles and their databases, and give them what an earlier version left to the administrator.
 
+    The server of predictions owns nothing: it reads the tables of some of the steps' databases, and the audit log.
+
     Runs at every start: what exists is kept, and a role has the password of the credentials file.
 
     Parameters
@@ -44,7 +50,7 @@ def ensure_roles(administrator: str, passwords: Mapping[str, str]) -> None:
     administrator
         The address of the server, as its superuser.
     passwords
-        By owner, see `evergreen.settings.OWNERS`; an owner without one logs in nowhere.
+        By owner, see `evergreen.settings.OWNERS`, and the server's; an owner without one logs in nowhere.
 
     Raises
     ------
@@ -59,6 +65,7 @@ def ensure_roles(administrator: str, passwords: Mapping[str, str]) -> None:
                 _ensure_role(connection, role_of(owner), passwords.get(owner))
                 for name in databases:
                     _ensure_database(connection, name, role_of(owner))
+            _ensure_role(connection, role_of(SERVER), passwords[SERVER])
             for name in _MAINTENANCE:
                 execute(connection, _CLOSE, name)
         for owner, databases in OWNERS.items():
@@ -67,7 +74,20 @@ def ensure_roles(administrator: str, passwords: Mapping[str, str]) -> None:
                     _hand_over(connection, role_of(owner))
         with connect(administrator, DATABASE) as connection:
             execute(connection, "SET ROLE {}", role_of("audit"))
-            create_tables(connection, writers=[role_of("steps")], readers=[role_of("airflow")])
+            create_tables(connection, writers=[role_of("steps")], readers=[role_of("airflow"), role_of(SERVER)])
+        for name in SERVED_FROM:
+            with connect(administrator, name) as connection:
+                let_read(connection, role_of(SERVER), role_of("steps"))
+
+
+def let_read(connection: psycopg.Connection, reader: str, owner: str) -> None:
+    """Let a role read every table of a database that its owner has made and will make, and no more."""
+    execute(connection, "GRANT CONNECT ON DATABASE {} TO {}", connection.info.dbname, reader)
+    execute(connection, "GRANT USAGE ON SCHEMA public TO {}", reader)
+    execute(connection, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}", reader)
+    execute(
+        connection, "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA public GRANT SELECT ON TABLES TO {}", owner, reader
+    )
 
 
 def _ensure_role(connection: psycopg.Connection, role: str, password: str | None) -> None:

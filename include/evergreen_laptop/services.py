@@ -37,11 +37,12 @@ from evergreen_laptop.postgres import (
     create_databases,
     plain_environment,
 )
-from evergreen_laptop.roles import ensure_roles, role_url
+from evergreen_laptop.roles import SERVER, ensure_roles, role_url
 from evergreen_laptop.status import run_folder
 from evergreen_laptop.step_settings import (
     public_keys,
     registry_secrets,
+    server_secrets,
     service_environment,
     signing_secrets,
     step_config,
@@ -107,6 +108,7 @@ def build_services(user: Settings) -> list[Service]:
             user.database(OWNERS[owner][0])  # a wrong address is an error now, before anything starts
             create_databases(url, OWNERS[owner])
         create_audit_log(urls["audit"])
+        urls[SERVER] = urls["steps"]
     config = {**step_config(user), **public_keys(user, credentials)}
     secrets = step_secrets(user, urls["steps"], credentials)
     write_env_file(user.config_file, config)  # where the steps, and `Settings`, read them
@@ -125,6 +127,7 @@ def build_services(user: Settings) -> list[Service]:
         _mlflow(settings, credentials, environment, needs),
         *_airflow(settings, credentials, {**environment, **airflow_environment(settings)}, needs),
         *_warm_steps(settings, environment, config),
+        _serving(settings, {**service_environment(config), **server_secrets(user, urls[SERVER], credentials)}, needs),
     ]
 
 
@@ -232,6 +235,21 @@ def _warm_steps(settings: Settings, environment: Mapping[str, str], config: Mapp
             grace=5,
         )
     ]
+
+
+def _serving(settings: Settings, environment: Mapping[str, str], needs: tuple[str, ...]) -> Service:
+    """Return the server of predictions: up before there is a champion, and ready as soon as there is."""
+    port = settings.serving_port
+    return Service(
+        name="serving",
+        command=lambda: [sys.executable, "-m", "evergreen", "serve", "--wait", "--port", str(port)],
+        environment=environment,
+        check=lambda _: _check_http(port, "/v2/health/live"),
+        needs=(*needs, "mlflow"),
+        ports={"EVERGREEN_SERVING_PORT": port},
+        address=f"http://127.0.0.1:{port}/docs",
+        grace=20,  # it answers what it has, and keeps its log
+    )
 
 
 def _migrate(settings: Settings, environment: Mapping[str, str]) -> None:

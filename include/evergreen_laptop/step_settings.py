@@ -23,6 +23,8 @@ MLFLOW_STEPS_USER = "evergreen-steps"
 """Every step's: makes experiments, runs and models, and reads the registry."""
 MLFLOW_REGISTRY_USER = "evergreen-registry"
 """That of the steps which register, promote and roll back: the only one, beside the administrator, that may."""
+MLFLOW_SERVING_USER = "evergreen-serving"
+"""That of the server of predictions, which reads and does no more."""
 _MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _RAY_LOGIN = (
     "RAY_AUTH_MODE",
@@ -83,6 +85,18 @@ def registry_secrets(settings: Settings, credentials: Credentials) -> dict[str, 
         return {}
     user, password = MLFLOW_REGISTRY_USER, credentials.mlflow_registry
     return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+
+
+def server_secrets(settings: Settings, database_url: str, credentials: Credentials) -> dict[str, str]:
+    """Return what the server of predictions is given in place of the steps' secrets: logins that only read."""
+    user, password = MLFLOW_SERVING_USER, credentials.mlflow_serving
+    embedded = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+    return {
+        **_aws(settings, secret=True),
+        **(embedded if _is_embedded(settings) else _mlflow_login(settings, credentials)),
+        "EVERGREEN_DATABASE_URL": database_url,
+        "EVERGREEN_SERVING_MASK_KEY": credentials.serving_mask_key,
+    }
 
 
 def public_keys(settings: Settings, credentials: Credentials) -> dict[str, str]:

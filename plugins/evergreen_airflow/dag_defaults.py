@@ -36,6 +36,7 @@ class Tag(enum.StrEnum):
     TRAINING = "training"
     MONITORING = "monitoring"
     RETRAINING = "retraining"
+    PREDICTION = "prediction"
     BACKFILL = "backfill"
     ROLLBACK = "rollback"
     RELEASE = "release"
@@ -132,3 +133,8 @@ def partition_param() -> Param:
 def day_param(title: str, description: str) -> Param:
     """Return a form field for a day that must be given."""
     return Param(type="string", format="date", title=title, description=description)
+
+
+def optional_day_param(title: str, description: str) -> Param:
+    """Return a form field for a day that may be left out."""
+    return Param(default=None, type=["null", "string"], format="date", title=title, description=description)

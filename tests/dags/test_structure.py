@@ -89,6 +89,7 @@ def test_ingest_works_on_the_day_before_its_tick(dags: dict[str, DAG]) -> None:
     ("pipeline", "listens_to", "publishes"),
     [
         ("features", "published", {"materialize": [f"{MODEL}.features"]}),
+        ("predict", "features", {}),
         ("monitor", "features", {"done": [f"{MODEL}.monitored"]}),
         ("retrain", "monitored", {}),
     ],
@@ -202,7 +203,7 @@ def test_a_training_run_is_named_by_its_report(dags: dict[str, DAG]) -> None:
     assert not trigger.wait_for_completion
 
 
-@pytest.mark.parametrize("pipeline", ["ingest", "features", "monitor", "retrain", "train"])
+@pytest.mark.parametrize("pipeline", ["ingest", "features", "predict", "monitor", "retrain", "train"])
 def test_the_form_takes_a_day_or_nothing(dags: dict[str, DAG], pipeline: str) -> None:
     partition = dags[f"{MODEL}.{pipeline}"].params.get_param("partition")
     assert partition.resolve() is None
@@ -228,3 +229,25 @@ def test_the_backfill_form_asks_for_both_days(dags: dict[str, DAG]) -> None:
             params.get_param(name).resolve()
         with pytest.raises(ParamValidationError, match="date"):
             params.get_param(name).resolve("2013-02-30")
+
+
+def test_the_prediction_log_is_ingested_daily_with_its_model(dags: dict[str, DAG]) -> None:
+    dag = dags[f"{MODEL}.ingest_predictions"]
+    assert isinstance(dag.timetable, CronPartitionTimetable)
+    assert (dag.timetable.expression, dag.timetable.run_offset) == ("0 6 * * *", -1)
+    assert outlets(dag) == {}
+    assert set(dag.params) == {"partition", "start", "end"}
+
+
+def test_the_form_of_predictions_takes_a_range_and_a_version_or_neither(dags: dict[str, DAG]) -> None:
+    dag = dags[f"{MODEL}.predict"]
+    assert dag.get_task("predict").params_json == {"version": "{{ params.version or '' }}"}
+    for name, good, bad in (
+        ("start", "2013-01-01", "May"),
+        ("end", "2013-01-31", "2013-02-30"),
+        ("version", "3", "new"),
+    ):
+        assert dag.params.get_param(name).resolve() is None
+        assert dag.params.get_param(name).resolve(good) == good
+        with pytest.raises(ParamValidationError):
+            dag.params.get_param(name).resolve(bad)

@@ -12,9 +12,10 @@ import pytest
 from data_steps import DATA, MODEL, day, run, run_all
 from evergreen.catalog import load_model
 from evergreen.contract import Manifest, Status, TemporaryError, Window
+from evergreen.data.chunks import chunks_of, read_chunk
 from evergreen.data.lake import get_lake
 from evergreen.features.feast_repo import apply, get_feature_store
-from evergreen.features.feature_store import training_set
+from evergreen.features.feature_store import example_columns, feature_tables, inputs_of, training_set
 from evergreen.steps.assemble import immature
 from flights_kit import data_folder, examples_of, flights_of_the_year, labels_of
 from isolation import own_settings
@@ -122,6 +123,21 @@ def test_definitions_are_registered_once(season: dict[str, Manifest]) -> None:
 def test_the_registry_holds_no_password_and_no_address(season: dict[str, Manifest], postgres_url: str) -> None:
     view = get_feature_store().get_feature_view("flight_delay_airport_weather")
     assert "postgres" not in str(view.to_proto()).lower()
+
+
+def test_the_inputs_of_any_part_are_those_of_the_whole(season: dict[str, Manifest]) -> None:
+    spec, lake, window = load_model(MODEL), get_lake(), day("2013-02-11")
+    whole = training_set(spec, window, labelled=False)
+    examples, parts = lake.load(MODEL, "examples"), []
+    snapshots = {table: lake.snapshot(MODEL, table) for table in feature_tables(spec)}
+    for chunk in chunks_of(examples, window, snapshots["examples"]):
+        for rows in read_chunk(examples, chunk, example_columns(spec), 100):
+            parts.append(inputs_of(spec, rows, snapshots))
+    assert len(parts) > 3
+    assert all("late" not in part.columns for part in parts)
+    order = [name for name in whole.columns if name != "late"]
+    found = pd.concat(parts)[order].sort_values(order, ignore_index=True)
+    pd.testing.assert_frame_equal(found, whole[order].sort_values(order, ignore_index=True))
 
 
 def test_a_training_set_is_the_examples_joined_as_of_their_time(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from documented import page_commands, run_cli
 from evergreen.contract import Manifest
 from evergreen.features.feast_repo import get_feature_store
+from evergreen.serving.log_files import NO_EXPERIMENT, log_key
 from evergreen.settings import PROJECT_ROOT, Settings, get_settings
+from evergreen.store import get_store
 
 pytestmark = pytest.mark.integration
 
@@ -52,3 +58,16 @@ def test_a_failed_step_is_run_alone_as_the_page_says(
     manifest = json.loads(run_cli(shown, monkeypatch, capsys))
     assert (manifest["step"], manifest["status"], manifest["run"]["run_id"]) == ("validate", "ok", run)
     assert manifest["inputs"][0]["name"] == "raw_flights"
+
+
+def test_the_log_of_a_server_is_ingested_as_the_page_says(
+    checkout: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = pa.array([datetime(2013, 3, 1, 12, tzinfo=UTC)], pa.timestamp("us", tz="UTC"))
+    row = {"prediction_id": ["p"], "variant": ["champion"], "version": ["1"], "status": ["ok"], "event_timestamp": at}
+    content = io.BytesIO()
+    pq.write_table(pa.table(row), content)
+    get_store().write(log_key("flight_delay", NO_EXPERIMENT, date(2013, 3, 1), "a"), content.getvalue())
+    (shown,) = page_commands(PROJECT_ROOT / "docs/serving-batch.md")
+    manifest = json.loads(run_cli(shown, monkeypatch, capsys))
+    assert (manifest["status"], manifest["facts"]["served"]["by_variant"]) == ("ok", {"champion": 1})

@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from evergreen.settings import DATABASES, OWNERS, Settings, user_settings
 from evergreen_laptop.credentials import Credentials
 from evergreen_laptop.postgres import EmbeddedPostgres, connect, create_databases, plain_environment
-from evergreen_laptop.roles import ensure_roles, role_of, role_url
+from evergreen_laptop.roles import SERVED_FROM, SERVER, ensure_roles, role_of, role_url
 from evergreen_laptop.services import build_services
 from installation import free_ports
 
@@ -83,7 +84,8 @@ def _as(server: EmbeddedPostgres, owner: str, database: str) -> psycopg.Connecti
 
 
 @pytest.mark.parametrize(
-    ("owner", "database"), [(owner, name) for owner in CREDENTIALS.database_passwords for name in OWNERS[owner]]
+    ("owner", "database"),
+    [(owner, name) for owner in CREDENTIALS.database_passwords for name in OWNERS.get(owner, ())],
 )
 def test_a_role_owns_what_an_earlier_version_made_in_its_databases(
     server: EmbeddedPostgres, owner: str, database: str
@@ -112,10 +114,25 @@ def test_a_role_owns_what_an_earlier_version_made_in_its_databases(
 
 @pytest.mark.parametrize("owner", CREDENTIALS.database_passwords)
 def test_a_role_enters_no_other_database(server: EmbeddedPostgres, owner: str) -> None:
-    audit = {"audit"} if owner != "mlflow" else set()  # which the steps add to and Airflow reads
-    for database in {*DATABASES, "postgres", "template1"} - {*OWNERS[owner]} - audit:
+    read = {"audit"} if owner != "mlflow" else set()  # which the steps add to, Airflow and the server read
+    read |= set(SERVED_FROM) if owner == SERVER else set()
+    for database in {*DATABASES, "postgres", "template1"} - {*OWNERS.get(owner, ())} - read:
         with pytest.raises(psycopg.OperationalError, match=f'permission denied for database "{database}"'):
             _as(server, owner, database)
+
+
+@pytest.mark.parametrize("database", SERVED_FROM)
+def test_the_server_reads_what_the_steps_have_and_will_have_in_two_databases(
+    server: EmbeddedPostgres, database: str
+) -> None:
+    with _as(server, "steps", database) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS later (id integer)")
+    with _as(server, SERVER, database) as connection:
+        for table in ("things", "later"):
+            connection.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)))
+        for change in ("INSERT INTO later VALUES (1)", "DELETE FROM things", "CREATE TABLE mine (id integer)"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(change)
 
 
 @pytest.mark.parametrize(

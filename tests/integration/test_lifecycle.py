@@ -41,8 +41,9 @@ from evergreen.settings import PROJECT_ROOT, get_settings
 from evergreen.steps import promote
 from evergreen.store import get_store, read_manifest, write_manifest
 from evergreen.training.challenger import run_key
-from evergreen.training.loading import load_version
+from evergreen.training.loading import FILES, load_version
 from evergreen.training.registry import by_alias, connect
+from evergreen.training.signatures import stated_of_version, verified_files
 from evergreen.training.tracking import find_run
 from evergreen.trust.documents import store_signed
 from evergreen.version import code_version
@@ -594,6 +595,40 @@ def test_no_alias_points_to_a_version_that_answers_otherwise_than_in_training(bi
     assert said in registered.failure.message
     assert "buffers that are persistent" in registered.failure.hint
     assert by_alias(binary, "challenger") is None
+
+
+BY_THE_DATA = """
+
+class ByTheData(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, numeric, categorical):
+        return self.inner(numeric, categorical) * (1 if float(numeric.sum()) < 1e9 else 2)
+
+
+build_inner = build
+
+
+def build(schema):
+    return ByTheData(build_inner(schema))
+"""
+
+
+@pytest.mark.parametrize("exportable", [True, False])
+def test_a_version_without_a_graph_is_registered_and_its_tags_say_why(binary, models, exportable):
+    if not exportable:
+        with (models / binary / "network.py").open("a") as network:
+            network.write(BY_THE_DATA)
+    run, _ = judged(binary, "exported" if exportable else "not exported")
+    assert run.step("register").failure is None
+    version = by_alias(binary, "challenger")
+    with verified_files(stated_of_version(version), version.uri) as folder:
+        assert (folder / FILES / "model.onnx").exists() is exportable
+    refused = version.tags.get("graph_refused", "")
+    assert refused.startswith("GuardOnDataDependentSymNode: ") is not exportable
+    assert stated_of_version(version).bound.facts.get("graph_refused", "") == refused
 
 
 READ = [

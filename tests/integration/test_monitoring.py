@@ -27,7 +27,7 @@ from evergreen.runner import build_request, execute
 from evergreen.settings import get_settings
 from evergreen.steps import check_drift, check_performance, guard
 from evergreen.store import get_store, read_manifest
-from lifecycle_kit import METRICS, PARTITION, Run, evaluation_rows, rows, training_rows, write_model
+from lifecycle_kit import METRICS, PARTITION, Run, evaluation_rows, leave_examples, rows, training_rows, write_model
 from monitoring_kit import compare, leave_drift
 
 pytestmark = pytest.mark.integration
@@ -165,13 +165,6 @@ def model(lake_settings, mlflow_server, tmp_path, monkeypatch):
     name = write_model(tmp_path / "models", "binary")
     leave_examples(name, pd.concat([training_rows("binary"), evaluation_rows("binary")]))
     return name
-
-
-def leave_examples(model: str, frame: pd.DataFrame) -> None:
-    stamps = pd.to_datetime(frame["ds"], utc=True).astype("datetime64[us, UTC]")
-    table = frame.assign(event_timestamp=stamps, hour=frame["hour"].astype(str), outcome=frame["outcome"].astype(float))
-    window = Window(start=date.fromisoformat(frame["ds"].min()), end=date.fromisoformat(frame["ds"].max()))
-    get_lake().write(model, "examples", pa.Table.from_pandas(table, preserve_index=False), window)
 
 
 @pytest.fixture

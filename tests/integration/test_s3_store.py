@@ -60,6 +60,17 @@ def store(server: ObjectStore, audit_settings: Settings, monkeypatch: pytest.Mon
     return found
 
 
+def test_what_is_removed_is_gone_and_may_be_removed_again(store: S3Store) -> None:
+    store.write("a/b", b"one")
+    store.write("a/c", b"two")
+    for _ in range(2):
+        store.remove("a/b")
+        assert list(store.keys("")) == ["a/c"]
+    assert store.read("a/b") is None
+    with pytest.raises(ConfigurationError):
+        store.remove("../a/c")
+
+
 def test_what_is_written_is_read_and_listed(store: S3Store) -> None:
     assert store.read("a/b.json") is None
     assert list(store.keys("")) == []

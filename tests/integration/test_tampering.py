@@ -117,6 +117,11 @@ def flipped_byte(store: Store) -> None:
     weights.write_bytes(content)
 
 
+def changed_graph(store: Store) -> None:
+    with (store.model("2") / "artifacts/model/model.onnx").open("ab") as graph:
+        graph.write(b"\0")
+
+
 def changed_code(store: Store) -> None:
     with (store.model("2") / "artifacts/model/network.py").open("a") as code:
         code.write("\nraise RuntimeError('it ran')\n")
@@ -184,6 +189,7 @@ def wrong_key(store: Store) -> None:
 
 TAMPERED: dict[Tamper, str] = {
     flipped_byte: "weights.safetensors was changed after it was signed",
+    changed_graph: "model.onnx was changed after it was signed",
     changed_code: "network.py was changed after it was signed",
     changed_encoder: "encoder.json was changed after it was signed",
     pickle_flavor: "MLmodel was changed after it was signed",

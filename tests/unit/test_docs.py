@@ -48,6 +48,7 @@ def test_documented_commands_exist(page: Path) -> None:
 
 RUN = {"README.md": "test_documented_commands", "docs/models.md": "test_new_model"}
 RUN["docs/troubleshooting.md"] = RUN["README.md"]
+RUN["docs/serving-batch.md"] = RUN["README.md"]
 RUN["docs/auditing.md"] = "test_auditing"
 """The integration test that runs the ``evergreen`` commands of a page; ``make`` is what continuous integration runs."""
 

@@ -138,10 +138,12 @@ ROOMS: dict[str, set[str]] = {
     "cli_steps": {"runner"},
     "cli_models": {"cli_steps", "authoring", "judgement", "training"},
     "cli_quarantine": {"cli_steps", "data"},
+    "cli_serving": {"serving"},
     "cli": {
         "cli_audit",
         "cli_models",
         "cli_quarantine",
+        "cli_serving",
         "cli_steps",
         "data",
         "features",

@@ -30,7 +30,7 @@ def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _table(page: str) -> dict[str, str]:
-    return dict(re.findall(r"^\| `([a-z_.\[\]]+)` \| ([^|]+?) \| [^|]+ \|$", page, flags=re.M))
+    return dict(re.findall(r"^\| `([a-z0-9_.\[\]]+)` \| ([^|]+?) \| [^|]+ \|$", page, flags=re.M))
 
 
 def test_the_table_is_the_specification() -> None:

@@ -34,6 +34,17 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "artifacts")
 
 
+def test_what_is_removed_is_gone_and_may_be_removed_again(store: LocalStore) -> None:
+    store.write("a/b", b"one")
+    store.write("a/c", b"two")
+    for _ in range(2):
+        store.remove("a/b")
+        assert list(store.keys("")) == ["a/c"]
+    assert store.read("a/b") is None
+    with pytest.raises(ConfigurationError):
+        store.remove("../a/c")
+
+
 def test_what_is_written_is_read_and_listed(store: LocalStore) -> None:
     assert store.read("a/b.json") is None
     assert list(store.keys("")) == []

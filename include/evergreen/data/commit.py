@@ -7,7 +7,7 @@ transaction of that database around several commits makes them one: all rows cha
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -20,6 +20,7 @@ from evergreen.data.scan import NO_SNAPSHOT, current_snapshot_of, in_window, par
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table, Transaction
     from pyiceberg.table.snapshots import Snapshot
 
@@ -45,12 +46,19 @@ class Change:
     """Rows that take the place of a window of a table, and of single days beside it."""
 
     table: str
-    rows: pa.Table
+    rows: pa.Table | Sequence[DataFile]
+    """The rows, or files of the table that hold them and count once they are committed."""
     window: Window
     extra_days: Collection[str]
     digest: str
     properties: Mapping[str, str]
     """Recorded in the snapshot, under the project's prefix."""
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        files = self.rows
+        return sum(file.record_count for file in files) if isinstance(files, Sequence) else files.num_rows
 
     @property
     def days(self) -> str:
@@ -65,20 +73,23 @@ class Change:
         replaced = Or(window, In(PARTITION, sorted(self.extra_days))) if self.extra_days else window
         properties = {**self.properties, "window": self.days, "digest": self.digest}
         transaction = table.transaction()
-        transaction.overwrite(
-            self.rows,
-            overwrite_filter=replaced,
-            snapshot_properties={f"{_PREFIX}{name}": value for name, value in properties.items()},
-        )
+        recorded = {f"{_PREFIX}{name}": value for name, value in properties.items()}
+        if isinstance(self.rows, Sequence):
+            transaction.delete(replaced, snapshot_properties=recorded)
+            with transaction.update_snapshot(recorded).merge_append() as files:
+                for file in self.rows:
+                    files.append_data_file(file)
+        else:
+            transaction.overwrite(self.rows, overwrite_filter=replaced, snapshot_properties=recorded)
         return transaction
 
     def already_in(self, table: Table) -> str | None:
         """Return the snapshot that already holds exactly this write, if the table's partitions still are that write."""
         inside = [part for part in partitions_of(table) if part[0] in self.window or part[0] in self.extra_days]
         if not inside:
-            return None if self.rows.num_rows else current_snapshot_of(table)
+            return None if self.count else current_snapshot_of(table)
         writers = {snapshot for _, _, snapshot in inside}
-        if len(writers) != 1 or sum(rows for _, rows, _ in inside) != self.rows.num_rows:
+        if len(writers) != 1 or sum(rows for _, rows, _ in inside) != self.count:
             return None
         version = writers.pop()
         recorded = _recorded(table.snapshot_by_id(int(version)))
@@ -93,6 +104,12 @@ def commit_together(catalog: SqlCatalog, staged: Iterable[tuple[Table, Transacti
             table.catalog = inside
             transaction.commit_transaction()
             table.catalog = catalog
+
+
+def recorded_by_day(table: Table, name: str) -> dict[str, str]:
+    """Return what the snapshots that last wrote each day have recorded under a name, by day."""
+    snapshots = {day: table.snapshot_by_id(int(version)) for day, _, version in partitions_of(table)}
+    return {day: _recorded(snapshot).get(f"{_PREFIX}{name}", "") for day, snapshot in snapshots.items()}
 
 
 def _recorded(snapshot: Snapshot | None) -> dict[str, str]:

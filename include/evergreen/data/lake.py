@@ -118,13 +118,13 @@ class Lake:
         for change in changes:
             check_days(f"{model}.{change.table}", change.rows, window, change.extra_days)
         with lake_errors(f"the tables {', '.join(f'{model}.{name}' for name in tables)}"):
-            outputs = retrying_races(_COMMIT_SECONDS)(self._commit, model, changes)
+            outputs = retrying_races(_COMMIT_SECONDS)(self._commit, model, changes, tables)
         return tuple(outputs[name] for name in tables)
 
-    def _commit(self, model: str, changes: Iterable[Change]) -> dict[str, Output]:
+    def _commit(self, model: str, changes: Iterable[Change], tables: Mapping[str, pa.Table]) -> dict[str, Output]:
         targets, staged, present = {}, [], {}
         for change in changes:
-            target = targets[change] = self._table_for(model, change.table, change.rows.schema)
+            target = targets[change] = self.table_for(model, change.table, tables[change.table].schema)
             present[change] = change.already_in(target)
             if present[change] is None:
                 staged.append((target, change.staged(target)))
@@ -135,7 +135,7 @@ class Lake:
                 uri=target.location(),
                 version=present[change] or current_snapshot_of(target),  # as of this commit, whatever others do since
                 digest=change.digest,
-                rows=change.rows.num_rows,
+                rows=change.count,
             )
             for change, target in targets.items()
         }
@@ -204,7 +204,21 @@ class Lake:
         """Return the current snapshot id of a table, ``"0"`` when it has never held a row."""
         return current_snapshot_of(self.load(model, table))
 
-    def _table_for(self, model: str, table: str, schema: pa.Schema) -> Table:
+    def table_for(self, model: str, table: str, schema: pa.Schema, *, widen: bool = False) -> Table:
+        """Return the table that rows of a schema are written to; it is made if there is none.
+
+        Parameters
+        ----------
+        model, table, schema
+            Where, and the columns of the rows.
+        widen
+            Whether columns may be missing, which are then null, and new ones are added to the table.
+
+        Raises
+        ------
+        DataError
+            If the columns are not those of the table, or not of its types.
+        """
         from pyiceberg.exceptions import NoSuchTableError
 
         try:
@@ -212,6 +226,8 @@ class Lake:
         except NoSuchTableError:
             target = self._create(model, table, schema)
         current = plain(target.schema().as_arrow())
+        if widen:
+            current = _widened(target, current, plain(schema))
         if current != plain(schema):
             raise DataError(
                 f"{model}.{table}: the columns differ from the table's: {difference(current, plain(schema))}.",
@@ -238,6 +254,17 @@ class Lake:
                 (model, table), columns, partition_spec=PartitionSpec(days), properties=_TABLE_PROPERTIES
             )
         return self.catalog.load_table((model, table))
+
+
+def _widened(target: Table, current: pa.Schema, wanted: pa.Schema) -> pa.Schema:
+    """Add the columns that a table lacks; returns those of the rows, as the table has them."""
+    import pyarrow as pa
+
+    if new := [field for field in wanted if field.name not in current.names]:
+        with target.update_schema() as update:
+            update.union_by_name(pa.schema(new))
+        current = plain(target.schema().as_arrow())
+    return pa.schema([current.field(name) for name in wanted.names])
 
 
 _TABLE_PROPERTIES = {

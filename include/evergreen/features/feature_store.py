@@ -21,6 +21,7 @@ from evergreen.training.encoder import category_names
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     from feast import FeatureStore
 
 _SPOT_CHECKS = 50
@@ -156,10 +157,43 @@ def training_set(
     """
     pins = snapshots or {}
     examples = _examples(spec, window, pins.get("examples"), labelled=labelled)
+    if len(examples) and spec.features.views:
+        apply(spec)
+    return _joined(spec, examples, pins)
+
+
+def example_columns(spec: ModelSpec) -> list[str]:
+    """Return the columns of examples that a prediction is made from: the label is none of them."""
+    return list(dict.fromkeys([PARTITION, *spec.features.keys, EVENT_TIMESTAMP, *spec.features.request_inputs]))
+
+
+def inputs_of(spec: ModelSpec, rows: pa.Table, snapshots: Mapping[str, str]) -> pd.DataFrame:
+    """Return rows in their order with every input as it was known at their time, as `training_set` does.
+
+    The definitions of the features must have been applied.
+
+    Parameters
+    ----------
+    spec
+        The model.
+    rows
+        The `example_columns`: a part of the examples that fits into memory, or rows from elsewhere.
+    snapshots
+        Versions of the feature tables, by name; of the others, the current one is read.
+
+    Raises
+    ------
+    DataError
+        If rows were lost or repeated, or the join disagrees with a plain merge.
+    """
+    return _joined(spec, _whole_numbers_kept(spec, rows).to_pandas(), snapshots)
+
+
+def _joined(spec: ModelSpec, examples: pd.DataFrame, pins: Mapping[str, str]) -> pd.DataFrame:
+    """Return examples with the features of every view as of their time, checked."""
     features = [feature for view in spec.features.views for feature in view.features]
     if examples.empty or not features:
         return _tidy(spec, examples.assign(**dict.fromkeys(features)))
-    apply(spec)
     from evergreen.features.feast_offline import pinned_snapshots
 
     entities = examples[[*spec.features.keys, EVENT_TIMESTAMP]].assign(**{_ROW: range(len(examples))})
@@ -169,7 +203,7 @@ def training_set(
     joined = joined.sort_values(_ROW, kind="stable")
     if joined[_ROW].tolist() != list(range(len(examples))):
         raise DataError(
-            f"{spec.name}: Feast returned {len(joined)} rows for {len(examples)} examples of {window}.",
+            f"{spec.name}: Feast returned {len(joined)} rows for {len(examples)} examples of {_span(examples)}.",
             "A feature view has several rows for one key and time, or Feast lost rows: this is a defect.",
         )
     full = examples.assign(**{feature: joined[feature].to_numpy() for feature in features})
@@ -177,19 +211,16 @@ def training_set(
     return _tidy(spec, full)
 
 
-def _examples(spec: ModelSpec, window: Window, snapshot: str | None, *, labelled: bool) -> pd.DataFrame:
-    from pyarrow import types
+def _span(examples: pd.DataFrame) -> str:
+    return f"{examples[PARTITION].min()}..{examples[PARTITION].max()}"
 
+
+def _examples(spec: ModelSpec, window: Window, snapshot: str | None, *, labelled: bool) -> pd.DataFrame:
     columns = dict.fromkeys(
         [PARTITION, *spec.features.keys, EVENT_TIMESTAMP, spec.features.examples.label, *spec.features.request_inputs]
     )
     table = get_lake().read(spec.name, "examples", window, snapshot, columns)
-    # before pandas makes floats of them, which have no room for all of a long number
-    categories = set(spec.features.categorical).intersection(spec.features.request_inputs)
-    for name in categories.difference(spec.features.keys):  # a join needs its own as they are
-        if types.is_integer(table.schema.field(name).type):
-            table = table.set_column(table.column_names.index(name), name, table[name].cast("string"))
-    frame: pd.DataFrame = table.to_pandas()
+    frame: pd.DataFrame = _whole_numbers_kept(spec, table).to_pandas()
     if labelled:
         frame = frame[frame[spec.features.examples.label].notna()]
     # by all columns: the order must not depend on which partition was written last
@@ -198,9 +229,24 @@ def _examples(spec: ModelSpec, window: Window, snapshot: str | None, *, labelled
     ).reset_index(drop=True)
 
 
+def _whole_numbers_kept(spec: ModelSpec, table: pa.Table) -> pa.Table:
+    """Return examples with whole numbers that are categories as text, before pandas makes floats of them.
+
+    Those have no room for all of a long number.
+    """
+    from pyarrow import types
+
+    categories = set(spec.features.categorical).intersection(spec.features.request_inputs)
+    for name in categories.difference(spec.features.keys):  # a join needs its own as they are
+        if types.is_integer(table.schema.field(name).type):
+            table = table.set_column(table.column_names.index(name), name, table[name].cast("string"))
+    return table
+
+
 def _tidy(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
     features = spec.features
-    keys = [PARTITION, *spec.features.keys, EVENT_TIMESTAMP, features.examples.label]
+    keys = [PARTITION, *spec.features.keys, EVENT_TIMESTAMP]
+    keys += [features.examples.label] if features.examples.label in frame.columns else []
     tidy = frame[list(dict.fromkeys([*keys, *features.numeric, *features.categorical]))]
     numbers = {name: tidy[name].astype("float64") for name in features.numeric}
     return tidy.assign(**numbers, **{name: category_names(tidy[name]) for name in features.categorical})
@@ -213,7 +259,7 @@ def _check_join(spec: ModelSpec, full: pd.DataFrame, pins: Mapping[str, str]) ->
 
     from evergreen.features.feast_offline import between
 
-    sample = full.iloc[:: max(1, len(full) // _SPOT_CHECKS)]
+    sample = full.iloc[:: max(1, len(full) // _SPOT_CHECKS)].sort_values(EVENT_TIMESTAMP, kind="stable")
     store = get_feature_store()
     for view in spec.features.views:
         ttl = store.get_feature_view(spec.feast_name(view)).ttl

@@ -33,11 +33,25 @@ class EventKind(OpenEnum):
     """A person had history brought in."""
     QUARANTINE_RELEASED = "quarantine_released"
     """A person has exempted rows from expectations that they do not meet."""
+    ROLLOUT_STARTED = "rollout_started"
+    """A challenger answers beside the champion, or gets its traffic step by step; it ends a rollout before it."""
+    ROLLOUT_MOVED = "rollout_moved"
+    ROLLOUT_PAUSED = "rollout_paused"
+    ROLLOUT_RESUMED = "rollout_resumed"
+    ROLLOUT_ENDED = "rollout_ended"
+    """A rollout ended and the champion stays. One that succeeds ends in a promotion."""
 
 
 MOVES = frozenset({EventKind.PROMOTED, EventKind.ROLLED_BACK})
 """The events that say which version is champion."""
-DECIDE = MOVES | {
+OF_A_ROLLOUT = frozenset(
+    {
+        *(EventKind.ROLLOUT_STARTED, EventKind.ROLLOUT_MOVED, EventKind.ROLLOUT_PAUSED),
+        *(EventKind.ROLLOUT_RESUMED, EventKind.ROLLOUT_ENDED),
+    }
+)
+"""The events that tell which part of the traffic a challenger gets."""
+DECIDE = (MOVES | OF_A_ROLLOUT) | {
     *(EventKind.DECIDED, EventKind.REGISTERED, EventKind.APPROVED, EventKind.REJECTED),
     *(EventKind.SUPERSEDED, EventKind.REFUSED, EventKind.QUARANTINE_RELEASED),
 }
@@ -89,6 +103,53 @@ class Release(Part):
         return len({digest for digests in self.exempt.values() for digest in digests})
 
 
+class Guarded(Part):
+    """What a check of a rollout measured for one guardrail, and what it made of it."""
+
+    guardrail: str
+    """As model.yaml has it: ``error_rate``, ``metric_drop``."""
+    champion: float | None = None
+    challenger: float | None = None
+    difference: float | None = None
+    """How much worse the challenger is; None where nothing could be measured."""
+    low: float | None = None
+    """What the difference is at least, however often it was looked at."""
+    limit: float
+    """More than this ends the rollout, once it is certain."""
+    champion_rows: int = 0
+    challenger_rows: int = 0
+    broken: bool = False
+
+
+class RolloutOutcome(OpenEnum):
+    """How a rollout ended."""
+
+    FINISHED = "finished"
+    ROLLED_BACK = "rolled_back"
+    EXPIRED = "expired"
+
+
+class RolloutStep(Part):
+    """What holds of a rollout from an event on; the event has the versions."""
+
+    experiment: str
+    """By which the prediction log knows its rows."""
+    strategy: str
+    share: float
+    """Of the entities whose answer is the challenger's, from 0 to 1."""
+    shadow: bool = False
+    """Whether the challenger also answers what nobody sees."""
+    step: int = 0
+    """Of the strategy's steps, from 0."""
+    salt: str
+    """What decides, with an entity's key, which variant answers it."""
+    split_by: tuple[str, ...]
+    outcome: RolloutOutcome | None = None
+    """Of the event that ends it."""
+    evidence: tuple[Guarded, ...] = ()
+    """What was measured when it was decided to go on or to end."""
+
+
 class Event(LogEntry):
     """One thing that happened."""
 
@@ -121,6 +182,8 @@ class Event(LogEntry):
     """Of a registration: how many people have to approve, where the model asks any."""
     release: Release | None = None
     """Of a release from quarantine."""
+    rollout: RolloutStep | None = None
+    """Of an event of a rollout, and of the promotion that finishes one."""
     params: dict[str, JsonValue] = Field(default_factory=dict)
     """Of a run that somebody started: with what."""
     earlier: dict[str, JsonValue] = Field(default_factory=dict)

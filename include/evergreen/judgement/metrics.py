@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evergreen.spec import METRICS, Task
+from evergreen.spec import METRICS, ModelSpec, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,6 +88,14 @@ def scored(task: Task, labels: pd.Series, predictions: Sequence[pd.DataFrame]) -
     names, classes = category_names(labels), _classes(labels, predictions)
     index = names.map({name: position for position, name in enumerate(classes)}).to_numpy(dtype=np.float64)
     return [Scored(task, index, _of_classes(frame, classes)) for frame in predictions]
+
+
+def deciding_metric(spec: ModelSpec, frame: pd.DataFrame, predicted: pd.DataFrame) -> float:
+    """Return ``gate.metric`` of the predictions of labelled rows; nan where it is not defined."""
+    import numpy as np
+
+    (model,) = scored(spec.task, frame[spec.features.examples.label], [predicted])
+    return float(model.metric(spec.gate.metric, np.ones((1, len(frame))))[0])
 
 
 def aligned(task: Task, labels: pd.Series, predicted: pd.DataFrame) -> np.ndarray:

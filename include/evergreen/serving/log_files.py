@@ -8,7 +8,8 @@ the id of the rollout that was under way, or ``none``. Feedback lies in ``feedba
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "refused", "error"]
 NO_EXPERIMENT = "none"
+DROPPED = b"dropped"
+"""In the metadata of a file: how many records its server had to drop since the file before."""
 REQUEST, FEATURE, OUTPUT, AGE = "request_", "feature_", "output_", "age_"
 """Prefixes of the columns: of a key or input as it was asked, a feature as it was used, a value that was answered; and
 of how old each view's row was, in seconds."""
@@ -67,6 +70,14 @@ def log_schema(spec: ModelSpec, keys: Sequence[str] = (), outputs: Sequence[str]
     )
 
 
+def feedback_schema() -> pa.Schema:
+    """Return the columns of the feedback; an outcome is written as text, whatever the task."""
+    import pyarrow as pa
+
+    moment = pa.field("at", pa.timestamp("us", tz="UTC"))
+    return pa.schema([("prediction_id", pa.string()), ("outcome", pa.string()), moment, ("client", pa.string())])
+
+
 def log_key(model: str, experiment: str, day: date, name: str) -> str:
     """Return the key of a file of the log."""
     return f"served/{model}/{experiment}/{day}/{name}.parquet"
@@ -77,6 +88,16 @@ def log_keys(store: ArtifactStore, model: str, experiment: str = "", day: date |
     for key in store.keys(f"served/{model}/{f'{experiment}/' if experiment else ''}"):
         if day is None or key.split("/")[3] == str(day):
             yield key
+
+
+def keys_by_day(keys: Iterable[str]) -> dict[str, list[str]]:
+    """Return the keys of files, of the log or of feedback, by the day whose rows they hold."""
+    days: dict[str, list[str]] = {}
+    for key in keys:
+        folder = key.split("/")[-2]
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", folder, flags=re.ASCII) and key.endswith(".parquet"):
+            days.setdefault(folder, []).append(key)
+    return days
 
 
 def read_log(store: ArtifactStore, keys: Sequence[str]) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -63,6 +64,16 @@ __all__ = [
     "Windows",
     "is_better_small",
 ]
+
+OWN_TABLES = MappingProxyType(
+    {
+        "examples": "the examples",
+        "predictions": "what is predicted in bulk",
+        "served": "what was answered to requests",
+        "feedback": "what became of answers",
+    }
+)
+"""Tables that every model may have in the lake, and what is in them."""
 
 
 class ModelSpec(Frozen):
@@ -129,7 +140,7 @@ class ModelSpec(Frozen):
         written = ("{}", "raw_{}", "{}_quarantine")
         tables = [("sources", source.name, table.format(source.name)) for table in written for source in self.sources]
         tables += [("features.views", view.name, view.name) for view in self.features.views]
-        taken = {"examples": "the examples"}
+        taken = dict(OWN_TABLES)
         problems = []
         for field, name, table in tables:
             if table in taken:

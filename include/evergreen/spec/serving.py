@@ -42,5 +42,7 @@ class Serving(Frozen):
     """Whether what was answered is logged."""
     masked: Columns = ()
     """Columns of requests and features that the log holds a keyed digest of, and never the value."""
+    log_late_days: Days = Field(default=3, ge=0, le=90)
+    """How many days before its own an ingestion of the log looks at again, for files that came late."""
     log_retention_days: Days = Field(default=90, ge=1)
     """How long the log, and the lake's table of it, keep an answer."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from evergreen.contract import Manifest, Request, Result
 from evergreen.handover import read_frame, store_frames, upstream
 from evergreen.judgement.evidence import Check, Decision, Verdict, said
+from evergreen.judgement.metrics import deciding_metric
 from evergreen.judgement.unlabelled import unlabelled_checks
 from evergreen.monitoring.reference import with_baseline
 from evergreen.spec import ModelSpec
@@ -45,7 +46,7 @@ def _refit(request: Request, spec: ModelSpec, assembled: Manifest, trained: Mani
     frame = pd.concat([read_frame(assembled, "training"), evaluation], ignore_index=True)
     (dataset,) = store_frames(spec.name, request.partition, {"training": frame})
     challenger = str(trained.facts["run_id"])
-    fitted = trained_once(request, spec, dataset, frame, assembled.inputs, refit_of=challenger)
+    fitted = trained_once(request, spec, dataset, frame, assembled.inputs, deciding_metric, refit_of=challenger)
     run_id = str(fitted.facts["run_id"])
     checks = _asked(spec, evaluation, run_id, challenger)
     told = {"checks": [check.model_dump(mode="json", exclude_none=True) for check in checks]}

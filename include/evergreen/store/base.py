@@ -44,6 +44,10 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    def remove(self, key: str) -> None:
+        """Delete what is under a key; that there is nothing is well too."""
+        ...
+
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield every key that starts with ``prefix``, sorted."""
         ...

@@ -85,6 +85,12 @@ class LocalStore:
                 self.write(key, new)
                 return True
 
+    def remove(self, key: str) -> None:
+        """Delete the file of a key; that there is none is well too."""
+        path = self._path(key)
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
+
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield every key that starts with ``prefix``, sorted; half-written files are not keys."""
         folder = self.root / checked_key(prefix.rpartition("/")[0], prefix=True)

@@ -76,6 +76,11 @@ class S3Store:
                 raise
         return True
 
+    def remove(self, key: str) -> None:
+        """Delete the object of a key; that there is none is well too."""
+        with s3_errors(self.uri(key)):
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield every key that starts with ``prefix``, sorted (S3 lists in that order)."""
         skip = len(self.prefix) + 1 if self.prefix else 0

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from evergreen.catalog import config_digest
 from evergreen.contract import Output, Request, Result, Window
 from evergreen.spec import ModelSpec
+from evergreen.training.graph_export import GRAPH_REFUSED, INT8_LOSS, INT8_REFUSED
+from evergreen.training.graph_int8 import Metric
 from evergreen.training.loading import DIGEST
 from evergreen.training.preparation import window_of
 from evergreen.training.ray_training import train
@@ -33,6 +35,7 @@ def trained_once(
     dataset: Output,
     frame: pd.DataFrame,
     tables: tuple[Output, ...],
+    metric: Metric,
     refit_of: str = "",
 ) -> Result:
     """Return the result of a step that trains; a training that is done is found again, and not repeated.
@@ -49,6 +52,8 @@ def trained_once(
         What to learn from: its address and version, and its rows.
     tables
         What it was made of.
+    metric
+        By which a smaller graph is measured.
     refit_of
         The MLflow run of the challenger that has won with this configuration; empty for a challenger.
     """
@@ -56,7 +61,7 @@ def trained_once(
     begun, tags = find_run(spec.name, key) or (None, {})
     if begun and DIGEST in tags:
         log.info("the MLflow run %s already holds this training", begun)
-        return _result(begun, tags[DIGEST], dataset, tables, tags)
+        return _result(begun, dataset, tables, tags)
     signing_key(f"What {request.step} makes of {spec.name}")  # not found out when hours of training are over
     tags = _tags(request, spec, tables, dataset, window_of(frame))
     if refit_of:
@@ -66,8 +71,8 @@ def trained_once(
     trained = train(spec, frame, f"checkpoints/{spec.name}", f"{request.partition}-{key}")
     for epoch in trained.history:
         log.info("epoch %d: loss %.4f in %.1f s", epoch["epoch"], epoch["train_loss"], epoch["seconds"])
-    digest = log_training(run_id, spec, trained, frame, tags)
-    return _result(run_id, digest, dataset, tables, tags)
+    known = log_training(run_id, spec, trained, frame, tags, metric)
+    return _result(run_id, dataset, tables, {**tags, **known})
 
 
 def run_key(request: Request, spec: ModelSpec, dataset: Output) -> str:
@@ -99,9 +104,9 @@ def _tags(
     }
 
 
-def _result(run_id: str, digest: str, dataset: Output, tables: tuple[Output, ...], tags: dict[str, str]) -> Result:
+def _result(run_id: str, dataset: Output, tables: tuple[Output, ...], tags: dict[str, str]) -> Result:
     return Result(
-        outputs=(model_output(run_id, digest),),
+        outputs=(model_output(run_id, tags[DIGEST]),),
         inputs=(dataset, *tables),
         facts={
             "run_id": run_id,
@@ -109,5 +114,6 @@ def _result(run_id: str, digest: str, dataset: Output, tables: tuple[Output, ...
             "training_end": tags["training_end"],
             "rows": dataset.rows,
             "refit_of": tags.get("refit_of", ""),
+            **{name: tags[name] for name in (GRAPH_REFUSED, INT8_LOSS, INT8_REFUSED) if name in tags},
         },
     )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.environment import computing_environment
 from evergreen.stored import Stored
+from evergreen.training.graph import GRAPH, INT8, description_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +29,15 @@ if TYPE_CHECKING:
 
 FILE = "golden.json"
 _ROWS = 20
-_TOLERANCE = 1e-5
+NETWORK = "network"
+"""Under this name a fresh process writes what the network answers, beside the names of graphs and what they do."""
+TOLERANCE = 1e-5
 """Of a probability, or of the label's standard deviation: what another processor makes of float32 is less. Of an answer
 that is further than that from the label's mean: of this distance, because float32 rounds in proportion."""
+
+_INT8_TIMES = 2
+"""So many times the difference that was found of the int8 graph may be found again: its scales come from the rows that
+are computed together, and these are others."""
 
 
 class Golden(Stored):
@@ -71,20 +78,29 @@ class Golden(Stored):
         """How many requests there are."""
         return len(next(iter(self.inputs.values())))
 
-    def difference(self, answers: Mapping[str, Sequence[float]]) -> str:
+    def with_nothing_known(self, answers: Mapping[str, Sequence[float]]) -> Golden:
+        """Return the same with one more row, of which nothing is known; ``answers`` ends with those to it."""
+        inputs = {name: (*values, None) for name, values in self.inputs.items()}
+        last = {name: answers[name][-1] for name in self.answers}
+        said = {name: (*self.answers[name], value if math.isfinite(value) else None) for name, value in last.items()}
+        return self.model_copy(update={"inputs": inputs, "answers": said})
+
+    def difference(self, answers: Mapping[str, Sequence[float]], tolerance: float = TOLERANCE) -> str:
         """Return the first answer that is another than it was, in words; empty if there is none."""
         for row in range(self.rows):
+            known = any(values[row] is not None for values in self.inputs.values())
+            where = f"row {row + 1} of {FILE}" if known else "a row of nothing known"
             for name, values in self.answers.items():
                 expected, got = values[row], answers[name][row] if name in answers else math.nan
-                if not self._same(expected, got):
-                    return f"row {row + 1} of {FILE}: {name}: expected {expected!r}, as in training, got {got!r}"
+                if not self._same(expected, got, tolerance):
+                    return f"{where}: {name}: expected {expected!r}, as in training, got {got!r}"
         return ""
 
-    def _same(self, expected: float | None, got: float) -> bool:
+    def _same(self, expected: float | None, got: float, tolerance: float) -> bool:
         if expected is None:
             return not math.isfinite(got)
         far = abs(expected - self.center) if self.center is not None else 0.0
-        return abs(got - expected) <= _TOLERANCE * max(self.unit, far)
+        return abs(got - expected) <= tolerance * max(self.unit, far)
 
 
 def _finite(column: pd.Series) -> tuple[float | None, ...]:
@@ -118,7 +134,8 @@ def found_wrong(files: Path) -> str:
     """Return what is wrong with a model's files as a fresh process finds them, in words; empty if nothing is.
 
     The process knows nothing of this one, and is handed no secret: a model's code runs there. It loads the model, asks
-    about a row of which nothing is known, and asks the golden requests; a model of before there were any has none.
+    about a row of which nothing is known, and asks the golden requests; a model of before there were any has none. The
+    same is asked of the graph, of a model that has one.
 
     Parameters
     ----------
@@ -143,8 +160,16 @@ def found_wrong(files: Path) -> str:
             said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
             return f"does not load: {said or f'its process ended with {done.returncode}'}"
         answers = json.loads(path.read_text(encoding="utf-8"))
-    if golden and (difference := golden.difference(answers)):
+    if golden is None:
+        return ""
+    if difference := golden.difference(answers[NETWORK]):
         return f"does not answer as it did: {difference}"
+    asked = golden.with_nothing_known(answers[NETWORK])
+    if GRAPH in answers and (difference := asked.difference(answers[GRAPH])):
+        return f"its graph does not answer as the network did: {difference}"
+    smaller = description_of(files).int8 if INT8 in answers else None
+    if smaller and (difference := asked.difference(answers[INT8], _INT8_TIMES * max(smaller.difference, TOLERANCE))):
+        return f"its int8 graph is further from the network than it was when it was made: {difference}"
     return ""
 
 

@@ -167,6 +167,12 @@ def mlflow_errors() -> Iterator[None]:
 
 def by_alias(model: str, alias: str) -> Version | None:
     """Return the version an alias points at, or None if there is no such model or alias."""
+    number = alias_number(model, alias)
+    return None if number is None else by_number(model, number)
+
+
+def alias_number(model: str, alias: str) -> str | None:
+    """Return the number of the version an alias points at, or None if there is no such model or alias."""
     from mlflow.exceptions import MlflowException
 
     client = connect()
@@ -178,7 +184,7 @@ def by_alias(model: str, alias: str) -> Version | None:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
-        return None if number is None else version_of(client.get_model_version(model, number))
+        return None if number is None else str(number)
 
 
 def by_run(model: str, run_id: str) -> Version | None:

@@ -18,6 +18,8 @@ from evergreen.spec import ModelSpec, Task
 from evergreen.training import encoder as encoder_module
 from evergreen.training.encoder import Encoder
 from evergreen.training.golden import FILE, Golden
+from evergreen.training.graph_export import write_graph
+from evergreen.training.graph_int8 import Metric
 from evergreen.training.loading import DIGEST
 from evergreen.training.ray_training import Trained
 from evergreen.training.registry import TAG, connect, mlflow_errors, project_tags
@@ -106,7 +108,9 @@ def _create_run(model: str, name: str, tags: Mapping[str, str]) -> str:
     return run_id
 
 
-def log_training(run_id: str, spec: ModelSpec, trained: Trained, frame: pd.DataFrame, facts: Mapping[str, str]) -> str:
+def log_training(
+    run_id: str, spec: ModelSpec, trained: Trained, frame: pd.DataFrame, facts: Mapping[str, str], metric: Metric
+) -> dict[str, str]:
     """Log metrics and model of a training into its run, sign the model, and finish the run.
 
     Parameters
@@ -114,12 +118,15 @@ def log_training(run_id: str, spec: ModelSpec, trained: Trained, frame: pd.DataF
     frame
         The rows that it was trained with.
     facts
-        What the model is bound to by its signature, beside its own digest.
+        What the model is bound to by its signature, beside what becomes known of it here.
+    metric
+        By which a smaller graph is measured.
 
     Returns
     -------
-    str
-        The model's content digest; as a tag it is set last: a run that has it is complete.
+    dict
+        What became known of the model, as the run's tags say it too: its content digest, which is set last (a run that
+        has it is complete), and what came of its graph.
     """
     from mlflow.entities import LoggedModelOutput, Metric
 
@@ -133,17 +140,18 @@ def log_training(run_id: str, spec: ModelSpec, trained: Trained, frame: pd.DataF
             for name in ("train_loss", "seconds")
         ]
         client.log_batch(run_id, metrics=metrics)
-        digest = _write_model(Path(place) / MODEL, spec, trained, frame)
+        known = _write_model(Path(place) / MODEL, spec, trained, frame, metric)
         logged = client.create_logged_model(run.info.experiment_id, name=MODEL, source_run_id=run_id)
         folder = _save(Path(place), run_id, logged, trained.encoder, frame)
-        bound = Bound(model=spec.name, run_id=run_id, logged_model=logged.model_id, facts={**facts, DIGEST: digest})
+        bound = Bound(model=spec.name, run_id=run_id, logged_model=logged.model_id, facts={**facts, **known})
         sign_model(folder, bound)  # before it is anywhere else
         client.log_model_artifacts(logged.model_id, str(folder))
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         client.finalize_logged_model(logged.model_id, "READY")
-        client.set_tag(run_id, f"{TAG}{DIGEST}", digest)
+        for name, value in known.items():
+            client.set_tag(run_id, f"{TAG}{name}", value)
         client.set_terminated(run_id)
-    return digest
+    return known
 
 
 def log_monitoring(
@@ -215,8 +223,10 @@ def _save(place: Path, run_id: str, logged: Any, encoder: Encoder, example: pd.D
     return folder
 
 
-def _write_model(folder: Path, spec: ModelSpec, trained: Trained, frame: pd.DataFrame) -> str:
-    """Write a model's files; returns the digest of their names and content."""
+def _write_model(
+    folder: Path, spec: ModelSpec, trained: Trained, frame: pd.DataFrame, metric: Metric
+) -> dict[str, str]:
+    """Write a model's files; returns what is known of its graph, and last the digest of their names and content."""
     from safetensors.torch import save_file
 
     folder.mkdir()
@@ -229,10 +239,11 @@ def _write_model(folder: Path, spec: ModelSpec, trained: Trained, frame: pd.Data
     save_file(weights, folder / "weights.safetensors")
     golden = Golden.of(trained.encoder, frame, trained.golden)
     (folder / FILE).write_text(golden.model_dump_json(), encoding="utf-8")
+    facts = write_graph(folder, spec, frame, metric) if spec.serving.enabled else {}
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+    return {**facts, DIGEST: digest.hexdigest()[:16]}
 
 
 def _signature(encoder: Encoder) -> Any:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from evergreen.catalog import load_model
+from evergreen.judgement.metrics import deciding_metric
 from evergreen.settings import SIGNING_KEY
 from evergreen.spec import ModelSpec, Task
 from evergreen.training import tracking
@@ -64,7 +65,7 @@ def logged(folder: Path, network: str, task: str = "binary", labels: pd.Series |
     module.train()(torch.from_numpy(numeric), torch.from_numpy(categorical))
     golden = outputs_of(module, numeric, categorical).numpy()
     files = folder / "files"
-    tracking._write_model(files, spec, Trained(encoder, module.state_dict(), [], golden), RAW)
+    tracking._write_model(files, spec, Trained(encoder, module.state_dict(), [], golden), RAW, deciding_metric)
     return files
 
 

@@ -11,6 +11,7 @@ import torch
 
 from evergreen.catalog import load_model
 from evergreen.contract import DataError
+from evergreen.judgement.metrics import deciding_metric
 from evergreen.training import tracking
 from evergreen.training.encoder import Encoder, load_network
 from evergreen.training.golden import outputs_of
@@ -32,7 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = load_network(spec.folder / "network.py", "build", encoder.schema)
     golden = outputs_of(network, *encoder.encode(RAW)).numpy()
-    tracking._write_model(folder, spec, Trained(encoder, network.state_dict(), [], golden), RAW)
+    tracking._write_model(folder, spec, Trained(encoder, network.state_dict(), [], golden), RAW, deciding_metric)
     return folder
 
 

@@ -1,0 +1,313 @@
+"""The endpoints of the server: named columns, the Open Inference Protocol V2, feedback, health and metrics."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from evergreen.serving import protocol_v2
+from evergreen.serving.clients import Client, Limiter
+from evergreen.serving.guard import error_fields
+from evergreen.serving.host import Host
+from evergreen.serving.requests import InvalidRequestError, OverloadedError, Problem
+from evergreen.serving.schema import describe_api, documentation
+from evergreen.serving.validation import Checker, TooManyRowsError
+from evergreen.spec.serving import Serving
+from evergreen.version import code_version
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from evergreen.serving.answers import Served
+
+JSON_TYPES = ("application/json", "application/octet-stream")
+_HEADER_LENGTH = "inference-header-content-length"
+_FEEDBACK_BYTES = 10_000
+
+
+class _RefusedError(Exception):
+    """A request that gets an error status; ``headers`` go with it."""
+
+    def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
+        self.status, self.headers = status, dict(headers or {})
+        super().__init__(why)
+
+
+def make_app(host: Host, limits: Mapping[str, Serving]) -> FastAPI:
+    """Return the application.
+
+    Parameters
+    ----------
+    host
+        The models.
+    limits
+        The section ``serving`` of each model.yaml, by model.
+    """
+    from fastapi import FastAPI
+
+    app = FastAPI(
+        title="Evergreen: predictions",
+        version=code_version(),
+        openapi_version="3.0.3",
+        docs_url=None,
+        redoc_url=None,
+        description="Every request but those of health needs `Authorization: Bearer <token>`.",
+    )
+    endpoints = _Endpoints(host, limits)
+    for path, method, endpoint in endpoints.routes():
+        app.add_api_route(path, _answering(endpoint), methods=[method], include_in_schema=False, response_model=None)
+    documentation(app)
+    app.openapi = partial(describe_api, app, host, limits)  # type: ignore[method-assign]
+    return app
+
+
+_Endpoint = Callable[["Request"], Awaitable["Response"]]
+
+
+def _answering(endpoint: _Endpoint) -> _Endpoint:
+    """Return an endpoint that makes answers of what may be wrong with a request."""
+    from starlette.requests import Request  # what FastAPI looks for in the annotations  # noqa: F401
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except InvalidRequestError as error:
+            kinds = {problem.kind for problem in error.problems}
+            _refused(request, kinds.pop() if len(kinds) == 1 else "several")
+            return _json(error_fields(_said(error), _identity(request), [_fields(one) for one in error.problems]), 422)
+        except TooManyRowsError as error:
+            status, why, headers = 413, str(error), {}
+        except OverloadedError as error:
+            status, why, headers = 503, str(error), {"retry-after": str(error.retry_after)}
+        except _RefusedError as error:
+            status, why, headers = error.status, str(error), error.headers
+        _refused(request, str(status))
+        return _json(error_fields(why, _identity(request)), status, headers)
+
+    answer.__annotations__["request"] = Request
+    return answer
+
+
+class _Endpoints:
+    """What answers, with what all of it needs."""
+
+    def __init__(self, host: Host, limits: Mapping[str, Serving]) -> None:
+        self._host, self._limits, self._rates = host, limits, Limiter()
+        self._checkers = {
+            name: Checker(model.columns, limits[name].maximum_rows) for name, model in host.models.items()
+        }
+
+    def routes(self) -> list[tuple[str, str, _Endpoint]]:
+        """Return path, method and endpoint of all there is."""
+        model = "/v2/models/{name}"
+        version = f"{model}/versions/{{version}}"
+        return [
+            ("/v2/health/live", "GET", self.live),
+            ("/v2/health/ready", "GET", self.ready),
+            ("/v2", "GET", self.server),
+            *((path, "GET", self.metadata) for path in (model, version)),
+            *((f"{path}/ready", "GET", self.model_ready) for path in (model, version)),
+            *((f"{path}/infer", "POST", self.infer) for path in (model, version)),
+            ("/models/{name}/predict", "POST", self.predict),
+            ("/feedback", "POST", self.feedback),
+            ("/metrics", "GET", self.metrics),
+        ]
+
+    async def live(self, _: Request) -> Response:
+        return _json({"live": True})
+
+    async def ready(self, _: Request) -> Response:
+        return _json({"ready": self._host.ready}, 200 if self._host.ready else 503)
+
+    async def server(self, _: Request) -> Response:
+        return _json({"name": "evergreen", "version": code_version(), "extensions": ["binary_tensor_data"]})
+
+    async def metadata(self, request: Request) -> Response:
+        model = self._model(request, "v2")
+        return _json(protocol_v2.describe(model.name, model.columns, model.outputs, model.versions))
+
+    async def model_ready(self, request: Request) -> Response:
+        model = self._model(request, "v2")
+        return _json({"name": model.name, "ready": model.ready}, 200 if model.ready else 503)
+
+    async def predict(self, request: Request) -> Response:
+        """Answer rows of named columns: one object, or ``{"rows": [...], "event_timestamp": ...}``."""
+        model, client = self._asked(request, "predict")
+        parsed = _parsed(await _body(request, self._limits[model.name].maximum_bytes))
+        listed, at = [parsed], None
+        if isinstance(parsed, dict):
+            at = parsed.pop("event_timestamp", None)
+            if "rows" in parsed:
+                if extra := sorted(parsed.keys() - {"rows"}):
+                    raise InvalidRequestError([Problem(None, extra[0], None, "rows and event_timestamp, and no more")])
+                listed = parsed["rows"]
+        answers = await model.predict(self._checkers[model.name].rows(listed, at), client.name)
+        _answered(request, len(answers))
+        return _json(
+            {
+                "model": model.name,
+                "predictions": [
+                    {
+                        "prediction_id": one.prediction_id,
+                        **one.outputs,
+                        "version": one.version,
+                        "variant": one.variant,
+                    }
+                    for one in answers
+                ],
+            }
+        )
+
+    async def infer(self, request: Request) -> Response:
+        """Answer tensors."""
+        from starlette.responses import Response
+
+        model, client = self._asked(request, "v2")
+        body = await _body(request, self._limits[model.name].maximum_bytes)
+        length = request.headers.get(_HEADER_LENGTH)
+        if length is not None and not (length.isascii() and length.isdigit() and int(length) <= len(body)):
+            raise _RefusedError(400, f"{_HEADER_LENGTH}: {length[:40]!r} is no length within the body")
+        end = len(body) if length is None else int(length)
+        inference = protocol_v2.read(self._checkers[model.name], _parsed(body[:end]), body[end:])
+        answers = await model.predict(inference.rows, client.name)
+        header, tail = protocol_v2.write(model.name, inference, model.outputs, answers)
+        _answered(request, len(answers))
+        if not tail:
+            return _json(header)
+        content = _dumped(header)
+        headers = {_HEADER_LENGTH: str(len(content)), "content-type": "application/octet-stream"}
+        return Response(content + tail, headers=headers)
+
+    async def feedback(self, request: Request) -> Response:
+        """Keep what became of a prediction: ``{"model": ..., "prediction_id": ..., "outcome": ...}``."""
+        parsed = _parsed(await _body(request, _FEEDBACK_BYTES))
+        names = {"model", "prediction_id", "outcome"}
+        if not isinstance(parsed, dict) or parsed.keys() != names or not isinstance(parsed["prediction_id"], str):
+            expected = "an object with model, prediction_id (text) and outcome"
+            raise InvalidRequestError([Problem(None, None, None, expected)])
+        model, client = self._asked(request, "feedback", str(parsed["model"]))
+        await model.feedback(parsed["prediction_id"], parsed["outcome"], client.name)
+        return _json({"accepted": True}, 202)
+
+    async def metrics(self, _: Request) -> Response:
+        import prometheus_client
+        from starlette.responses import Response
+
+        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+    def _asked(self, request: Request, protocol: str, name: str = "") -> tuple[Served, Client]:
+        """Return the model a request is for, and who asks, if there is room for one more request of theirs."""
+        model = self._model(request, protocol, name)
+        client = _client(request)
+        rate = client.requests_per_second or self._limits[model.name].requests_per_second
+        if (wait := self._rates.wait(client.name, model.name, rate)) > 0:
+            headers = {"retry-after": str(math.ceil(wait))}
+            raise _RefusedError(429, f"{client.name} may ask {model.name} {rate:g} times a second", headers)
+        return model, client
+
+    def _model(self, request: Request, protocol: str, name: str = "") -> Served:
+        name = name or request.path_params["name"]
+        client, model = _client(request), self._host.models.get(name)
+        if model is not None and not client.may_ask(name):
+            raise _RefusedError(403, f"{client.name} may not ask {name}")
+        if model is None:
+            there = ", ".join(one for one in self._host.models if client.may_ask(one)) or "none"
+            raise _RefusedError(404, f"there is no model {name[:80]!r}; there is {there}")
+        request.scope["state"] |= {"model": name, "protocol": protocol}
+        version = request.path_params.get("version")
+        if version is not None and version not in model.versions:
+            there = ", ".join(model.versions) or "none"
+            raise _RefusedError(404, f"version {version[:20]!r} of {name} does not answer; there is {there}")
+        return model
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """Return a request's body; one that is too long is refused as soon as that is known."""
+    from starlette.requests import ClientDisconnect
+
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind not in JSON_TYPES:
+        raise _RefusedError(415, f"content-type: {kind[:80]!r}; send application/json")
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise _RefusedError(415, "content-encoding: send the body as it is")
+    too_long = _RefusedError(413, f"the body is longer than {most:,} bytes", {"connection": "close"})
+    length = request.headers.get("content-length", "0")
+    if length.isascii() and length.isdigit() and int(length[:20]) > most:
+        raise too_long
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise too_long
+    except ClientDisconnect:
+        raise _RefusedError(400, "the client has gone") from None
+    return bytes(body)
+
+
+def _parsed(body: bytes) -> Any:
+    import orjson
+
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if "recursion" in str(error).lower():
+            raise _RefusedError(413, "the body is nested too deep") from None
+        raise _RefusedError(400, f"the body is no JSON: {error}") from None
+
+
+def _client(request: Request) -> Client:
+    client: Client = request.scope["state"]["client"]
+    return client
+
+
+def _identity(request: Request) -> str:
+    return str(request.scope["state"]["request_id"])
+
+
+def _answered(request: Request, rows: int) -> None:
+    from evergreen.serving.http_metrics import ROWS, SECONDS
+
+    state = request.scope["state"]
+    SECONDS.labels(state["model"], state["protocol"]).observe(time.perf_counter() - state["began"])
+    ROWS.labels(state["model"]).inc(rows)
+
+
+def _refused(request: Request, reason: str) -> None:
+    from evergreen.serving.http_metrics import REFUSED
+
+    REFUSED.labels(request.scope["state"].get("model", ""), reason).inc()
+
+
+def _said(error: InvalidRequestError) -> str:
+    first = error.problems[0]
+    place = "" if first.row is None else f"row {first.row}, "
+    more = f", and {len(error.problems) - 1} more" if len(error.problems) > 1 else ""
+    return f"{place}{first.column or 'the body'}: expected {first.expected}{more}"
+
+
+def _fields(problem: Problem) -> dict[str, Any]:
+    return {
+        "row": problem.row,
+        "field": problem.column,
+        "value": problem.value,
+        "expected": problem.expected,
+        "kind": problem.kind,
+    }
+
+
+def _dumped(content: Any) -> bytes:
+    import orjson
+
+    return orjson.dumps(content, default=str)
+
+
+def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    from starlette.responses import Response
+
+    return Response(_dumped(content), status, headers, media_type="application/json")

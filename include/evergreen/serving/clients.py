@@ -1,0 +1,208 @@
+"""Who asks: a client with a token of ours, or one that a configured issuer vouches for."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evergreen.contract import ConfigurationError, StepError, utc_now
+from evergreen.serving.tokens import PREFIX, Token, digest_of, read_tokens
+from evergreen.settings import get_settings
+
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 2.0
+"""A token that is taken back opens nothing after so long."""
+_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""What an issuer may sign with: never a secret that the server would have to know too."""
+_KEYS_SECONDS = 60.0
+"""So often, at most, an issuer is asked for keys again because of one that is not known."""
+_NOBODY = digest_of("")
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who has shown who it is.
+
+    Parameters
+    ----------
+    name
+        The token's client, or the subject that the issuer names.
+    models
+        Those it may ask; None is all.
+    requests_per_second
+        Its own limit; None is that of the model.
+    """
+
+    name: str
+    models: frozenset[str] | None = None
+    requests_per_second: float | None = None
+
+    def may_ask(self, model: str) -> bool:
+        """Tell whether it may ask a model."""
+        return self.models is None or model in self.models
+
+
+class TokenBook:
+    """The tokens that are known, read again every few seconds by a thread; without PostgreSQL those of before."""
+
+    def __init__(self, read: Callable[[], list[Token]] = read_tokens) -> None:
+        self._read = read
+        self._tokens: Mapping[str, Token] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="tokens", daemon=True)
+        self.stale_since: float | None = None
+        """Since when the table could not be read."""
+
+    def start(self) -> None:
+        """Read the table, and go on reading it."""
+        self.refresh()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop reading."""
+        self._stop.set()
+
+    def refresh(self) -> None:
+        """Read the table; if that cannot be, what was known goes on to count."""
+        try:
+            self._tokens = {token.id: token for token in self._read()}
+        except StepError as error:
+            if self.stale_since is None:
+                log.warning("tokens of before go on to count: %s", error)
+            self.stale_since = self.stale_since or time.monotonic()
+        else:
+            self.stale_since = None
+
+    def client_of(self, token: str) -> Client | None:
+        """Return whose a token is, or None."""
+        _, _, rest = token.partition("_")
+        identity, _, secret = rest.partition("_")
+        known = self._tokens.get(identity)
+        # compared whether or not there is such a token: how long that takes tells nothing
+        same = hmac.compare_digest(digest_of(secret), known.digest if known else _NOBODY)
+        if known is None or not same or not known.valid(utc_now()):
+            return None
+        return Client(known.client, known.models, known.requests_per_second)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(REFRESH_SECONDS):
+            self.refresh()
+
+
+class Issuer:
+    """An issuer of JSON Web Tokens, by its published keys.
+
+    Parameters
+    ----------
+    name, audience
+        What ``iss`` and ``aud`` must be.
+    keys
+        The address of its JSON Web Key Set: http(s), or a file.
+    """
+
+    def __init__(self, name: str, audience: str, keys: str) -> None:
+        self._name, self._audience, self._address = name, audience, keys
+        self._keys: Mapping[str, Any] = {}
+        self._asked = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def client_of(self, token: str) -> Client | None:
+        """Return the subject of a token that the issuer has signed, or None."""
+        import jwt
+
+        try:
+            header = jwt.get_unverified_header(token)
+            key = await self._key(str(header.get("kid", "")))
+            if key is None or header.get("alg") not in _ALGORITHMS:
+                return None
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[header["alg"]],
+                issuer=self._name,
+                audience=self._audience,
+                options={"require": ["exp", "sub", "iss", "aud"]},
+            )
+        except (jwt.PyJWTError, ValueError):
+            return None
+        models = claims.get("models")
+        return Client(str(claims["sub"])[:80], frozenset(map(str, models)) if isinstance(models, list) else None)
+
+    async def _key(self, identity: str) -> Any:
+        if identity not in self._keys:
+            async with self._lock:
+                if identity not in self._keys and time.monotonic() - self._asked > _KEYS_SECONDS:
+                    self._asked = time.monotonic()
+                    self._keys = await asyncio.to_thread(_fetch_keys, self._address, self._keys)
+        return self._keys.get(identity)
+
+
+def configured_issuer() -> Issuer | None:
+    """Return the issuer that the settings name, or None.
+
+    Raises
+    ------
+    ConfigurationError
+        If only some of the three settings are there.
+    """
+    settings = get_settings()
+    named = (settings.serving_jwt_issuer, settings.serving_jwt_audience, settings.serving_jwt_keys)
+    if not any(named):
+        return None
+    issuer, audience, keys = named
+    if not (issuer and audience and keys):
+        raise ConfigurationError(
+            "EVERGREEN_SERVING_JWT_ISSUER, _AUDIENCE and _KEYS go together, and some are not set.",
+            "Set all three, or none.",
+        )
+    return Issuer(issuer, audience, keys)
+
+
+def _fetch_keys(address: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an issuer's keys by their ids; those that are known if it does not answer."""
+    import httpx
+    import jwt
+
+    try:
+        if address.startswith(("https://", "http://")):
+            published = httpx.get(address, timeout=5).raise_for_status().json()
+        else:
+            published = json.loads(Path(address).read_text(encoding="utf-8"))
+        return {str(key.key_id or ""): key.key for key in jwt.PyJWKSet.from_dict(published).keys}
+    except (httpx.HTTPError, OSError, ValueError, jwt.PyJWTError) as error:
+        log.warning("the keys of %s: %s", address, error)
+        return known
+
+
+def looks_like_token(text: str) -> bool:
+    """Tell whether what a client sends is meant to be a token of ours."""
+    return text.startswith(f"{PREFIX}_")
+
+
+class Limiter:
+    """Token buckets: so many requests a second by client and model, with a second's worth at once."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def wait(self, client: str, model: str, rate: float | None) -> float:
+        """Return 0 and count a request, or the seconds until there is room for one."""
+        if rate is None:
+            return 0.0
+        now, most = time.monotonic(), max(1.0, rate)
+        left, then = self._buckets.get((client, model), (most, now))
+        left = min(most, left + (now - then) * rate)
+        if left < 1:
+            self._buckets[client, model] = (left, now)
+            return (1 - left) / rate
+        self._buckets[client, model] = (left - 1, now)
+        return 0.0

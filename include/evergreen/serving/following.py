@@ -1,0 +1,121 @@
+"""Keeps what a server answers with at what the registry says: a new champion serves within seconds of its alias.
+
+All of it happens in one thread beside the requests. What cannot be loaded is never put in place of what serves: a
+registry that is away, a version that is not what was signed, one without a graph. Only an alias that was taken away
+ends a model's answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from evergreen.contract import StepError, described
+from evergreen.serving.deployment import Deployment, Variant
+from evergreen.serving.engine import Engine
+from evergreen.serving.metrics import FOLLOWING_FAILED
+from evergreen.training.graph import Graph
+from evergreen.training.loading import FILES
+from evergreen.training.registry import CHAMPION, alias_number, by_number
+from evergreen.training.signatures import stated_of_version, verified_files
+
+log = logging.getLogger(__name__)
+
+NO_CHAMPION = "it has no champion yet"
+
+
+def load_variant(model: str, number: str) -> Variant:
+    """Return a registered version, verified by its signature, ready to answer.
+
+    Raises
+    ------
+    UntrustedError
+        If anything about it is not what was signed.
+    DataError
+        If there is no graph among its files.
+    """
+    version = by_number(model, number)
+    with verified_files(stated_of_version(version), version.uri) as folder:
+        graph = Graph.load(folder / FILES)
+    graph.run({name: [None] for name in (*graph.numeric, *graph.categorical)})  # the first run is slow, and may fail
+    return Variant(version=number, graph=graph)
+
+
+@dataclass
+class _Followed:
+    """One model, as this thread last saw it."""
+
+    engine: Engine
+    deployment: Deployment | None = None
+    problem: str = NO_CHAMPION
+    variants: dict[str, Variant] = field(default_factory=dict)
+
+
+class Follower:
+    """Follows the alias ``champion`` of each model.
+
+    Parameters
+    ----------
+    engines
+        By model, what answers.
+    seconds
+        Between two looks.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine], seconds: float) -> None:
+        self._followed = {name: _Followed(engine) for name, engine in engines.items()}
+        self._seconds = seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
+
+    def start(self) -> None:
+        """Go on looking, until told to stop."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking; what serves goes on serving."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(self._seconds)
+
+    def look(self) -> dict[str, str]:
+        """Look once; returns why a model is not at what the registry says, by name: empty if all are."""
+        for name, followed in self._followed.items():
+            problem = self._settle(name, followed)
+            if problem and problem != followed.problem:
+                log.warning("%s: %s", name, problem)
+            followed.problem = problem
+            FOLLOWING_FAILED.labels(name).set(bool(problem))
+        return {name: followed.problem for name, followed in self._followed.items() if followed.problem}
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._seconds):
+            self.look()
+
+    def _settle(self, name: str, followed: _Followed) -> str:
+        """Bring one model to what the registry says; returns why that cannot be done now, or nothing."""
+        serving = (
+            f"version {followed.deployment.champion.version} serves on" if followed.deployment else "nothing serves"
+        )
+        try:
+            number = alias_number(name, CHAMPION)
+            wanted = self._deployment(name, followed, number) if number else None
+        except StepError as error:
+            return f"{serving}: {error}"
+        except Exception as error:  # of the registry's client, or of the graph's: what serves goes on
+            return f"{serving}: {described(error)}"
+        if wanted != followed.deployment:
+            followed.engine.use(wanted)
+            said = f"version {wanted.champion.version}" if wanted else "nothing, its alias was taken away"
+            log.info("%s: serves %s", name, said)
+            followed.deployment = wanted
+            kept = {variant.version for variant in (wanted.variants if wanted else ())}
+            followed.variants = {version: one for version, one in followed.variants.items() if version in kept}
+        return "" if wanted else NO_CHAMPION
+
+    def _deployment(self, name: str, followed: _Followed, number: str) -> Deployment:
+        if number not in followed.variants:
+            followed.variants[number] = load_variant(name, number)
+        return Deployment(champion=followed.variants[number])
