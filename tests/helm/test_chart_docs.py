@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from decimal import Decimal
 
@@ -24,6 +25,7 @@ from chart_rendering import (
 from kubernetes.utils.quantity import parse_quantity
 
 from documented import blocks
+from evergreen.catalog import load_model
 from evergreen_airflow.placement import PROFILES
 
 PAGE = (CHART.parents[1] / "docs" / "kubernetes.md").read_text()
@@ -53,7 +55,7 @@ def missing(page: str) -> list[str]:
     """Return the objects that commands name and that neither installation has."""
     there = {
         (one["kind"], one["metadata"]["name"])
-        for case in ("trial-with-features", "production", "encrypted")
+        for case in ("trial-with-features", "serving", "encrypted")
         for one in objects(case)
     }
     named = re.findall(r"\b(deploy|statefulset|svc|cronjob)/([\w-]+)", page)
@@ -153,17 +155,25 @@ def test_the_trial_of_two_cores_has_the_requests_that_are_said() -> None:
     assert float(said) == pytest.approx(cores, abs=0.06)
 
 
+def test_the_request_has_the_columns_of_the_model() -> None:
+    features = load_model("flight_delay").features
+    (data,) = re.findall(r"/predict .*?--data '(\{.*?\})'", PAGE, flags=re.DOTALL)
+    (row,) = json.loads(data)["rows"]
+    assert set(row) == {*features.keys, *features.request_inputs}
+
+
 def test_the_commands_make_every_key_of_every_secret() -> None:
     made = set(re.findall(r"--from-literal=([\w.-]+)=", PAGE))
     used = {
         reference["key"]
-        for one in of_kind(objects("production"), "Deployment") + of_kind(objects("production"), "StatefulSet")
+        for one in of_kind(objects("serving"), "Deployment") + of_kind(objects("serving"), "StatefulSet")
         for container in one["spec"]["template"]["spec"]["containers"]
         for variable in container.get("env", ())
         if (reference := variable.get("valueFrom", {}).get("secretKeyRef"))
     }
     assert len(used) > 10
     assert used <= made
+    assert {"serving-database-password", "mlflow-serving-password"} <= set(re.findall(r'\\"([\w-]+)\\": \\"\$', PAGE))
     assert {"airflow-passwords.json", "EVERGREEN_DATABASE_URL", "MLFLOW_TRACKING_PASSWORD", "username"} <= made
 
 

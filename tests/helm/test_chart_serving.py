@@ -24,14 +24,17 @@ from chart_rendering import (
     pods,
     render,
 )
+from typer.testing import CliRunner
 
 from documented import blocks
+from evergreen.cli import app
 from evergreen.settings import Settings
 from pod_policy import restricted_violations
 
 NAME = "evergreen-serving"
 WITH_IT = {"trial", "trial-with-features", "git-sync", "openshift", "serving", "everything", "encrypted"}
 EXAMPLES = CHART / "examples"
+SERVER = CHART.parents[1] / "include" / "evergreen" / "serving" / "server.py"
 
 
 def _own(found: list[Object]) -> set[str]:
@@ -97,22 +100,30 @@ def test_another_may_run_its_pods() -> None:
 # --- what its pods are told -------------------------------------------------------------------------------------
 
 
-def test_it_is_told_which_models_and_how_many_processes() -> None:
+def _refusal(command: list[str]) -> str:
+    """Return what the program says against a command; nothing if it is one of its own."""
+    assert command[:3] == ["python", "-m", "evergreen"]
+    shown = CliRunner().invoke(app, [*command[3:], "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    return shown.output if shown.exit_code else ""
+
+
+@pytest.mark.parametrize("case", ["serving", "everything", "encrypted"])
+def test_its_command_is_one_of_the_program(case: str) -> None:
+    command = _container(case)["command"]
+    assert _refusal(command) == ""
+    assert "No such option" in _refusal([*command[:4], "--unheard-of=1"])
+
+
+def test_it_is_told_which_models() -> None:
     assert [one for one in _container("everything")["command"] if one.startswith("--model")] == ["--model=flight_delay"]
     assert not [one for one in _container("serving")["command"] if one.startswith("--model")]
-    found = parse(render({**EXTERNAL, "serving": {"enabled": True, "workers": 4}}))
-    command = pick(found, "Deployment", NAME)["spec"]["template"]["spec"]["containers"][0]["command"]
-    assert "--workers=4" in command
-    assert "--workers=1" in _container("trial")["command"]
 
 
 @pytest.mark.parametrize("case", sorted(WITH_IT))
 def test_its_variables_are_settings(case: str) -> None:
     fields = {f"EVERGREEN_{name.upper()}" for name in Settings.model_fields}
-    told = {one["name"] for one in _container(case)["env"] if one["name"].startswith("EVERGREEN_")}
-    # those of the server itself are in docs/settings.md, which a test of its own compares with the code
-    assert {name for name in told if not name.startswith("EVERGREEN_SERVING_")} <= fields
     names = [one["name"] for one in _container(case)["env"]]
+    assert {name for name in names if name.startswith("EVERGREEN_")} <= fields
     assert len(names) == len(set(names))
 
 
@@ -146,9 +157,9 @@ def test_nobody_but_it_is_given_its_secret_and_it_is_given_no_other() -> None:
 
 def test_it_outlasts_its_requests() -> None:
     spec = pick(objects("serving"), "Deployment", NAME)["spec"]["template"]["spec"]
-    waits = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     drains = int(_values("serving")["EVERGREEN_SERVING_DRAIN_SECONDS"])
-    assert waits + drains < spec["terminationGracePeriodSeconds"]
+    (leaves,) = re.findall(r"^_LEAVING_SECONDS = (\d+)$", SERVER.read_text(), re.MULTILINE)
+    assert drains + int(leaves) < spec["terminationGracePeriodSeconds"]
     strategy = pick(objects("serving"), "Deployment", NAME)["spec"]["strategy"]["rollingUpdate"]
     assert strategy == {"maxUnavailable": 0, "maxSurge": 1}
     keys = {one["topologyKey"] for one in spec["topologySpreadConstraints"]}
