@@ -74,7 +74,9 @@ def list_tokens() -> None:
 
     from evergreen.serving.tokens import read_tokens
 
-    table = Table("id", "client", "models", "requests/s", "made", "by", "expires", "state", box=None)
+    table = Table(box=None)
+    for name in ("id", "client", "models", "requests/s", "made", "by", "expires", "state"):
+        table.add_column(name, no_wrap=name in {"id", "state"})
     now = utc_now()
     for token in read_tokens():
         ended = "revoked" if token.revoked else "expired"

@@ -10,7 +10,12 @@ from evergreen.contract import ConfigurationError, TemporaryError
 from evergreen.settings import Settings
 from evergreen_laptop.credentials import Credentials, credentials_file
 from evergreen_laptop.files import make_folder, write_config_file
-from evergreen_laptop.step_settings import MLFLOW_REGISTRY_USER, MLFLOW_SERVING_USER, MLFLOW_STEPS_USER, MLFLOW_USER
+from evergreen_laptop.step_settings import (
+    MLFLOW_REGISTRY_USER,
+    MLFLOW_SERVING_USER,
+    MLFLOW_STEPS_USER,
+    MLFLOW_USER,
+)
 
 _API = "/api/2.0/mlflow"
 _RIGHTS = "/api/3.0/mlflow/users/permissions"
@@ -42,7 +47,7 @@ def mlflow_environment(settings: Settings, credentials: Credentials) -> dict[str
 
 
 def ensure_users(settings: Settings, credentials: Credentials) -> None:
-    """Check the password of ``admin``, people's user, and make the users of steps and server, which are no administrators.
+    """Check the password of ``admin``, people's user, and make those of steps and server, which are no administrators.
 
     A user that exists is given the password of the credentials, and loses what an earlier version let it do: the steps'
     own could move aliases.
@@ -66,7 +71,7 @@ def ensure_users(settings: Settings, credentials: Credentials) -> None:
 
 
 def _users(credentials: Credentials) -> dict[str, tuple[str, dict[str, str]]]:
-    """Return the users of the steps and the server: password, and what each may do with every experiment and registered model.
+    """Return the users of steps and server: password, and what each may do with experiments and registered models.
 
     All read, by the server's default, and that is all that the steps' own may do with registered models.
     """

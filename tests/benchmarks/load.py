@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,5 +129,4 @@ def _quantiles(values: list[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    with open(sys.argv[1], encoding="utf-8") as plan:
-        print(json.dumps(Load(**json.load(plan)).run()))
+    print(json.dumps(Load(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))).run()))

@@ -49,15 +49,18 @@ def make_app(host: Host, limits: Mapping[str, Serving]) -> FastAPI:
         The section ``serving`` of each model.yaml, by model.
     """
     from fastapi import FastAPI
+    from starlette.exceptions import HTTPException
 
     app = FastAPI(
         title="Evergreen: predictions",
         version=code_version(),
-        openapi_version="3.0.3",
         docs_url=None,
         redoc_url=None,
         description="Every request but those of health needs `Authorization: Bearer <token>`.",
     )
+    app.openapi_version = "3.0.3"  # what the page of swagger-ui-bundle reads
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(Exception, _failed)
     endpoints = _Endpoints(host, limits)
     for path, method, endpoint in endpoints.routes():
         app.add_api_route(path, _answering(endpoint), methods=[method], include_in_schema=False, response_model=None)
@@ -66,12 +69,26 @@ def make_app(host: Host, limits: Mapping[str, Serving]) -> FastAPI:
     return app
 
 
+def _no_route(request: Request, error: Exception) -> Response:
+    """Answer where there is no endpoint, in the shape of every error."""
+    status = int(getattr(error, "status_code", 500))
+    allowed = getattr(error, "headers", None)
+    return _json(error_fields(str(getattr(error, "detail", "")), _identity(request)), status, allowed)
+
+
+def _failed(request: Request, _: Exception) -> Response:
+    """Answer where the server itself has failed; the guard logs how."""
+    return _json(
+        error_fields("the server has failed; its log has why, under this request's id", _identity(request)), 500
+    )
+
+
 _Endpoint = Callable[["Request"], Awaitable["Response"]]
 
 
 def _answering(endpoint: _Endpoint) -> _Endpoint:
     """Return an endpoint that makes answers of what may be wrong with a request."""
-    from starlette.requests import Request  # what FastAPI looks for in the annotations  # noqa: F401
+    from starlette.requests import Request  # what FastAPI looks for in the annotations
 
     async def answer(request: Request) -> Response:
         try:
@@ -190,6 +207,8 @@ class _Endpoints:
         if not isinstance(parsed, dict) or parsed.keys() != names or not isinstance(parsed["prediction_id"], str):
             expected = "an object with model, prediction_id (text) and outcome"
             raise InvalidRequestError([Problem(None, None, None, expected)])
+        if not isinstance(parsed["outcome"], str | int | float):
+            raise InvalidRequestError([Problem(None, "outcome", None, "a number, text or a boolean")])
         model, client = self._asked(request, "feedback", str(parsed["model"]))
         await model.feedback(parsed["prediction_id"], parsed["outcome"], client.name)
         return _json({"accepted": True}, 202)
@@ -256,7 +275,7 @@ def _parsed(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if "recursion" in str(error).lower():
+        if "depth" in str(error):
             raise _RefusedError(413, "the body is nested too deep") from None
         raise _RefusedError(400, f"the body is no JSON: {error}") from None
 

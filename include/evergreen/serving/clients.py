@@ -120,14 +120,13 @@ class Issuer:
         import jwt
 
         try:
-            header = jwt.get_unverified_header(token)
-            key = await self._key(str(header.get("kid", "")))
-            if key is None or header.get("alg") not in _ALGORITHMS:
+            key = await self._key(str(jwt.get_unverified_header(token).get("kid", "")))
+            if key is None or key.algorithm_name not in _ALGORITHMS:
                 return None
             claims = jwt.decode(
                 token,
                 key,
-                algorithms=[header["alg"]],
+                algorithms=[key.algorithm_name],  # its own, whatever the token says
                 issuer=self._name,
                 audience=self._audience,
                 options={"require": ["exp", "sub", "iss", "aud"]},
@@ -177,7 +176,7 @@ def _fetch_keys(address: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
             published = httpx.get(address, timeout=5).raise_for_status().json()
         else:
             published = json.loads(Path(address).read_text(encoding="utf-8"))
-        return {str(key.key_id or ""): key.key for key in jwt.PyJWKSet.from_dict(published).keys}
+        return {str(key.key_id or ""): key for key in jwt.PyJWKSet.from_dict(published).keys}
     except (httpx.HTTPError, OSError, ValueError, jwt.PyJWTError) as error:
         log.warning("the keys of %s: %s", address, error)
         return known

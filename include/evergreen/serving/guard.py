@@ -1,4 +1,4 @@
-"""What stands before the endpoints: who asks, how much there is to read, whether there is room; and one shape of error."""
+"""What stands before the endpoints: who asks, whether there is room, and what becomes of a failure."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Guard:
         state = scope["state"]
         model, protocol = state.get("model", ""), state.get("protocol", "")
         REQUESTS.labels(model, protocol, str(reply.status)).inc()
-        if reply.status >= 400:
+        if reply.status >= 400 and scope["path"] not in _OPEN:
             client: Client | None = state.get("client")
             fields = {
                 **{"request_id": state["request_id"], "method": scope["method"], "path": scope["path"][:200]},

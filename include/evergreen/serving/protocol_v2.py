@@ -1,6 +1,7 @@
-"""The Open Inference Protocol V2: tensors in and out, as JSON or as bytes behind it, as KServe's and Triton's clients send.
+"""The Open Inference Protocol V2: tensors in and out, as KServe's and Triton's clients send them.
 
-https://github.com/kserve/open-inference-protocol, with its extension for binary tensors.
+https://github.com/kserve/open-inference-protocol, with its extension for binary tensors: their bytes stand
+behind the JSON.
 """
 
 from __future__ import annotations
@@ -143,8 +144,8 @@ def _tensors(inputs: Sequence[object], tail: bytes) -> Iterator[tuple[str, list[
         if name in seen:
             raise _wrong(name, None, "one tensor of each name")
         seen.add(name)
-        if datatype not in {*_NUMPY, "BYTES"}:
-            raise _wrong(name, datatype, f"a datatype of {', '.join([*_NUMPY, 'BYTES'])}")
+        if not isinstance(datatype, str) or datatype not in {*_NUMPY, "BYTES"}:
+            raise _wrong(name, str(datatype)[:80], f"a datatype of {', '.join([*_NUMPY, 'BYTES'])}")
         count = _count(name, tensor.get("shape"))
         parameters = tensor.get("parameters")
         size = parameters.get("binary_data_size") if isinstance(parameters, Mapping) else None
@@ -153,7 +154,7 @@ def _tensors(inputs: Sequence[object], tail: bytes) -> Iterator[tuple[str, list[
         else:
             if not isinstance(size, int) or not 0 <= size <= len(tail) - taken:
                 raise _wrong(name, size, f"at most the {len(tail) - taken} bytes that are left")
-            values = _of_bytes(name, str(datatype), tail[taken : taken + size])
+            values = _of_bytes(name, datatype, tail[taken : taken + size])
             taken += size
         if len(values) != count:
             raise _wrong(name, len(values), f"as many values as its shape says: {count}")

@@ -49,8 +49,8 @@ _MEANINGS = {
 def describe_api(app: FastAPI, host: Host, limits: Mapping[str, Serving]) -> dict[str, Any]:
     """Return the OpenAPI document, as the models are now."""
     paths: dict[str, Any] = {
-        "/v2/health/live": _get("Whether the server runs", "200"),
-        "/v2/health/ready": _get("Whether a model can be asked", "200", "503"),
+        "/v2/health/live": _open(_get("Whether the server runs", "200")),
+        "/v2/health/ready": _open(_get("Whether a model can be asked", "200", "503")),
         "/v2": _get("What the server is", "200", "401"),
         "/metrics": _get("Figures for Prometheus", "200", "401", kind="text/plain"),
         "/feedback": {"post": _post("What became of a prediction", _feedback(host), {"type": "object"}, "202")},
@@ -78,7 +78,7 @@ def documentation(app: FastAPI) -> None:
     from fastapi.openapi.docs import get_swagger_ui_html
     from starlette.responses import HTMLResponse
     from starlette.staticfiles import StaticFiles
-    from swagger_ui_bundle import swagger_ui_path
+    from swagger_ui_bundle import swagger_ui_path  # type: ignore[import-untyped]
 
     app.mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
 
@@ -108,7 +108,16 @@ def documentation(app: FastAPI) -> None:
 
 def _get(summary: str, *statuses: str, kind: str = "application/json") -> dict[str, Any]:
     content = {"schema": {"type": "string" if kind == "text/plain" else "object"}}
-    return {"get": {"summary": summary, "responses": {status: _response(status, content, kind) for status in statuses}}}
+    responses = {
+        status: _response(status, {"schema": _ERROR}) if status in {"401", "403"} else _response(status, content, kind)
+        for status in statuses
+    }
+    return {"get": {"summary": summary, "responses": responses}}
+
+
+def _open(path: dict[str, Any]) -> dict[str, Any]:
+    """Return a path that anybody may ask."""
+    return {method: {**operation, "security": []} for method, operation in path.items()}
 
 
 def _post(summary: str, body: dict[str, Any], answer: dict[str, Any], good: str = "200") -> dict[str, Any]:
@@ -127,9 +136,15 @@ def _response(status: str, content: dict[str, Any], kind: str = "application/jso
 
 
 def _rows(model: Served, most: int) -> dict[str, Any]:
-    moment = {"type": "string", "format": "date-time", "description": "when the rows' events are; left out, it is now"}
+    moment = {
+        "type": "string",
+        "format": "date-time",
+        "nullable": True,
+        "description": "when the rows' events are; left out, it is now",
+    }
     row = _object({column.name: _TYPES[column.kind] for column in model.columns})
-    listed = {"rows": {"type": "array", "minItems": 1, "maxItems": most, "items": row}}
+    # no maxItems: more rows are not wrong, they are too many at once (413)
+    listed = {"rows": {"type": "array", "minItems": 1, "items": row, "description": f"at most {most:,} at once"}}
     one = {**row, "properties": {**row["properties"], "event_timestamp": moment}}
     several = {**_object(listed), "properties": {**listed, "event_timestamp": moment}}
     return {"anyOf": [one, several], "example": {column.name: _EXAMPLES[column.kind] for column in model.columns}}
@@ -145,7 +160,10 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _predictions(model: Served) -> dict[str, Any]:
-    fields = {**{output: {"type": "number"} for output in model.outputs}, **dict.fromkeys(TEXTS, {"type": "string"})}
+    fields = {
+        **{output: {"type": "number"} for output in model.outputs},
+        **{text: {"type": "string"} for text in TEXTS},
+    }
     return _object({"model": {"type": "string"}, "predictions": {"type": "array", "items": _object(fields)}})
 
 

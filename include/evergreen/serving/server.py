@@ -68,7 +68,7 @@ def _server_of(config: Any, host: Host, drain_seconds: float) -> Any:
     """Return a server that, asked to stop, is not ready first, and stops to listen when that is known."""
     import uvicorn
 
-    class Draining(uvicorn.Server):  # type: ignore[misc]
+    class Draining(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if host.draining or sig != signal.SIGTERM:
                 super().handle_exit(sig, frame)

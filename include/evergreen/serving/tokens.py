@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError, TemporaryError, utc_now
 from evergreen.settings import get_settings
@@ -121,7 +121,7 @@ def read_tokens() -> list[Token]:
             ).fetchall()
         except psycopg.errors.UndefinedTable:
             return []
-    return [Token(*row[:3], frozenset(row[3]) if row[3] is not None else None, *row[4:]) for row in rows]
+    return [Token(**{**row, "models": None if row["models"] is None else frozenset(row["models"])}) for row in rows]
 
 
 def digest_of(secret: str) -> str:
@@ -130,12 +130,13 @@ def digest_of(secret: str) -> str:
 
 
 @contextmanager
-def _connected(*, create: bool = False) -> Iterator[psycopg.Connection]:
+def _connected(*, create: bool = False) -> Iterator[psycopg.Connection[dict[str, Any]]]:
     import psycopg
+    from psycopg.rows import dict_row
 
     address = get_settings().database(DATABASE).replace("postgresql+psycopg:", "postgresql:", 1)
     try:
-        with psycopg.connect(address, connect_timeout=5) as connection:
+        with psycopg.connect(address, connect_timeout=5, row_factory=dict_row) as connection:
             if create:
                 connection.execute(_TABLE)
             yield connection

@@ -48,10 +48,8 @@ def trained_once(
     ----------
     request, spec
         For whom.
-    dataset, frame
-        What to learn from: its address and version, and its rows.
-    tables
-        What it was made of.
+    dataset, frame, tables
+        What to learn from: its address and version, its rows, and what it was made of.
     metric
         By which a smaller graph is measured.
     refit_of
@@ -63,9 +61,7 @@ def trained_once(
         log.info("the MLflow run %s already holds this training", begun)
         return _result(begun, dataset, tables, tags)
     signing_key(f"What {request.step} makes of {spec.name}")  # not found out when hours of training are over
-    tags = _tags(request, spec, tables, dataset, window_of(frame))
-    if refit_of:
-        tags["refit_of"] = refit_of
+    tags = _tags(request, spec, tables, dataset, window_of(frame)) | ({"refit_of": refit_of} if refit_of else {})
     name = f"{spec.name}-{request.partition}-{request.run.run_id}{'-refit' if refit_of else ''}"
     run_id = start_run(spec.name, name, key, tags, {**spec.training.model_dump(), "rows": len(frame)})
     trained = train(spec, frame, f"checkpoints/{spec.name}", f"{request.partition}-{key}")

@@ -160,8 +160,11 @@ def found_wrong(files: Path) -> str:
             said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
             return f"does not load: {said or f'its process ended with {done.returncode}'}"
         answers = json.loads(path.read_text(encoding="utf-8"))
-    if golden is None:
-        return ""
+    return _differs(files, golden, answers) if golden else ""
+
+
+def _differs(files: Path, golden: Golden, answers: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Return which of a fresh process's answers is not what training had: the network's, or a graph's."""
     if difference := golden.difference(answers[NETWORK]):
         return f"does not answer as it did: {difference}"
     asked = golden.with_nothing_known(answers[NETWORK])

@@ -166,7 +166,7 @@ def description_of(files: Path) -> GraphDescription:
     Raises
     ------
     DataError
-        If there is no graph.
+        If there is no graph, or what is said of it cannot be read.
     """
     path = files / DESCRIPTION
     if not path.exists():
@@ -175,7 +175,10 @@ def description_of(files: Path) -> GraphDescription:
             "says serving.enabled: false.",
             "Train the model again to serve it.",
         )
-    description = GraphDescription.parse(path.read_bytes())
+    try:
+        description = GraphDescription.parse(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path}: {error}.", "Train the model again, or update what is to load it.") from error
     if description.why:
         raise DataError(
             f"{files}: there is no {GRAPH}: {description.why}.",

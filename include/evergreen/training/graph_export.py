@@ -55,9 +55,9 @@ def write_graph(folder: Path, spec: ModelSpec, frame: pd.DataFrame, metric: Metr
     dict
         The facts that are to be known of it.
     """
-    encoder, network = load(folder)
     facts = {}
     try:
+        encoder, network = load(folder)
         exported = exported_network(encoder, network)
         description = _write(folder, encoder, network, exported, frame)
     except BaseException as error:  # the network is anybody's code, and so are the exporter's thousand operators

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from evergreen.training.graph_parts import joined, quiet
 from evergreen.training.graph_rows import differences, evenly, plain
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from onnx import ModelProto
 
@@ -37,37 +39,53 @@ def write_int8(
     """Make the smaller graph, measure both on rows of the training window, and keep it if it loses little enough.
 
     All rows are computed together, and so are scaled by the most extreme of them: the coarsest there is.
-    """
-    import pandas as pd
 
-    limit = spec.serving.int8_maximum_loss
-    assert limit is not None  # noqa: S101  # who calls has asked
+    Raises
+    ------
+    ValueError
+        If there is nothing to compare: an answer or the metric is not a number.
+    """
     file = folder / INT8
     file.write_bytes(joined(encoder, _quantized(network)).SerializeToString(deterministic=True))
     rows = frame.iloc[evenly(len(frame), _ROWS)]
     columns = plain(encoder, rows).to_dict("list")
     answers = [Graph.load_file(folder / name, description).run(columns) for name in (GRAPH, INT8)]
+    found = _compared(spec, encoder, rows, answers, metric, [(folder / name).stat().st_size for name in (GRAPH, INT8)])
+    if not found.kept:
+        file.unlink()
+    kept = "kept" if found.kept else "not kept"
+    log.info("int8: %s %.4f, and %.4f as float32: %s", found.metric, found.int8, found.float32, kept)
+    return found
+
+
+def _compared(
+    spec: ModelSpec,
+    encoder: Encoder,
+    rows: pd.DataFrame,
+    answers: Sequence[Mapping[str, np.ndarray]],
+    metric: Metric,
+    sizes: Sequence[int],
+) -> Int8:
+    """Return what the second answers lose against the first, and whether that is little enough."""
+    import pandas as pd
+
     said = [pd.DataFrame(answer, index=rows.index) for answer in answers]
     float32, int8 = (metric(spec, rows, predicted) for predicted in said)
     loss = float32 - int8 if spec.gate.direction is Direction.MAXIMIZE else int8 - float32
-    sizes = [(folder / name).stat().st_size for name in (GRAPH, INT8)]
-    found = Int8(
+    difference, limit = float(differences(encoder, said[0], answers[1]).max()), spec.serving.int8_maximum_loss
+    if not (math.isfinite(loss) and math.isfinite(difference)):
+        raise ValueError(f"{spec.gate.metric} is {int8}, and {float32} as float32; an answer differs by {difference}")
+    return Int8(
         metric=spec.gate.metric,
         float32=float32,
         int8=int8,
         loss=loss,
-        limit=limit,
-        kept=loss <= limit and sizes[1] < sizes[0],  # not with a loss that is not a number
+        limit=limit or 0.0,
+        kept=loss <= (limit or 0.0) and sizes[1] < sizes[0],
         float32_bytes=sizes[0],
         int8_bytes=sizes[1],
-        difference=float(differences(encoder, said[0], answers[1]).max()),
+        difference=difference,
     )
-    if not found.kept:
-        file.unlink()
-    log.info(
-        "int8: %s %.4f, and %.4f as float32: %s", found.metric, int8, float32, "kept" if found.kept else "not kept"
-    )
-    return found
 
 
 def _quantized(network: ModelProto) -> ModelProto:

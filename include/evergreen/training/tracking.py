@@ -125,21 +125,15 @@ def log_training(
     Returns
     -------
     dict
-        What became known of the model, as the run's tags say it too: its content digest, which is set last (a run that
-        has it is complete), and what came of its graph.
+        What became known of the model, as the run's tags say too: what came of its graph, and its content digest, which
+        is set last: a run that has it is complete.
     """
-    from mlflow.entities import LoggedModelOutput, Metric
+    from mlflow.entities import LoggedModelOutput
 
     client = connect()
     with mlflow_errors(), TemporaryDirectory() as place:
         run = client.get_run(run_id)
-        stamp = run.info.start_time  # not the clock: the same training logs the same
-        metrics = [
-            Metric(name, epoch[name], stamp, int(epoch["epoch"]))
-            for epoch in trained.history
-            for name in ("train_loss", "seconds")
-        ]
-        client.log_batch(run_id, metrics=metrics)
+        _log_history(run, trained)
         known = _write_model(Path(place) / MODEL, spec, trained, frame, metric)
         logged = client.create_logged_model(run.info.experiment_id, name=MODEL, source_run_id=run_id)
         folder = _save(Path(place), run_id, logged, trained.encoder, frame)
@@ -152,6 +146,18 @@ def log_training(
             client.set_tag(run_id, f"{TAG}{name}", value)
         client.set_terminated(run_id)
     return known
+
+
+def _log_history(run: Any, trained: Trained) -> None:
+    from mlflow.entities import Metric as Logged
+
+    stamp = run.info.start_time  # not the clock: the same training logs the same
+    metrics = [
+        Logged(name, epoch[name], stamp, int(epoch["epoch"]))
+        for epoch in trained.history
+        for name in ("train_loss", "seconds")
+    ]
+    connect().log_batch(run.info.run_id, metrics=metrics)
 
 
 def log_monitoring(

@@ -140,6 +140,9 @@ def test_a_file_that_is_no_graph_is_refused(binary: Path, tmp_path: Path, wrong:
 def test_why_there_is_no_graph_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no model.onnx: the version was trained before graphs were exported"):
         Graph.load(tmp_path)
+    (tmp_path / DESCRIPTION).write_text('{"numeric": "x"}')
+    with pytest.raises(DataError, match=r"graph.json: numeric: "):
+        Graph.load(tmp_path)
     (tmp_path / DESCRIPTION).write_text(GraphDescription(why="it draws numbers").model_dump_json())
     with pytest.raises(DataError, match=r"there is no model.onnx: it draws numbers\. Change network.py"):
         Graph.load(tmp_path)

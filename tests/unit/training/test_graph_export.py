@@ -220,7 +220,10 @@ def test_the_smaller_graph_is_not_kept_where_it_loses_more_or_is_not_smaller(tmp
     assert not described(files).int8.kept
     assert Graph.load(files).outputs == ("probability",)
     said = iter([0.9, float("nan")])
-    assert INT8_REFUSED in write_graph(files, spec, frame, lambda *_: next(said))
+    facts = write_graph(files, spec, frame, lambda *_: next(said))
+    assert facts[INT8_REFUSED].startswith("ValueError: auc is nan, and 0.9 as float32; ")
+    assert not (files / INT8).exists()
+    assert Graph.load(files).outputs == ("probability",)
     (tmp_path / "small").mkdir()
     small = files_of(tmp_path / "small", int8_maximum_loss=1)
     assert described(small).int8 is not None

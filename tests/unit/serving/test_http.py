@@ -1,0 +1,338 @@
+"""What a client sends and gets: named columns, errors, limits, and who it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from evergreen.contract import TemporaryError, utc_now
+from evergreen.serving.clients import Issuer, TokenBook
+from serving_kit import ROW, SECRET, TOKENS, Halver, ask, bearer, body_of, client, guarded, token
+
+PATH = "/models/sums/predict"
+
+
+def test_one_row_or_many_are_answered_in_their_order() -> None:
+    guard = guarded()
+    one = ask(guard, "POST", PATH, json=ROW)
+    many = ask(guard, "POST", PATH, json={"rows": [{**ROW, "amount": 1}, {**ROW, "amount": None}]})
+    assert (one.status_code, many.status_code) == (200, 200)
+    assert body_of(one) == {
+        "model": "sums",
+        "predictions": [{"prediction_id": "p-0", "prediction": 1.25, "version": "7", "variant": "champion"}],
+    }
+    assert [row["prediction"] for row in body_of(many)["predictions"]] == [0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "expected"),
+    [
+        ({"amount": "2.5"}, "amount", "a finite number"),
+        ({"amount": True}, "amount", "a finite number"),
+        ({"amount": [1]}, "amount", "a finite number"),
+        ({"visits": 3.0}, "visits", "a whole number"),
+        ({"visits": 2**63}, "visits", "a whole number"),
+        ({"visits": None}, "visits", "a whole number"),
+        ({"shop": 5}, "shop", "text"),
+        ({"shop": None}, "shop", "text"),
+        ({"kind": {}}, "kind", "text, a number or a boolean"),
+        ({"event_timestamp": "2013-07-01T06:30:00"}, "event_timestamp", "a time with its offset"),
+        ({"event_timestamp": "tomorrow"}, "event_timestamp", "a time with its offset"),
+        ({"event_timestamp": "9999-12-31T23:59:59-14:00"}, "event_timestamp", "a time with its offset"),
+        ({"event_timestamp": str(utc_now() + timedelta(hours=1))}, "event_timestamp", "that has been"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_should_stand_there(change: dict, field: str, expected: str) -> None:
+    model = Halver()
+    answer = ask(guarded(model), "POST", PATH, content=json.dumps({**ROW, **change}))
+    assert answer.status_code == 422, answer.text
+    (problem,) = body_of(answer)["problems"]
+    assert problem["field"] == field
+    assert expected in problem["expected"]
+    assert not model.asked
+
+
+def test_misspelt_and_missing_columns_are_named() -> None:
+    row = {name: value for name, value in ROW.items() if name != "amount"} | {"amuont": 1}
+    problems = body_of(ask(guarded(), "POST", PATH, json=row))["problems"]
+    assert [problem["field"] for problem in problems] == ["amount", "amuont"]
+    assert "did you mean 'amount'" in problems[1]["expected"]
+
+
+def test_a_row_is_named_by_its_place() -> None:
+    problems = body_of(ask(guarded(), "POST", PATH, json={"rows": [ROW, {**ROW, "amount": "x"}]}))["problems"]
+    assert [(problem["row"], problem["value"]) for problem in problems] == [(1, "x")]
+
+
+@pytest.mark.parametrize("rows", [[], {}, None, "x", [[]], [None]])
+def test_what_are_no_rows_is_refused(rows: object) -> None:
+    assert ask(guarded(), "POST", PATH, json={"rows": rows}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b'{"amount": NaN}', 400),
+        (b"\xff", 400),
+        (b"[" * 100_000, 413),
+        (b"[" * 2000 + b"]" * 2000, 413),
+        (b'"' + b"x" * 30_000 + b'"', 413),
+        (b"5", 422),
+        (json.dumps({"rows": [ROW] * 51}).encode(), 413),
+    ],
+)
+def test_a_body_that_is_no_request_is_refused(content: bytes, status: int) -> None:
+    answer = ask(guarded(), "POST", PATH, content=content)
+    assert answer.status_code == status, answer.text
+    assert set(body_of(answer)) >= {"error", "request_id"}
+
+
+def test_a_body_is_refused_as_soon_as_it_is_too_long() -> None:
+    sent = 0
+
+    async def endless():
+        nonlocal sent
+        for _ in range(10_000):
+            sent += 1
+            yield b"x" * 1000
+
+    async def send() -> int:
+        async with client(guarded()) as asking:
+            return (await asking.post(PATH, content=endless())).status_code
+
+    assert asyncio.run(send()) == 413
+
+
+@pytest.mark.parametrize("headers", [{"content-type": "text/csv"}, {"content-encoding": "gzip"}])
+def test_what_cannot_be_read_is_said(headers: dict[str, str]) -> None:
+    assert ask(guarded(), "POST", PATH, json=ROW, headers=headers).status_code == 415
+
+
+def test_features_that_are_missing_are_a_problem_of_their_own_kind() -> None:
+    answer = ask(guarded(), "POST", PATH, json={**ROW, "shop": "unknown"})
+    assert answer.status_code == 422
+    assert body_of(answer)["problems"][0]["kind"] == "missing_features"
+
+
+def test_a_model_without_a_champion_says_when_to_come_again() -> None:
+    answer = ask(guarded(Halver(ready=False)), "POST", PATH, json=ROW)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/models/some/predict", 404), ("/nothing", 404), ("/v2/models/sums/versions/9/infer", 404)]
+)
+def test_what_is_not_there_is_said(path: str, status: int) -> None:
+    answer = ask(guarded(), "POST", path, json=ROW)
+    assert answer.status_code == status
+    assert body_of(answer)["error"]
+
+
+def test_health_needs_no_token_and_everything_else_does() -> None:
+    guard = guarded(Halver(ready=False))
+    everything = {
+        ("GET", "/v2/health/live"): 200,
+        ("GET", "/v2/health/ready"): 503,
+        ("GET", "/v2"): 401,
+        ("GET", "/v2/models/sums"): 401,
+        ("GET", "/v2/models/sums/ready"): 401,
+        ("POST", "/v2/models/sums/infer"): 401,
+        ("POST", PATH): 401,
+        ("POST", "/feedback"): 401,
+        ("GET", "/metrics"): 401,
+        ("GET", "/docs"): 401,
+        ("GET", "/docs/assets/swagger-ui.css"): 401,
+        ("GET", "/openapi.json"): 401,
+        ("GET", "/nothing"): 401,
+    }
+    seen = {
+        (method, path): ask(guard, method, path, headers={"Authorization": ""}).status_code
+        for method, path in everything
+    }
+    assert seen == everything
+
+
+def test_metrics_are_open_where_that_is_set() -> None:
+    assert ask(guarded(open_metrics=True), "GET", "/metrics", headers={"Authorization": ""}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "",
+        "Bearer",
+        "Bearer x",
+        "Bearer evg_0a",
+        f"Bearer evg_0a_{SECRET}x",
+        f"Bearer evg_ff_{SECRET}",
+        f"Basic evg_0a_{SECRET}",
+        f"Token evg_0a_{SECRET}",
+        f"Bearer evg_0c_{SECRET}",
+        f"Bearer evg_0d_{SECRET}",
+        "Bearer eyJhbGciOiJub25lIn0.e30.",
+    ],
+)
+def test_who_is_not_known_is_told_nothing(authorization: str) -> None:
+    answer = ask(guarded(), "POST", PATH, json=ROW, headers={"Authorization": authorization})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"]
+
+
+def test_a_client_asks_the_models_that_it_may_ask() -> None:
+    guard = guarded(Halver(), Halver("others"))
+    assert ask(guard, "POST", PATH, json=ROW, headers=bearer("0b")).status_code == 403
+    assert ask(guard, "POST", "/models/others/predict", json=ROW, headers=bearer("0b")).status_code == 200
+    assert "sums" not in ask(guard, "POST", "/models/x/predict", json=ROW, headers=bearer("0b")).text
+
+
+def test_a_browser_shows_its_token_as_a_password() -> None:
+    answer = ask(
+        guarded(), "GET", "/docs", headers={"Authorization": ""}, auth=httpx.BasicAuth("me", f"evg_0a_{SECRET}")
+    )
+    assert answer.status_code == 200
+    assert "https://" not in answer.text
+    for asset in ("/docs/start.js", "/docs/assets/swagger-ui-bundle.js", "/docs/assets/swagger-ui.css"):
+        assert ask(guarded(), "GET", asset).status_code == 200
+
+
+def test_a_client_that_asks_too_often_waits() -> None:
+    guard = guarded()
+    first, second = (ask(guard, "POST", PATH, json=ROW, headers=bearer("0e")) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 429)
+    assert int(second.headers["retry-after"]) >= 1
+    assert ask(guard, "POST", PATH, json=ROW).status_code == 200
+
+
+def test_more_requests_than_there_is_room_for_are_told_to_come_again() -> None:
+    model = Halver(seconds=0.2)
+
+    async def burst() -> list[int]:
+        async with client(guarded(model, most_in_flight=5)) as asking:
+            return [one.status_code for one in await asyncio.gather(*(asking.post(PATH, json=ROW) for _ in range(20)))]
+
+    statuses = asyncio.run(burst())
+    assert sorted(statuses) == [200] * 5 + [503] * 15
+    assert len(model.asked) == 5
+
+
+def test_a_token_that_is_taken_back_opens_nothing_and_without_a_database_the_last_ones_count() -> None:
+    table, broken = [token()], False
+
+    def read() -> list:
+        if broken:
+            raise TemporaryError("PostgreSQL is away.")
+        return list(table)
+
+    book = TokenBook(read)
+    book.refresh()
+    shown = f"evg_0a_{SECRET}"
+    assert book.client_of(shown)
+    broken = True
+    book.refresh()
+    assert book.client_of(shown)
+    assert book.stale_since
+    broken, table[:] = False, [token(revoked=utc_now())]
+    book.refresh()
+    assert book.client_of(shown) is None
+    assert book.stale_since is None
+
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+CLAIMS = {"iss": "https://issuer", "aud": "predictions", "sub": "robot"}
+
+
+def _issuer(tmp_path) -> Issuer:
+    published = {**json.loads(jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key())), "kid": "k1", "alg": "ES256"}
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [published]}))
+    return Issuer("https://issuer", "predictions", str(tmp_path / "keys.json"))
+
+
+def _signed(key=KEY, algorithm: str = "ES256", kid: str = "k1", **claims) -> dict[str, str]:
+    all_claims = {**CLAIMS, "exp": datetime.now(UTC) + timedelta(minutes=5), **claims}
+    kept = {name: value for name, value in all_claims.items() if value is not None}
+    return {"Authorization": f"Bearer {jwt.encode(kept, key, algorithm, headers={'kid': kid})}"}
+
+
+def test_a_client_of_the_issuer_is_let_in(tmp_path) -> None:
+    guard = guarded(issuer=_issuer(tmp_path))
+    assert ask(guard, "POST", PATH, json=ROW, headers=_signed()).status_code == 200
+    assert ask(guard, "POST", PATH, json=ROW, headers=_signed(models=["others"])).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"iss": "https://another"},
+        {"aud": "another"},
+        {"exp": datetime.now(UTC) - timedelta(minutes=5)},
+        {"exp": None},
+        {"sub": None},
+        {"kid": "k2"},
+        {"key": ec.generate_private_key(ec.SECP256R1())},
+        {"key": rsa.generate_private_key(65537, 2048), "algorithm": "RS256"},
+        {"key": "a secret of 32 characters or more", "algorithm": "HS256"},
+        {"key": None, "algorithm": "none"},
+    ],
+    ids=str,
+)
+def test_whom_the_issuer_does_not_vouch_for_is_not(tmp_path, wrong: dict) -> None:
+    answer = ask(guarded(issuer=_issuer(tmp_path)), "POST", PATH, json=ROW, headers=_signed(**wrong))
+    assert answer.status_code == 401
+
+
+def test_feedback_is_kept_with_who_sent_it() -> None:
+    model = Halver()
+    sent = {"model": "sums", "prediction_id": "p-0", "outcome": 1}
+    assert ask(guarded(model), "POST", "/feedback", json=sent).status_code == 202
+    assert model.outcomes == [("p-0", 1, "shop")]
+    for change in ({"more": 1}, {"outcome": {}}, {"outcome": None}, {"prediction_id": 5}):
+        assert ask(guarded(model), "POST", "/feedback", json={**sent, **change}).status_code == 422
+
+
+def test_a_request_keeps_its_id() -> None:
+    assert (
+        ask(guarded(), "POST", PATH, json=ROW, headers={"X-Request-Id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    )
+    odd = ask(guarded(), "POST", PATH, json=ROW, headers={"X-Request-Id": "a b\tc"})
+    assert odd.headers["x-request-id"] != "a b\tc"
+
+
+def test_what_fails_inside_tells_no_one_how(caplog) -> None:
+    class Broken(Halver):
+        async def predict(self, rows, client):
+            raise ZeroDivisionError("a secret detail")
+
+    answer = ask(guarded(Broken()), "POST", PATH, json=ROW)
+    assert answer.status_code == 500
+    assert "secret detail" not in answer.text
+    assert "secret detail" in caplog.text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+ROWS = st.fixed_dictionaries(dict.fromkeys(ROW, JSON))
+
+
+@given(body=JSON | ROWS | st.fixed_dictionaries({"rows": st.lists(ROWS, max_size=4), "event_timestamp": JSON}))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_no_body_makes_the_server_fail(body: object) -> None:
+    answer = ask(guarded(), "POST", PATH, content=json.dumps(body))
+    assert answer.status_code in {200, 400, 413, 422}, answer.text
+    assert json.loads(answer.content)
+
+
+def test_every_token_of_the_kit_is_another() -> None:
+    assert len({one.id for one in TOKENS}) == len(TOKENS)
