@@ -27,6 +27,7 @@ TARGETS = {
     # image: its Dockerfile, the target in it, the chart's name for it
     "airflow": ("airflow", "", "airflow"),
     "step": ("step", "", "step"),
+    "serving": ("serving", "", "serving"),
     "trial-postgres": ("trial", "postgres", "trialPostgres"),
     "trial-seaweedfs": ("trial", "seaweedfs", "trialSeaweedfs"),
 }

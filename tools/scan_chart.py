@@ -25,7 +25,8 @@ CANARY = {
     "spec": {"containers": [{"name": "all", "image": "all:1", "securityContext": {"privileged": True}}]},
 }
 PINNED = {
-    name: {"digest": f"sha256:{'0' * 64}"} for name in ("airflow", "step", "trialPostgres", "trialSeaweedfs", "gitSync")
+    name: {"digest": f"sha256:{'0' * 64}"}
+    for name in ("airflow", "step", "serving", "trialPostgres", "trialSeaweedfs", "gitSync")
 }
 """As an installation should be: every image by its digest."""
 

@@ -17,7 +17,7 @@ from pod_policy import restricted_violations
 VERSIONS = ("1.31", "1.36", kubernetes_validate.latest_version())
 """The oldest that the chart admits, the one of docs/kubernetes.md, and the newest with a known schema."""
 
-CUSTOM = {"RayCluster", "ExternalSecret", "CiliumNetworkPolicy"}
+CUSTOM = {"RayCluster", "ExternalSecret", "CiliumNetworkPolicy", "ServiceMonitor"}
 """Kinds that the API server learns from an operator: no schema of theirs is at hand."""
 SECRET_NAMES = re.compile(r"(PASSWORD|SECRET|TOKEN|FERNET|ACCESS_KEY)", re.IGNORECASE)
 NOT_SECRET = {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", "POSTGRES_PASSWORD_FILE"}

@@ -31,6 +31,8 @@ CASES: dict[str, Object] = {
     "production": EXTERNAL,
     "trial": TRIAL,
     "trial-with-features": {**TRIAL, "feastOnline": {"enabled": True}},
+    "trial-without-serving": {"trial": {"enabled": True, "serving": False}},
+    "serving": {**EXTERNAL, "serving": {"enabled": True}},
     "kuberay": {**EXTERNAL, "ray": {"kuberay": {"enabled": True}}},
     "kubernetes-executor": {**EXTERNAL, **GIT, "airflow": {"executor": "KubernetesExecutor"}},
     "git-sync": {**TRIAL, **GIT},
@@ -38,6 +40,16 @@ CASES: dict[str, Object] = {
         **EXTERNAL,
         "metrics": {"exporter": "statsd", "host": "statsd.example.com", "port": 8125},
         "externalSecrets": {"enabled": True, "store": {"name": "vault"}},
+        "serving": {
+            "enabled": True,
+            "models": ["flight_delay"],
+            "autoscaling": {"inFlight": 20},
+            "otlpEndpoint": "http://collector.example.com:4318",
+            "metrics": {
+                "serviceMonitor": {"enabled": True, "labels": {"team": "ml"}, "tokenSecret": "prometheus-token"}
+            },
+            "extraEnv": {"EVERGREEN_SERVING_FOLLOW_SECONDS": "5"},
+        },
         "database": {"host": "db.example.com", "create": True},
         "images": {"step": {"digest": f"sha256:{'0' * 64}"}, "pullSecrets": ["registry"]},
         "ingress": {
@@ -45,6 +57,7 @@ CASES: dict[str, Object] = {
             "className": "nginx",
             "airflow": {"host": "airflow.example.com", "tlsSecret": "airflow-tls"},
             "mlflow": {"host": "mlflow.example.com", "tlsSecret": "mlflow-tls"},
+            "serving": {"host": "predictions.example.com", "tlsSecret": "predictions-tls"},
         },
         "networkPolicies": {
             "ingressFrom": [{"namespaceSelector": {"matchLabels": {"team": "ingress"}}}],
@@ -53,6 +66,10 @@ CASES: dict[str, Object] = {
             "objectStorePorts": [8333],
             "alertPorts": [587, 9093],
             "alertPeers": [{"namespaceSelector": {"matchLabels": {"team": "observers"}}}],
+            "servingFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
+            "servingPorts": [4318],
+            "servingPeers": [{"namespaceSelector": {"matchLabels": {"team": "observers"}}}],
+            "servingCidrs": [],
             "cilium": True,
         },
         "scheduling": {
@@ -74,6 +91,7 @@ CASES: dict[str, Object] = {
         **EXTERNAL,
         "tls": {"secret": "evergreen-tls"},
         "feastOnline": {"enabled": True, "tlsSecret": "feast-tls"},
+        "serving": {"enabled": True, "tlsSecret": "serving-tls"},
         "airflow": {"executor": "KubernetesExecutor"},
         "networkPolicies": {"feastOnlineFrom": [{"namespaceSelector": {"matchLabels": {"team": "scoring"}}}]},
     },

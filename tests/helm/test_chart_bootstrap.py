@@ -1,47 +1,19 @@
-"""The bootstrap's own programs, run as its containers run them, against a real PostgreSQL and a real S3."""
+"""The bootstrap's own programs, run as its containers run them, against a real PostgreSQL."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
 
 import psycopg
 import pytest
-from chart_rendering import CHART, Object, objects, pick
+from chart_bootstrap import SCRIPTS, container_of, run, values_of
 from psycopg.conninfo import conninfo_to_dict
 
-from installation import free_ports
-
-SCRIPTS = CHART / "files"
-ROLES = ("airflow", "mlflow", "steps")
-
-
-def _container(case: str, name: str) -> Object:
-    job = "evergreen-bootstrap-1" if case in {"trial", "git-sync"} else "evergreen-bootstrap"
-    spec = pick(objects(case), "Job", job)["spec"]["template"]["spec"]
-    (found,) = [one for one in [*spec["initContainers"], *spec["containers"]] if one["name"] == name]
-    return found
-
-
-def _values(container: Object) -> dict[str, str]:
-    return {one["name"]: one["value"] for one in container["env"] if "value" in one}
-
-
-def _run(name: str, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/tmp")}
-    return subprocess.run(
-        [sys.executable, str(SCRIPTS / name), *arguments],
-        env={**path, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+ROLES = ("airflow", "mlflow", "steps", "serving")
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +26,14 @@ def administrator(postgres_server: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def names() -> list[dict[str, object]]:
     """The roles that the chart asks for, under names that no other test of the session's server has."""
-    rendered = json.loads(_values(_container("trial", "databases"))["EVERGREEN_ROLES"])
+    rendered = json.loads(values_of(container_of("trial", "databases"))["EVERGREEN_ROLES"])
     lists = ("databases", "writers", "readers")
     roles = [
         {
             **entry,
             "role": f"chart_{entry['role']}",
             **{key: [f"chart_{name}" for name in entry[key]] for key in lists if key in entry},
+            "reads": {f"chart_{name}": f"chart_{owner}" for name, owner in entry.get("reads", {}).items()},
         }
         for entry in rendered
     ]
@@ -74,7 +47,7 @@ def _connect(administrator: dict[str, str], **more: str) -> psycopg.Connection:
 
 def _create(administrator: dict[str, str], names: list[dict[str, object]], password: str) -> None:
     passwords = {f"{role.upper()}_PASSWORD": f"{role} {password}" for role in ROLES}
-    done = _run("databases.py", {**administrator, **passwords, "EVERGREEN_ROLES": json.dumps(names)})
+    done = run("databases.py", {**administrator, **passwords, "EVERGREEN_ROLES": json.dumps(names)})
     assert done.returncode == 0, done.stderr
 
 
@@ -109,6 +82,7 @@ def test_databases_are_made_once_and_passwords_follow_the_secret(
         "feast",
         "online",
         "lake",
+        "serving",
         "audit",
     }
     with _connect(administrator, dbname="chart_lake") as connection:
@@ -138,6 +112,78 @@ def test_the_steps_cannot_enter_the_databases_of_the_platform(
         _connect(administrator, user="chart_evergreen_audit", dbname="chart_audit")
 
 
+@pytest.mark.integration
+def test_the_server_of_predictions_reads_what_the_steps_have_and_will_have_in_two_databases(
+    administrator: dict[str, str], names: list[dict[str, object]]
+) -> None:
+    _create(administrator, names, "any")
+    server = "chart_evergreen_serving"
+    for database in ("chart_online", "chart_serving"):
+        with _connect(administrator, user="chart_evergreen_steps", dbname=database) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS later (id integer)")
+        with _connect(administrator, user=server, dbname=database) as connection:
+            connection.execute("SELECT * FROM later")
+            for change in ("INSERT INTO later VALUES (1)", "DROP TABLE later", "CREATE TABLE mine (id integer)"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(change)
+    with _connect(administrator, user=server, dbname="chart_audit") as connection:
+        connection.execute("SELECT * FROM audit_log")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM audit_log")
+    for database in ("chart_feast", "chart_lake", "chart_airflow", "chart_mlflow", "chart_mlflow_auth"):
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            _connect(administrator, user=server, dbname=database)
+
+
+@pytest.mark.integration
+def test_an_administrator_who_is_no_superuser_may_do_all_of_it(
+    administrator: dict[str, str], names: list[dict[str, object]]
+) -> None:
+    renamed = json.loads(json.dumps(names).replace("chart_", "plain_"))
+    with _connect(administrator) as connection:
+        connection.execute("CREATE ROLE plain LOGIN CREATEROLE CREATEDB")
+    _create({**administrator, "PGUSER": "plain"}, renamed, "any")
+    with _connect(administrator, user="plain_evergreen_steps", dbname="plain_online") as connection:
+        connection.execute("CREATE TABLE later (id integer)")
+    with _connect(administrator, user="plain_evergreen_serving", dbname="plain_online") as connection:
+        connection.execute("SELECT * FROM later")
+
+
+@pytest.mark.integration
+def test_a_server_of_predictions_waits_until_it_may_read(
+    administrator: dict[str, str], names: list[dict[str, object]]
+) -> None:
+    text = (SCRIPTS / "databases.py").read_text().replace("WAITING = 900.0", "WAITING = 0.5")
+    text = text.replace('LAST = "audit"', 'LAST = "chart_audit"')
+    _create(administrator, names, "any")
+
+    def wait(user: str) -> subprocess.CompletedProcess[str]:
+        address = f"postgresql://{user}@/?host={administrator['PGHOST']}"
+        environment = {"PATH": os.environ["PATH"], "EVERGREEN_DATABASE_URL": address}
+        command = [sys.executable, "-c", text, "--wait"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert wait("chart_evergreen_serving").returncode == 0
+    refused = wait("chart_evergreen_mlflow")
+    assert refused.returncode == 1
+    assert 'permission denied for database "chart_audit"' in refused.stdout
+    assert "see the log of the bootstrap job" in refused.stderr
+
+
+def test_without_a_server_the_bootstrap_makes_nothing_for_it() -> None:
+    for case, there in (("trial", True), ("trial-without-serving", False)):
+        databases = container_of(case, "databases")
+        roles = {entry["role"]: entry for entry in json.loads(values_of(databases)["EVERGREEN_ROLES"])}
+        assert ("evergreen_serving" in roles) is there
+        assert ("serving" in roles["evergreen_steps"]["databases"]) is there
+        assert ("evergreen_serving" in roles["evergreen_audit"]["readers"]) is there
+        variables = {
+            one["name"] for name in ("databases", "mlflow-bootstrap") for one in container_of(case, name)["env"]
+        }
+        assert variables >= {"STEPS_PASSWORD", "MLFLOW_STEPS_PASSWORD"}
+        assert (variables >= {"SERVING_PASSWORD", "MLFLOW_SERVING_PASSWORD"}) is there
+
+
 GRANTS = (
     "SELECT username, resource_type, resource_pattern, permission FROM users "
     "JOIN roles ON roles.name = '__user_' || users.id || '__' JOIN role_permissions ON role_id = roles.id"
@@ -158,7 +204,7 @@ def _id_of(connection: psycopg.Connection, user: str) -> int:
 @pytest.mark.integration
 def test_mlflow_s_users_follow_the_secret(administrator: dict[str, str], names: list[dict[str, object]]) -> None:
     _create(administrator, names, "any")
-    asked = _values(_container("trial", "mlflow-bootstrap"))
+    asked = values_of(container_of("trial", "mlflow-bootstrap"))
     environment = {
         variable: re.sub(
             r"^(postgresql\+psycopg)://(\w+)@[^/]+/(\w+)\?.*$",
@@ -170,8 +216,9 @@ def test_mlflow_s_users_follow_the_secret(administrator: dict[str, str], names: 
     assert all("chart_evergreen_mlflow@/chart_mlflow" in address for address in environment.values())
 
     def bootstrap(password: str) -> str:
-        secrets = {f"MLFLOW_{name}_PASSWORD": f"{name} {password}" for name in ("AUTH_ADMIN", "STEPS", "REGISTRY")}
-        done = _run("mlflow_bootstrap.py", environment | secrets | {"MLFLOW_DISABLE_TELEMETRY": "true"})
+        users = ("AUTH_ADMIN", "STEPS", "REGISTRY", "SERVING")
+        secrets = {f"MLFLOW_{name}_PASSWORD": f"{name} {password}" for name in users}
+        done = run("mlflow_bootstrap.py", environment | secrets | {"MLFLOW_DISABLE_TELEMETRY": "true"})
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -185,110 +232,14 @@ def test_mlflow_s_users_follow_the_secret(administrator: dict[str, str], names: 
             connection.execute(f"{earlier} {role}", (pattern, f"__user_{_id_of(connection, 'evergreen-steps')}__"))
         assert len(connection.execute(GRANTS).fetchall()) == len(RIGHTS) + 2
     assert "user admin has the new password\nuser evergreen-steps has the new password" in bootstrap("the second")
-    assert _run("mlflow_bootstrap.py", environment, "--wait").returncode == 0
+    assert run("mlflow_bootstrap.py", environment, "--wait").returncode == 0
     with _connect(administrator, user="chart_evergreen_mlflow", dbname="chart_mlflow_auth") as connection:
         rights = dict(connection.execute("SELECT username, is_admin FROM users").fetchall())
         assert set(connection.execute(GRANTS).fetchall()) == RIGHTS
-    assert rights == {"admin": True, "evergreen-steps": False, "evergreen-registry": False}
+    users = dict.fromkeys(("evergreen-steps", "evergreen-registry", "evergreen-serving"), False)
+    assert rights == {"admin": True, **users}
     with _connect(administrator, user="chart_evergreen_mlflow", dbname="chart_mlflow") as connection:
         assert connection.execute("SELECT count(*) FROM registered_models").fetchone() == (0,)
-
-
-@pytest.mark.integration
-def test_the_bucket_of_a_trial_is_made_and_the_steps_may_write_into_it(tmp_path: Path) -> None:
-    import base64
-
-    import boto3
-    from botocore.exceptions import ClientError
-
-    found = objects("trial")
-    (container,) = pick(found, "StatefulSet", "evergreen-seaweedfs")["spec"]["template"]["spec"]["containers"]
-    identities = base64.b64decode(pick(found, "Secret", "evergreen-seaweedfs")["data"]["s3.json"])
-    (tmp_path / "s3.json").write_bytes(identities)
-    others = ("s3", "master", "volume", "filer", "admin")
-    ports = free_ports(2 * len(others))
-    here = {"-dir": str(tmp_path / "data"), "-ip.bind": "127.0.0.1"}
-    here |= {"-s3.config": str(tmp_path / "s3.json")}
-    options = dict(option.split("=", 1) for option in container["command"][2:]) | here
-    twins = [f"-{name}.port{twin}" for twin in ("", ".grpc") for name in others]
-    options |= {name: str(port) for name, port in zip(twins, ports, strict=True)}
-    (tmp_path / "data").mkdir()
-    server = subprocess.Popen(
-        [
-            str(Path(sys.executable).parent / container["command"][0]),
-            container["command"][1],
-            *(f"{name}={value}" for name, value in options.items()),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=tmp_path,
-    )
-    try:
-        keys = {one["name"]: one["credentials"][0] for one in json.loads(identities)["identities"]}
-        environment = {
-            "EVERGREEN_BUCKET": _values(_container("trial", "bucket"))["EVERGREEN_BUCKET"],
-            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{ports[0]}",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": keys["platform"]["accessKey"],
-            "AWS_SECRET_ACCESS_KEY": keys["platform"]["secretKey"],
-        }
-        for _ in range(2):
-            done = _run("bucket.py", environment)
-            assert done.returncode == 0, done.stderr
-        client = boto3.client(
-            "s3",
-            endpoint_url=environment["AWS_ENDPOINT_URL_S3"],
-            aws_access_key_id=keys["steps"]["accessKey"],
-            aws_secret_access_key=keys["steps"]["secretKey"],
-            region_name="us-east-1",
-        )
-        client.put_object(Bucket="evergreen", Key="evergreen/artifacts/x", Body=b"1")
-        with pytest.raises(ClientError, match="AccessDenied"):
-            client.create_bucket(Bucket="other")
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-@pytest.fixture(scope="module")
-def airflow_settings() -> ModuleType:
-    """The program that loads airflow_settings.yaml, as a module."""
-    spec = importlib.util.spec_from_file_location("chart_airflow_settings", SCRIPTS / "airflow_settings.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_what_is_declared_becomes_what_airflow_imports(airflow_settings: ModuleType, tmp_path: Path) -> None:
-    from evergreen_airflow.airflow_settings import read
-
-    file = tmp_path / "airflow_settings.yaml"
-    file.write_text(
-        """
-airflow:
-  connections:
-    - {conn_id: a, conn_type: http, conn_host: example.com, conn_port: 80, conn_extra: {x: 1}}
-    - {conn_id: b, conn_uri: "postgresql://me:secret@db:5432/name"}
-  pools: [{pool_name: training, pool_slot: 1}]
-  variables: [{variable_name: v, variable_value: [1, 2]}]
-"""
-    )
-    found = read(file)
-    assert airflow_settings.pools(found) == {"training": {"slots": 1, "description": "", "include_deferred": True}}
-    assert airflow_settings.connections(found) == {
-        "a": {"conn_type": "http", "host": "example.com", "port": 80, "extra": '{"x": 1}'},
-        "b": {
-            "conn_type": "postgresql",
-            "host": "db",
-            "login": "me",
-            "password": "secret",
-            "port": 5432,
-            "schema": "name",
-        },
-    }
-    assert airflow_settings.variables(found) == {"v": [1, 2]}
 
 
 def test_a_server_that_refuses_is_named() -> None:

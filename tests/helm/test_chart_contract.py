@@ -139,6 +139,13 @@ def test_secrets_of_a_trial_fit_together() -> None:
     keys = {one["name"]: (one["credentials"][0]["accessKey"], one["credentials"][0]["secretKey"]) for one in identities}
     assert keys["platform"] == (platform["s3-access-key-id"], platform["s3-secret-access-key"])
     assert keys["steps"] == (steps["AWS_ACCESS_KEY_ID"], steps["AWS_SECRET_ACCESS_KEY"])
+    serving = _secret(found, "evergreen-serving")
+    address = urlsplit(serving["EVERGREEN_DATABASE_URL"])
+    assert (address.username, address.password) == ("evergreen_serving", platform["serving-database-password"])
+    assert address.netloc.partition("@")[2] == urlsplit(steps["EVERGREEN_DATABASE_URL"]).netloc.partition("@")[2]
+    assert serving["MLFLOW_TRACKING_PASSWORD"] == platform["mlflow-serving-password"]
+    assert keys["serving"] == (serving["AWS_ACCESS_KEY_ID"], serving["AWS_SECRET_ACCESS_KEY"])
+    assert serving[VERIFICATION_KEYS] == steps[VERIFICATION_KEYS]
     assert len(set(platform.values())) == len(platform)
 
 

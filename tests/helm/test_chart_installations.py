@@ -63,6 +63,10 @@ def test_what_pods_need_is_rendered_or_documented(case: str) -> None:
         external |= {("Secret", PLATFORM, "key"), ("Secret", STEPS, "key")}
     if values.get("images", {}).get("pullSecrets"):
         external |= {("Secret", PLATFORM, "registry"), ("Secret", STEPS, "registry")}
+    if values.get("serving"):
+        external.add(("Secret", PLATFORM, "evergreen-serving"))
+    if values.get("serving", {}).get("tlsSecret"):
+        external.add(("Secret", PLATFORM, "serving-tls"))
     if values.get("tls"):
         external |= {("Secret", PLATFORM, "evergreen-tls"), ("Secret", STEPS, "feast-tls")}
         external.add(("Secret", STEPS, "evergreen-feast-online"))

@@ -140,6 +140,13 @@ NEEDED = [
     ("everything", STEP, WORLD, 443),
     ("everything", INGRESS, platform("api-server"), 8080),
     ("everything", INGRESS, platform("mlflow"), 5000),
+    ("trial", platform("serving"), platform("postgres"), 5432),
+    ("trial", platform("serving"), platform("seaweedfs"), 8333),
+    ("trial", platform("serving"), platform("mlflow"), 5000),
+    ("serving", platform("serving"), WORLD, 5432),
+    ("everything", INGRESS, platform("serving"), 8090),
+    ("everything", Peer("monitoring", {}), platform("serving"), 8090),
+    ("everything", platform("serving"), Peer("observers", {}), 4318),
     *[("everything", platform(name), WORLD, 587) for name in ("scheduler", "dag-processor")],
     ("everything", platform("scheduler"), Peer("observers", {}), 9093),
 ]
@@ -179,6 +186,15 @@ FORBIDDEN = [
     ("production", platform("scheduler"), WORLD, 587),
     ("production", INGRESS, platform("api-server"), 8080),
     ("kubernetes-executor", steps("worker"), WORLD, 5432),  # a task needs no database
+    ("trial", STRANGER, platform("serving"), 8090),
+    ("trial", STEP, platform("serving"), 8090),
+    ("trial", platform("serving"), platform("api-server"), 8080),
+    ("trial", platform("serving"), WORLD, 443),
+    ("serving", INGRESS, platform("serving"), 8090),
+    ("serving", platform("serving"), WORLD, 6443),
+    ("everything", STRANGER, platform("serving"), 8090),
+    ("everything", platform("serving"), WORLD, 4318),
+    ("trial-without-serving", platform("serving"), platform("mlflow"), 5000),
 ]
 
 
@@ -217,7 +233,8 @@ def test_every_service_is_somebody_s_port() -> None:
         found = objects(case)
         for service in of_kind(found, "Service"):
             name = service["metadata"]["name"]
-            kind = "Deployment" if name in {"evergreen-api-server", "evergreen-mlflow"} else "StatefulSet"
+            deployed = {"evergreen-api-server", "evergreen-mlflow", "evergreen-serving"}
+            kind = "Deployment" if name in deployed else "StatefulSet"
             template = pick(found, kind, name)["spec"]["template"]
             assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
             ports = {

@@ -129,6 +129,23 @@ def test_an_upgrade_adds_what_an_older_version_did_not_know(cluster: Cluster) ->
     assert len(added) == len(missing)
 
 
+def test_an_upgrade_of_a_version_without_a_server_of_predictions_gives_it_passwords(cluster: Cluster) -> None:
+    installed = parse(render(TRIAL))
+    older = pick(installed, "Secret", "evergreen-platform")
+    new = {name for name in older["data"] if "serving" in name}
+    assert len(new) == 5
+    older["data"] = {name: value for name, value in older["data"].items() if name not in new}
+    cluster.secrets["evergreen-platform"] = older
+    upgraded = _secrets(_upgrade(cluster))
+    assert upgraded["evergreen-platform"].keys() == older["data"].keys() | new
+    assert all(upgraded["evergreen-platform"][name] for name in new)
+    assert (
+        upgraded["evergreen-serving"]["AWS_ACCESS_KEY_ID"] == upgraded["evergreen-platform"]["serving-s3-access-key-id"]
+    )
+    cluster.secrets["evergreen-platform"] = {**older, "data": upgraded["evergreen-platform"]}
+    assert _secrets(_upgrade(cluster)) == upgraded
+
+
 def test_without_them_new_ones_are_made(cluster: Cluster) -> None:
     first, second = (_secrets(_upgrade(cluster))["evergreen-platform"] for _ in range(2))
     assert first.keys() == second.keys()

@@ -50,6 +50,20 @@ WRONG: list[tuple[Object, Object, str]] = [
     (EXTERNAL, {"caBundle": "ca.pem"}, "caBundle: this is no PEM text"),
     (TRIAL, {"tls": {"secret": "x"}}, "tls.secret: clients must know who signed this certificate"),
     (TRIAL, {"networkPolicies": {"databaseCidrs": ["10.0.0.1"]}}, "/networkPolicies/databaseCidrs/0"),
+    (TRIAL, {"serving": {"drainSeconds": 31}}, "terminationGracePeriodSeconds.serving must be thirty seconds longer"),
+    (TRIAL, {"serving": {"models": ["Flight-Delay"]}}, "/serving/models/0"),
+    (TRIAL, {"serving": {"metrics": {"serviceMonitor": {"enabled": True}}}}, "Prometheus needs a token of the server"),
+    (TRIAL, {"serving": {"otlpEndpoint": "collector:4318"}}, "/serving/otlpEndpoint"),
+    (
+        TRIAL,
+        {"networkPolicies": {"servingPorts": [443], "servingCidrs": []}},
+        "networkPolicies.servingPeers everything",
+    ),
+    (
+        TRIAL,
+        {"serving": {"tlsSecret": "x", "metrics": {"open": True, "serviceMonitor": {"enabled": True}}}},
+        "Prometheus must know who signed serving.tlsSecret",
+    ),
 ]
 
 

@@ -90,6 +90,17 @@ def test_mlflow_lets_the_steps_in_and_nobody_else(cluster: ChartContainers) -> N
         assert cluster.execute(name, "python", "-c", script, login).strip() == status
 
 
+def test_the_server_of_predictions_has_its_programs_and_waits_for_its_rights(cluster: ChartContainers) -> None:
+    pod = cluster.pod("Deployment", "evergreen-serving")
+    for waiting in pod["initContainers"]:
+        cluster.run(pod, waiting)
+    script = (
+        "from evergreen.catalog import survey; from evergreen.features.feast_repo import definitions;"
+        "print('views', *(one.name for spec in survey().models for one in definitions(spec)))"
+    )
+    assert "flight_delay_route_history" in cluster.run(pod, pod["containers"][0], "python", "-c", script)
+
+
 def test_ray_takes_work_from_a_step(cluster: ChartContainers, images: Images) -> None:
     pods_of = {kind: cluster.pod("StatefulSet", f"evergreen-ray-{kind}") for kind in ("head", "worker")}
     head = cluster.start(pods_of["head"], pods_of["head"]["containers"][0])

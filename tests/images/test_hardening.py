@@ -64,13 +64,18 @@ def test_they_are_made_from_this_code(images: Images, name: str) -> None:
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
 
 
-def test_the_step_image_is_small_enough(images: Images) -> None:
+def test_the_images_are_small_enough(images: Images) -> None:
     assert images.named("step").description["Size"] < 3e9
     assert images.named("airflow").description["Size"] < 1e9
+    assert images.named("serving").description["Size"] < 1e9
 
 
 def test_airflow_s_image_has_no_ml_library_and_the_steps_no_airflow(images: Images) -> None:
-    for name, absent in (("airflow", ["torch", "ray", "mlflow", "pandas", "feast"]), ("step", ["airflow"])):
+    for name, absent in (
+        ("airflow", ["torch", "ray", "mlflow", "pandas", "feast"]),
+        ("step", ["airflow"]),
+        ("serving", ["airflow", "torch", "ray", "sklearn", "duckdb"]),
+    ):
         script = f"from importlib.util import find_spec; print([name for name in {absent} if find_spec(name)])"
         assert images.named(name).run("python", "-c", script).stdout.strip() == "[]"
 

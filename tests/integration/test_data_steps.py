@@ -339,7 +339,7 @@ def test_training_ends_before_labels_that_the_evaluation_s_first_day_did_not_kno
 
 def test_a_join_reads_only_the_days_it_needs(season: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
     import evergreen.data.lake
-    import evergreen.features.feast_lake
+    import evergreen.features.feast_offline
 
     read = {}
 
@@ -347,7 +347,7 @@ def test_a_join_reads_only_the_days_it_needs(season: dict[str, Manifest], monkey
         read[table.name()[-1]] = evergreen.data.lake.scan(table, rows, *others)
         return read[table.name()[-1]]
 
-    monkeypatch.setattr(evergreen.features.feast_lake, "scan", spy)
+    monkeypatch.setattr(evergreen.features.feast_offline, "scan", spy)
     training_set(load_model(MODEL), day("2013-02-10"))
     assert set(read) == {"airport_weather", "route_history", "carrier_history"}
     # the first departure is of the evening before, and its label came on the day: two days before it; seven of history

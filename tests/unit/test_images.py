@@ -125,6 +125,7 @@ def test_every_requirement_of_an_image_is_in_its_lock() -> None:
     pairs = {
         "requirements.txt": "docker/airflow/requirements.lock",
         "docker/step/requirements.txt": "docker/step/requirements.lock",
+        "docker/serving/requirements.txt": "docker/serving/requirements.lock",
         "docker/trial/postgres.txt": "docker/trial/postgres.lock",
         "docker/trial/seaweedfs.txt": "docker/trial/seaweedfs.lock",
     }

@@ -172,7 +172,7 @@ PRIVATE = (
         *FEAST,
         "feast/infra/offline_stores/duckdb.py",
         "_write_data_source",
-        (f"{FEATURES}/feast_lake.py",),
+        (f"{FEATURES}/feast_offline.py",),
         "the functions of feast.infra.offline_stores.ibis ask for a writer; nothing is written through them.",
         ("table", "data_source", "repo_path", "mode", "allow_overwrite"),
     ),

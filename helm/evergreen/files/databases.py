@@ -3,17 +3,23 @@
 Runs as often as wanted: what exists is kept, and a new password in the Secret becomes that of the role.
 The server and its administrator come from libpq's PG* variables; EVERGREEN_ROLES is JSON:
 [{"role": ..., "password_from": name of a variable, "databases": [...]}]. A role without a password logs in nowhere;
-with "writers" and "readers", lists of roles, its databases hold an audit log that these may add to or read.
+with "writers" and "readers", lists of roles, its databases hold an audit log that these may add to or read; with
+"reads", it may read databases of others: {database: owner}.
+With the argument --wait: only wait until the server of predictions, whose EVERGREEN_DATABASE_URL this is, may read all.
 """
 
 import json
 import os
+import sys
 import time
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
 
 PATIENCE = 300.0  # seconds: the server of a trial starts together with this job
+WAITING = 900.0  # for this job
+LAST = "audit"  # of the databases: who may enter it may enter all
 
 
 def connect(deadline: float) -> psycopg.Connection:
@@ -46,6 +52,20 @@ def ensure_database(connection: psycopg.Connection, name: str, owner: str) -> No
     connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
 
 
+def let_read(name: str, reader: str, owner: str) -> None:
+    """Let a role read every table of a database that its owner has made and will make, and no more."""
+    with psycopg.connect(dbname=name, autocommit=True) as connection:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(owner)))
+        for statement in (
+            "GRANT CONNECT ON DATABASE {database} TO {reader}",
+            "GRANT USAGE ON SCHEMA public TO {reader}",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}",
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {reader}",
+        ):
+            names = {"database": sql.Identifier(name), "reader": sql.Identifier(reader)}
+            connection.execute(sql.SQL(statement).format(**names))
+
+
 def ensure_audit_log(name: str, owner: str, writers: list[str], readers: list[str]) -> None:
     """Make the audit log's table in a database, as its owner."""
     from evergreen.trust.audit_log import create_tables  # this runs in the step image
@@ -53,6 +73,22 @@ def ensure_audit_log(name: str, owner: str, writers: list[str], readers: list[st
     with psycopg.connect(dbname=name, autocommit=True) as connection:
         connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(owner)))
         create_tables(connection, writers, readers)
+
+
+def wait() -> None:
+    """Return when the last right is given: the last thing this program does."""
+    address = urlsplit(os.environ["EVERGREEN_DATABASE_URL"])
+    address = address._replace(scheme="postgresql", path=f"/{LAST}").geturl()
+    deadline = time.monotonic() + WAITING
+    while time.monotonic() < deadline:
+        try:
+            psycopg.connect(address, connect_timeout=5).close()
+        except psycopg.OperationalError as error:
+            print(f"waiting: {error}", flush=True)
+            time.sleep(2)
+        else:
+            return
+    raise SystemExit("The databases were not prepared: see the log of the bootstrap job.")
 
 
 def main() -> None:
@@ -65,8 +101,10 @@ def main() -> None:
                 ensure_database(connection, name, entry["role"])
                 if "writers" in entry:
                     ensure_audit_log(name, entry["role"], entry["writers"], entry["readers"])
-            print(f"{entry['role']}: {', '.join(entry['databases'])}", flush=True)
+            for name, owner in entry.get("reads", {}).items():
+                let_read(name, entry["role"], owner)
+            print(f"{entry['role']}: {', '.join([*entry['databases'], *entry.get('reads', {})])}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    wait() if "--wait" in sys.argv else main()

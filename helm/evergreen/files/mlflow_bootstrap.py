@@ -2,7 +2,8 @@
 
 `admin` is for people. The steps have two users, which are no administrators: `evergreen-steps`, every step's, manages
 experiments and reads registered models; `evergreen-registry`, that of the steps which register, promote and roll back,
-manages these. A new password in the Secret becomes the user's at the next `helm upgrade`.
+manages these. The server of predictions, where there is one, has `evergreen-serving`, which reads and does no more.
+A new password in the Secret becomes the user's at the next `helm upgrade`.
 With the argument --wait: only wait until that has been done.
 """
 
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
 
-STEPS_USER, REGISTRY_USER = "evergreen-steps", "evergreen-registry"
+STEPS_USER, REGISTRY_USER, SERVING_USER = "evergreen-steps", "evergreen-registry", "evergreen-serving"
 RIGHTS = {
     STEPS_USER: {"experiment": "MANAGE"},
     REGISTRY_USER: {"experiment": "EDIT", "registered_model": "MANAGE"},
+    SERVING_USER: {},
 }
 """What each may do with everything of a kind; all read, by the server's default."""
 PATIENCE = 900.0  # seconds
@@ -95,6 +97,9 @@ def main() -> None:
     ensure_user(store, "admin", os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"], is_admin=True)
     ensure_user(store, STEPS_USER, os.environ["MLFLOW_STEPS_PASSWORD"], is_admin=False)
     permit(store, STEPS_USER)
+    if password := os.environ.get("MLFLOW_SERVING_PASSWORD"):
+        ensure_user(store, SERVING_USER, password, is_admin=False)
+        permit(store, SERVING_USER)
     ensure_user(store, REGISTRY_USER, os.environ["MLFLOW_REGISTRY_PASSWORD"], is_admin=False)
     permit(store, REGISTRY_USER)
 

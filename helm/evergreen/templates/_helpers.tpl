@@ -99,12 +99,12 @@ progressDeadlineSeconds: 1200
 {{- end }}
 
 {{/*
-check (how to ask), live (how to ask whether it still lives, where that is another question), ready (whether a Service sends
-it requests). A busy node is no reason to kill: half an hour to start, since
+check (how to ask), start and live (how to ask whether it has started and still lives, where that is another question), ready
+(whether a Service sends it requests). A busy node is no reason to kill: half an hour to start, since
 who is killed half-way only makes it busier, and five minutes without an answer before what has run is called dead.
 */}}
 {{- define "evergreen.probes" -}}
-startupProbe: {{- merge (dict "periodSeconds" 10 "failureThreshold" 180 "timeoutSeconds" 10) .check | toYaml | nindent 2 }}
+startupProbe: {{- merge (dict "periodSeconds" 10 "failureThreshold" 180 "timeoutSeconds" 10) (.start | default .check) | toYaml | nindent 2 }}
 livenessProbe: {{- merge (dict "periodSeconds" 30 "failureThreshold" 10 "timeoutSeconds" 30) (.live | default .check) | toYaml | nindent 2 }}
 {{- if .ready }}
 readinessProbe: {{- merge (dict "periodSeconds" 10 "failureThreshold" 3 "timeoutSeconds" 10) .check | toYaml | nindent 2 }}

@@ -86,7 +86,7 @@ def _gone(
     import pandas as pd
     from pyiceberg.expressions import And, In
 
-    from evergreen.features.feast_lake import between
+    from evergreen.features.feast_offline import between
 
     lake, keys = get_lake(), list(view.entities)
     had = [latest.iloc[:0][keys]]
@@ -194,7 +194,7 @@ def _joined(spec: ModelSpec, examples: pd.DataFrame, pins: Mapping[str, str]) ->
     features = [feature for view in spec.features.views for feature in view.features]
     if examples.empty or not features:
         return _tidy(spec, examples.assign(**dict.fromkeys(features)))
-    from evergreen.features.feast_lake import pinned_snapshots
+    from evergreen.features.feast_offline import pinned_snapshots
 
     entities = examples[[*spec.features.keys, EVENT_TIMESTAMP]].assign(**{_ROW: range(len(examples))})
     references = [f"{spec.feast_name(view)}:{feature}" for view in spec.features.views for feature in view.features]
@@ -257,7 +257,7 @@ def _check_join(spec: ModelSpec, full: pd.DataFrame, pins: Mapping[str, str]) ->
     import pandas as pd
     from pyiceberg.expressions import And, In
 
-    from evergreen.features.feast_lake import between
+    from evergreen.features.feast_offline import between
 
     sample = full.iloc[:: max(1, len(full) // _SPOT_CHECKS)].sort_values(EVENT_TIMESTAMP, kind="stable")
     store = get_feature_store()
