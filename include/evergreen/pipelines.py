@@ -118,6 +118,7 @@ PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
             Step("promote", reads=("gate", "register"), outputs=("champion",), secrets=("signing", "registry")),
         ),
         "rollback": (Step("rollback", outputs=("champion",), secrets=("signing", "registry")),),
+        "deliver": (Step("rollout", outputs=("champion",), secrets=("signing", "registry")),),
         "release": (Step("release", secrets=("signing",)),),
         "backfill": (
             *(_in_bulk(step) for step in _INGEST),

@@ -37,6 +37,7 @@ class Tag(enum.StrEnum):
     MONITORING = "monitoring"
     RETRAINING = "retraining"
     BACKFILL = "backfill"
+    DELIVERY = "delivery"
     ROLLBACK = "rollback"
     RELEASE = "release"
     MAINTENANCE = "maintenance"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from test_spec import FLIGHTS, refusal
 
 from evergreen.settings import Settings
 from evergreen.spec import Delivery, Stage, Strategy
-from test_spec import FLIGHTS, refusal
 
 
 @pytest.mark.parametrize(

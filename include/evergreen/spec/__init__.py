@@ -189,7 +189,7 @@ class ModelSpec(Frozen):
         return [f"alerts: {title!r} is there twice; give one channel all its events" for title in twice]
 
     def _delivery_problems(self) -> list[str]:
-        """What decides who answers must be asked, and a rollout is judged by the log of what was answered."""
+        """Ask for what decides who answers, and for the log that a rollout is judged by."""
         asked = [*self.features.keys, *self.features.request_inputs]
         problems = [
             f"delivery.split_by: {column!r} is not part of a request; {use_one_of(asked)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
@@ -67,7 +68,7 @@ class Guardrails(Frozen):
 
 
 def _rising(steps: tuple[float, ...]) -> tuple[float, ...]:
-    if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(steps)):
         raise ValueError(f"a rollout goes up: write {', '.join(f'{step:g}' for step in sorted(set(steps)))}")
     return steps
 
