@@ -61,7 +61,7 @@ def _edge(is_plausible: object, inside: float, outside: float) -> float:
     assert callable(is_plausible)  # noqa: S101  # a closure of this module
     if is_plausible(outside):
         return outside
-    for _ in range(60):
+    for _ in range(40):
         middle = (inside + outside) / 2
         inside, outside = (middle, outside) if is_plausible(middle) else (inside, middle)
     return outside

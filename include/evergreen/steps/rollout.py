@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from evergreen.contract import ConfigurationError, Request, Result, Status, utc_now
+from evergreen.contract import ConfigurationError, Output, Request, Result, Status, utc_now
 from evergreen.judgement.audit import log_of, read_events
 from evergreen.judgement.champions import champion_of, finish_move, refuse_in_backfill
 from evergreen.judgement.decisions import event_of
@@ -180,7 +180,7 @@ def _concluded(request: Request, event: Event, facts: dict[str, Any] | None = No
     """Bring the alias and the notice to what is logged, and return that as the step's result."""
     at = event.rollout
     assert at is not None  # noqa: S101  # an event of a rollout
-    outputs = ()
+    outputs: tuple[Output, ...] = ()
     if event.kind is EventKind.PROMOTED:
         version = named_version(event.model, str(event.version))
         set_tags(version, {REPLACED: event.previous or "0"})

@@ -152,9 +152,9 @@ RESULTS: Mapping[str, tuple[Row, ...]] = {
             AlertEvent.ROLLOUT,
             Status.OK,
             _of_rollout("rollout_ended"),
-            "the rollout of version {version} has ended ({outcome}), version {previous} stays champion: {why} (by {by})",
+            "version {previous} stays champion, the rollout of {version} has ended ({outcome}): {why} (by {by})",
         ),
         Row(AlertEvent.PROMOTION, Status.OK, _moved, "version {version} is champion now; before it: {previous}"),
     ),
 }
-"""Step to what of its answers is told: the first row that has a matter. Whatever else there is to tell is a row here."""
+"""Step to what of its answers is told: the first row with a matter. Whatever else there is to tell is a row."""
