@@ -23,7 +23,6 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param, chain
 
-from evergreen.spec import Strategy
 from evergreen_airflow.dag_defaults import Tag, dag_options, form, models
 from evergreen_airflow.delivery import RolloutUnderWay
 from evergreen_airflow.steps import step_tasks
@@ -32,7 +31,7 @@ for spec in models():
     checks = timedelta(minutes=spec.delivery.check_minutes)
     with DAG(
         f"{spec.name}.deliver",
-        schedule=None if spec.delivery.strategy is Strategy.DIRECT else checks,
+        schedule=checks if spec.delivery.stages else None,
         **{**dag_options(spec, Tag.DELIVERY, __doc__), "max_active_runs": 1},
     ) as dag:
         params = {
