@@ -77,8 +77,9 @@ def _blocks(rows: pd.DataFrame, starts: Sequence[datetime]) -> Iterator[_Block]:
     import numpy as np
     import pandas as pd
 
-    step = np.searchsorted(pd.DatetimeIndex(starts).asi8, pd.DatetimeIndex(rows[AT]).asi8, side="right") - 1
-    passed = (pd.DatetimeIndex(rows[AT]) - pd.Timestamp(starts[0])).total_seconds().to_numpy()
+    begun, moments = (pd.DatetimeIndex(times).as_unit("ns") for times in (starts, rows[AT]))  # files have microseconds
+    step = np.searchsorted(begun.asi8, moments.asi8, side="right") - 1
+    passed = (moments - pd.Timestamp(starts[0])).total_seconds().to_numpy()
     for scale in _SCALES:
         # steps and hours both only grow, so their sum tells a block from every other of its scale
         number = step + (passed // _SECONDS[scale]).astype(int) if scale in _SECONDS else step

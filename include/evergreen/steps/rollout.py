@@ -88,7 +88,7 @@ def _act(request: Request, rollout: Rollout, action: str, by: str, reason: str) 
 def _check(request: Request, spec: ModelSpec, rollout: Rollout, starts: Sequence[Any]) -> Result:
     rows = answers_of(get_store(), spec, rollout)
     found = judge(spec, rows, starts) if len(rows) else ()
-    missing = _missing(spec, rollout, rows)
+    missing = [*_missing(spec, rollout, rows), *_unmeasured(spec, found)]
     facts = {**_facts(rollout), "checks": [one.model_dump(mode="json") for one in found], "waits_for": missing}
     event = _decision(request, spec, rollout, found, missing)
     if event is None:
@@ -140,6 +140,12 @@ def _missing(spec: ModelSpec, rollout: Rollout, rows: pd.DataFrame) -> list[str]
         ]
         missing += [f"the {variant} has {have} of {need} {what}" for have, need, what in counts if have < need]
     return missing
+
+
+def _unmeasured(spec: ModelSpec, found: Sequence[Guarded]) -> list[str]:
+    """Return the guardrails that nothing is known of: that is no reason to go on; without labels to wait for it is."""
+    optional = set() if spec.delivery.minimum_labels else {"metric_drop"}
+    return [f"{one.guardrail} cannot be told yet" for one in found if one.low is None and one.guardrail not in optional]
 
 
 def _in_words(one: Guarded) -> str:

@@ -63,6 +63,11 @@ def test_what_is_wrong_is_found_and_nothing_else() -> None:
     assert broken(rows(20_000, noise=1.28)) == {"metric_drop"}
 
 
+def test_times_in_microseconds_as_files_have_them_are_the_same_times() -> None:
+    answers = rows(8000, errors=0.05)
+    assert broken(answers.assign(at=answers["at"].astype("datetime64[us, UTC]"))) == {"error_rate"}
+
+
 def test_an_entity_that_asks_again_and_again_counts_once() -> None:
     found = {one.guardrail: one for one in judge(spec(), rows(8000, entities=20, errors=0.5), [T0])}
     error = found["error_rate"]
