@@ -123,8 +123,6 @@ class Settings(BaseSettings):
     """Told to stop, it is not ready and answers on for so long, until nobody sends it requests any more."""
     serving_open_metrics: bool = False
     """Whether its ``/metrics`` asks for no token."""
-    serving_mask_key: SecretStr | None = None
-    """With which masked columns are logged as digests."""
     serving_jwt_issuer: str | None = None
     """Who may vouch for clients, beside the tokens of ``evergreen tokens``: the claim ``iss``."""
     serving_jwt_audience: str | None = None

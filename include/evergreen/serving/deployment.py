@@ -52,6 +52,15 @@ class Deployment:
         return (self.champion, self.challenger) if self.challenger else (self.champion,)
 
     @property
+    def summary(self) -> str:
+        """What answers, in words."""
+        alone = f"version {self.champion.version}"
+        if self.challenger is None:
+            return alone
+        seen = "in its shadow" if self.shadow else f"to {self.share:.0%}"
+        return f"{alone}, and version {self.challenger.version} {seen}"
+
+    @property
     def is_split(self) -> bool:
         """Whether the challenger answers some of the rows."""
         return self.challenger is not None and not self.shadow and self.share > 0
