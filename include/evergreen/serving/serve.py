@@ -76,7 +76,7 @@ def _engines(specs: Sequence[ModelSpec], stack: ExitStack, *, needed: bool) -> I
         except ConfigurationError as error:
             if needed:
                 raise
-            log.error("%s is not served: %s", spec.name, error)  # noqa: TRY400  # the traceback tells a person nothing
+            log.error("%s is not served: %s", spec.name, error)  # a traceback tells a person nothing
             continue
         engine = Engine(spec, features, written)
         stack.callback(engine.close)  # before its log, which has then everything
