@@ -1,7 +1,8 @@
 """Predicts every row of a partition with the champion, in bulk, into the lake's table `predictions`.
 
 **Fires** for every partition whose features are ready; by hand, with a partition, or a first and a last day, in the
-form. The form may name a version other than the champion; which one predicted stands in every row.
+form. The form may name a version other than the champion; which one predicted stands in every row. It may also name a
+file of rows below `entities/<model>/` in the artifact store, which is predicted into a file below `predicted/<model>/`.
 
 **Publishes** no asset. The predictions are in the table `predictions`, replaced by partition in one commit.
 
@@ -12,6 +13,7 @@ form. The form may name a version other than the champion; which one predicted s
   is loaded. `evergreen rollback <model>` puts it back or takes it over, on record.
 - *Fails (data), inputs that the model does not have*: model.yaml has lost an input of the champion. Put it back until a
   version without it is promoted.
+- *Fails (data), a file, row and column*: the file that the form names does not fit the model; correct the file.
 - Running a partition again replaces its predictions; the same version on the same data writes nothing.
 """
 
@@ -37,12 +39,20 @@ for spec in models():
         schedule=each_partition_of(features(spec)),
         **dag_options(spec, Tag.PREDICTION, __doc__),
     ) as dag:
-        step_tasks(spec, "predict", predict={"params_json": {"version": "{{ params.version or '' }}"}})
+        params = {"version": "{{ params.version or '' }}", "file": "{{ params.file or '' }}"}
+        step_tasks(spec, "predict", predict={"params_json": params})
         form(
             dag,
             partition=partition_param(),
             start=optional_day_param("First day", "Of a range, in place of a partition."),
             end=optional_day_param("Last day", f"Included; at most {spec.schedule.maximum_backfill_days} days in all."),
+            file=Param(
+                default=None,
+                type=["null", "string"],
+                pattern=rf"^(.*/)?entities/{spec.name}/[^/].*\.(parquet|csv)$",
+                title="File",
+                description=f"Of rows to predict, below entities/{spec.name}/ in the artifact store, in place of days.",
+            ),
             version=Param(
                 default=None,
                 type=["null", "string"],

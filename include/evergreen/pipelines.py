@@ -118,8 +118,9 @@ PIPELINES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
             Step("promote", reads=("gate", "register"), outputs=("champion",), secrets=("signing", "registry")),
         ),
         "rollback": (Step("rollback", outputs=("champion",), secrets=("signing", "registry")),),
+        "deliver": (Step("rollout", outputs=("champion",), secrets=("signing", "registry")),),
         "release": (Step("release", secrets=("signing",)),),
-        "predict": (Step("predict", outputs=("predictions",), resources="features"),),
+        "predict": (Step("predict", outputs=("predictions", "predictions_of_file"), resources="features"),),
         "ingest_predictions": (Step("ingest_predictions", outputs=("served", "feedback")),),
         "backfill": (
             *(_in_bulk(step) for step in _INGEST),

@@ -113,14 +113,16 @@ class Settings(BaseSettings):
     airflow_user: str = "admin"
     """Its user, with ``EVERGREEN_AIRFLOW_PASSWORD``."""
     airflow_password: SecretStr | None = None
+    serving_mask_key: SecretStr | None = None
+    """What the prediction log digests the columns of ``serving.masked`` with; the same in all servers of a model."""
+    serving_spool_megabytes: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    """How much of a model's prediction log a server keeps while the artifact store does not take it."""
     serving_most_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 1024
     """How many requests it answers at once; one more is told to come again before it is read."""
     serving_drain_seconds: Annotated[float, Field(ge=0, le=600)] = 5
     """Told to stop, it is not ready and answers on for so long, until nobody sends it requests any more."""
     serving_open_metrics: bool = False
     """Whether its ``/metrics`` asks for no token."""
-    serving_mask_key: SecretStr | None = None
-    """With which masked columns are logged as digests."""
     serving_jwt_issuer: str | None = None
     """Who may vouch for clients, beside the tokens of ``evergreen tokens``: the claim ``iss``."""
     serving_jwt_audience: str | None = None

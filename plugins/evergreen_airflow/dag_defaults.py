@@ -38,6 +38,7 @@ class Tag(enum.StrEnum):
     RETRAINING = "retraining"
     PREDICTION = "prediction"
     BACKFILL = "backfill"
+    DELIVERY = "delivery"
     ROLLBACK = "rollback"
     RELEASE = "release"
     MAINTENANCE = "maintenance"

@@ -26,6 +26,7 @@ import drift  # noqa: E402
 import interval  # noqa: E402
 import parse  # noqa: E402
 import policy  # noqa: E402
+import predict_bench  # noqa: E402
 import psutil  # noqa: E402
 import ray_settings  # noqa: E402
 import waiting  # noqa: E402
@@ -37,7 +38,7 @@ from evergreen_airflow.kubelet.warm_client import socket_path  # noqa: E402
 from evergreen_airflow.rest_api import TaskRun  # noqa: E402
 from installation import Installation, installed  # noqa: E402
 
-PARTS = ("parse", "start", "ray", "loop", "waiting", "roundtrip", "interval", "drift", "policy")
+PARTS = ("parse", "start", "ray", "loop", "waiting", "roundtrip", "interval", "drift", "policy", "predict")
 STARTS = 9
 LIGHT = ("gate", "guard", "publish", "promote", "register")
 """Steps that do little: for them the way from the task's start to the step's counts most."""
@@ -69,8 +70,9 @@ def main() -> int:
         import roundtrip  # it imports Airflow
 
         figures |= roundtrip.measure()
-    if arguments.only == "interval":  # no speed, but how often the gate is wrong
-        figures["interval"] = interval.measure(out.print)
+    alone = {"interval": interval, "predict": predict_bench}  # how often the gate is wrong; ten million rows
+    if arguments.only in alone:
+        figures[arguments.only] = alone[arguments.only].measure(out.print)
     if arguments.only == "drift":
         figures |= drift.measure(out.print)
     if arguments.only == "policy":  # nor is this: whether to retrain at all

@@ -55,7 +55,7 @@ def test_with_alerts_every_task_tells_of_its_failure_and_five_of_what_they_found
     assert telling(dags) == {
         "on_execute_callback": {"approve"},
         "on_failure_callback": every,
-        "on_success_callback": {"check_drift", "check_performance", "gate", "promote", "rollback"},
+        "on_success_callback": {"check_drift", "check_performance", "gate", "promote", "rollback", "rollout"},
         "on_skipped_callback": set(),
     }
 
@@ -63,7 +63,7 @@ def test_with_alerts_every_task_tells_of_its_failure_and_five_of_what_they_found
 def test_a_task_calls_nobody_for_what_no_channel_takes(parse: Parse, tmp_path: Path) -> None:
     """A step that nobody is told of still ends in the triggerer."""
     dags = parse(models_with(tmp_path, "[{type: log, events: [promotion]}]", approval="true"))
-    expected = {name: set() for name in CALLBACKS} | {"on_success_callback": {"promote"}}
+    expected = {name: set() for name in CALLBACKS} | {"on_success_callback": {"promote", "rollout"}}
     assert telling(dags) == expected
 
 

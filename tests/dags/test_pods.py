@@ -40,8 +40,8 @@ def test_every_pod_of_every_pipeline(settings: Settings, dags: dict[str, DAG]) -
     assert wrong == {}
 
 
-SIGNING = {"train", "evaluate", "gate", "refit", "register", "promote", "rollback", "release"}
-REGISTRY = {"register", "promote", "rollback"}
+SIGNING = {"train", "evaluate", "gate", "refit", "register", "promote", "rollback", "rollout", "release"}
+REGISTRY = {"register", "promote", "rollback", "rollout"}
 
 
 def secrets_of(pod: dict[str, Any]) -> set[str]:

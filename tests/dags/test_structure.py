@@ -241,13 +241,14 @@ def test_the_prediction_log_is_ingested_daily_with_its_model(dags: dict[str, DAG
 
 def test_the_form_of_predictions_takes_a_range_and_a_version_or_neither(dags: dict[str, DAG]) -> None:
     dag = dags[f"{MODEL}.predict"]
-    assert dag.get_task("predict").params_json == {"version": "{{ params.version or '' }}"}
-    for name, good, bad in (
-        ("start", "2013-01-01", "May"),
-        ("end", "2013-01-31", "2013-02-30"),
-        ("version", "3", "new"),
-    ):
+    params = {"version": "{{ params.version or '' }}", "file": "{{ params.file or '' }}"}
+    assert dag.get_task("predict").params_json == params
+    file = f"entities/{MODEL}/a.csv"
+    days = (("start", "2013-01-01", "May"), ("end", "2013-01-31", "2013-02-30"))
+    files = (("file", file, "/etc/passwd"), ("file", f"s3://bucket/{file}", "a.csv"))
+    for name in ("start", "end", "file", "version"):
         assert dag.params.get_param(name).resolve() is None
+    for name, good, bad in (*days, *files, ("version", "3", "new")):
         assert dag.params.get_param(name).resolve(good) == good
         with pytest.raises(ParamValidationError):
             dag.params.get_param(name).resolve(bad)

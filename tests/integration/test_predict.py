@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,17 +16,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from evergreen.catalog import load_model
-from evergreen.contract import FailureClass, Manifest, RunIdentity, Status, Window
+from evergreen.contract import ConfigurationError, DataError, FailureClass, Manifest, RunIdentity, Status, Window
 from evergreen.data.chunks import Chunk, chunks_of, read_chunk, write_chunks
 from evergreen.data.lake import Lake, get_lake
 from evergreen.features.feature_store import training_set
 from evergreen.runner import build_request, execute
 from evergreen.serving import bulk
+from evergreen.serving.entity_files import entity_key, read_entities
 from evergreen.settings import PROJECT_ROOT, Settings, get_settings
 from evergreen.spec import Task
+from evergreen.store import get_store
 from evergreen.training.loading import load_version
 from evergreen.training.registry import connect, named_version
 from lifecycle_kit import PARTITION, Run, evaluation_rows, leave_examples, training_rows, write_model
@@ -177,6 +182,99 @@ def test_names_of_classes_and_keys_never_meet() -> None:
         "é": "probability__",
         "version": "version_",
     }
+
+
+def entities(**columns: Any) -> pd.DataFrame:
+    at = ["2024-03-31T10:00:00Z", "2024-03-31T11:00:00Z"]
+    rows = {"event_timestamp": at, "x": ["0.5", ""], "gap": ["", "1"], "site": ["north", "south"], "hour": ["10", "11"]}
+    return pd.DataFrame(rows | columns)
+
+
+def put_csv(frame: pd.DataFrame, name: str = "ours.csv") -> str:
+    key = f"entities/small_binary/{name}"
+    get_store().write(key, frame.to_csv(index=False).encode())
+    return key
+
+
+def rows_at(manifest: Manifest) -> pa.Table:
+    assert manifest.status is Status.OK, manifest.failure
+    (output,) = manifest.outputs
+    return pq.read_table(output.uri)
+
+
+def test_a_file_of_rows_is_predicted_into_a_file_and_the_table_stays(champion: str) -> None:
+    manifest = predict(champion, file=put_csv(entities()))
+    found = rows_at(manifest)
+    assert found.schema.names == ["ds", "event_timestamp", "probability", "version"]
+    assert manifest.outputs[0].uri.startswith(get_store().uri("predicted/small_binary/ours-"))
+    assert not get_lake().has(champion, "predictions")
+    model = load_version(named_version(champion, "1"))
+    asked = pd.DataFrame({"x": [0.5, None], "gap": [None, 1.0], "site": ["north", "south"], "hour": ["10", "11"]})
+    expected = model.predict(asked[list(model.inputs)])["probability"]
+    assert found["probability"].to_pylist() == pytest.approx(expected.tolist(), abs=1e-12)
+    again = predict(champion, run="by address", file=get_store().uri("entities/small_binary/ours.csv"))
+    assert again.outputs == manifest.outputs
+    content = io.BytesIO()
+    typed = entities(x=[0.5, None], gap=[None, 1.0], event_timestamp=pd.to_datetime(entities()["event_timestamp"]))
+    typed.to_parquet(content)
+    get_store().write("entities/small_binary/sub/ours.parquet", content.getvalue())
+    assert rows_at(predict(champion, run="parquet", file="entities/small_binary/sub/ours.parquet")) == found
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"x": ["0.5", "much"]}, "ours.csv: row 2, x: 'much' is not a double"),
+        ({"event_timestamp": ["2024-03-31T10:00:00Z", ""]}, "row 2, event_timestamp: it is missing"),
+        ({"event_timestamp": ["2024-03-31T10:00:00", "2024-03-31T11:00:00Z"]}, "row 1, event_timestamp: '2024"),
+        ({"outcome": [1, 0]}, "ours.csv: the columns are not those to predict from: not asked for outcome"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_with_column_and_row(
+    model: str, columns: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(DataError, match=re.escape(said)):
+        read(model, put_csv(entities(**columns)))
+
+
+def read(model: str, file: str) -> pa.Table:
+    """Read a file of entities as the step does."""
+    spec = load_model(model)
+    return read_entities(spec, entity_key(spec, file), get_lake().load(model, "examples").schema().as_arrow())
+
+
+def test_a_file_without_a_column_and_what_is_no_file_are_refused(model: str) -> None:
+    key = put_csv(entities().drop(columns="site"))
+    get_store().write("entities/small_binary/broken.parquet", b"no parquet")
+    told = {key: "missing site", "entities/small_binary/broken.parquet": "it cannot be read"}
+    for file, said in (told | {"entities/small_binary/none.csv": "there is no such file"}).items():
+        with pytest.raises(DataError, match=said):
+            read(model, file)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "/etc/passwd",
+        "/etc/rows.csv",
+        "entities/other/rows.csv",
+        "entities/small_binary/../../../../../etc/rows.csv",
+        "s3://elsewhere/entities/small_binary/rows.csv",
+        "served/small_binary/none/2024-03-31/a.parquet",
+    ],
+)
+def test_no_file_outside_the_folder_is_read(model: str, file: str) -> None:
+    with pytest.raises(ConfigurationError):
+        read(model, file)
+
+
+def test_a_link_leads_nowhere(model: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.csv"
+    outside.write_text(entities().to_csv(index=False))
+    link = Path(get_store().uri(put_csv(entities()))).with_name("link.csv")
+    link.symlink_to(outside)
+    with pytest.raises(ConfigurationError, match="points outside"):
+        read(model, "entities/small_binary/link.csv")
 
 
 @pytest.fixture

@@ -75,12 +75,12 @@ def raw_rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table:
     reasons: list[list[str]] = [[] for _ in range(len(frame))]
     columns: dict[str, pa.Array] = {PARTITION: pa.array([str(day)] * len(frame), pa.string())}
     for name, kind in source.columns.items():
-        if kind == "timestamp" and _has_no_zone(frame[name]):
+        if kind == "timestamp" and has_no_zone(frame[name]):
             raise DataError(
                 f"{source.read_by}: {source.name}.{name} of {day}: timestamps without a time zone.",
                 "Convert them to UTC in the reader: frame[column].dt.tz_localize(zone).dt.tz_convert('UTC').",
             )
-        columns[name], wrong = _cast(frame[name], kind)
+        columns[name], wrong = cast_column(frame[name], kind)
         for row, value in wrong:
             reasons[row].append(f"{name}: {shown(value)} is not a {kind}")
         if kind == "double" and name not in source.allow_infinite:
@@ -92,7 +92,8 @@ def raw_rows(source: Source, day: date, frame: pd.DataFrame) -> pa.Table:
     return pa.table(columns, schema=raw_schema(source))
 
 
-def _has_no_zone(values: pd.Series) -> bool:
+def has_no_zone(values: pd.Series) -> bool:
+    """Tell whether a column holds times that do not say of which zone."""
     from pyarrow import types
 
     arrow = getattr(values.dtype, "pyarrow_dtype", None)
@@ -138,7 +139,7 @@ def _check_columns(source: Source, day: date, frame: pd.DataFrame) -> None:
         )
 
 
-def _cast(values: pd.Series, kind: ColumnType) -> tuple[pa.Array, list[tuple[int, object]]]:
+def cast_column(values: pd.Series, kind: ColumnType) -> tuple[pa.Array, list[tuple[int, object]]]:
     """Return the cast column and the (position, value) of what could not be cast."""
     import pandas as pd
     import pyarrow as pa

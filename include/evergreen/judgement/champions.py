@@ -166,6 +166,15 @@ def settle(request: Request, *, from_anywhere: bool = False) -> Event:
             return moved
 
 
+def finish_move(request: Request, events: Sequence[Event]) -> None:
+    """Let the alias follow a rollout's promotion; nothing to do if it has, wherever it was moved since."""
+    moved = last_move(events)
+    if moved is None or moved.kind is not EventKind.PROMOTED or moved.rollout is None or moved.version is None:
+        return
+    if by_number(moved.model, moved.version).tags.get(_MOVED) != str(moved.number):
+        settle(request)
+
+
 def champions(events: Iterable[Event]) -> list[str]:
     """Return the versions that have been champion, each once, the oldest first."""
     moves = [event for event in events if event.kind in MOVES]

@@ -9,9 +9,11 @@ from pydantic import BaseModel, Field
 
 from evergreen.contract import Request, RunIdentity, Window, utc_now
 from evergreen.judgement.audit import append, read_events
-from evergreen.judgement.events import Event, EventKind, Judgement
+from evergreen.judgement.events import MOVES, OF_A_ROLLOUT, Event, EventKind, Judgement
 from evergreen.judgement.evidence import Check, Decision
 from evergreen.store import ArtifactStore
+
+_END_ROLLOUTS = MOVES | {EventKind.ROLLOUT_STARTED, EventKind.ROLLOUT_ENDED}
 
 
 class DecisionRecord(BaseModel):
@@ -29,6 +31,10 @@ class DecisionRecord(BaseModel):
     """The last attempt to promote it was refused."""
     rolled_back: Event | None = None
     """The promoted version gave way to an earlier champion."""
+    rollout: Event | None = None
+    """The newest event of its rollout."""
+    rollout_ended: Event | None = None
+    """What ended its rollout: an event that says so, a newer rollout, a promotion or a rollback."""
 
     @property
     def judgement(self) -> Judgement:
@@ -62,7 +68,7 @@ class DecisionRecord(BaseModel):
     @property
     def waiting(self) -> bool:
         """Whether it is registered and nothing has come of it yet: no rejection, and not all approvals it needs."""
-        if self.registered is None or self.promoted or self.superseded:
+        if self.registered is None or self.promoted or self.superseded or self.rollout:
             return False
         rejected = any(answer.kind is EventKind.REJECTED for answer in self.answers.values())
         return not rejected and len(self.answers) < self.registered.approvers
@@ -109,6 +115,8 @@ def fold(events: Iterable[Event]) -> list[DecisionRecord]:
     records: dict[tuple[str, date], DecisionRecord] = {}
     for event in events:
         training = (event.training, event.partition)
+        if event.kind in _END_ROLLOUTS:
+            _end_rollouts(records.values(), event)
         if event.kind is EventKind.ROLLED_BACK:
             _roll_back(records.values(), event)
         elif event.kind is EventKind.DECIDED and event.judgement is not None:
@@ -130,8 +138,16 @@ def _follow(record: DecisionRecord, event: Event) -> None:
             record.superseded = event
         case EventKind.REFUSED:
             record.refused = event
+        case kind if kind in OF_A_ROLLOUT:
+            record.rollout = event
         case EventKind.PROMOTED:
             record.promoted, record.refused, record.rolled_back = event, None, None
+
+
+def _end_rollouts(records: Iterable[DecisionRecord], event: Event) -> None:
+    for record in records:
+        if record.rollout is not None and record.rollout_ended is None:
+            record.rollout_ended = event
 
 
 def _roll_back(records: Iterable[DecisionRecord], event: Event) -> None:

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from evergreen.contract import ConfigurationError
 from evergreen.judgement.decisions import DecisionRecord, fold, in_words
-from evergreen.judgement.events import Event, EventKind, Release, last_move
+from evergreen.judgement.events import Event, EventKind, Release, RolloutStep, last_move
 from evergreen.judgement.evidence import Decision, Verdict, said
 from evergreen.judgement.questions import read_answer
+from evergreen.judgement.rollouts import rollout_of
 from evergreen.pipelines import APPROVED, QUESTIONS
 from evergreen.store import get_store
 
@@ -65,7 +66,7 @@ def champion_at(model: str, events: Sequence[Event], moment: datetime) -> str:
 
 def _rows(events: Sequence[Event], *, asks: bool) -> Iterator[tuple[str, str, list[str]]]:
     records = {(record.decided.training, record.partition): record for record in fold(events)}
-    for event in events:
+    for position, event in enumerate(events):
         if event.kind is EventKind.DECIDED:
             record = records.pop((event.training, event.partition), None)
             if record is not None:
@@ -77,7 +78,11 @@ def _rows(events: Sequence[Event], *, asks: bool) -> Iterator[tuple[str, str, li
         elif event.kind is EventKind.ROLLED_BACK:
             instead = f"instead of {event.previous or 'none'}"
             version = f"version {event.version}" if event.version else "no champion"
-            moved = f"rollback: {version}, {instead if event.version != event.previous else _PUT_BACK}"
+            stays = (
+                _PUT_BACK if (under_way := rollout_of(events[:position])) is None else "its challenger's rollout ended"
+            )
+            moved = f"rollback: {version}, {instead if event.version != event.previous else stays}"
+            moved += f"; the rollout of version {under_way.challenger} ended" if under_way and instead in moved else ""
             yield _when(event), f"[red]{moved}[/]", [event.why, f"by {event.by}"]
         elif event.kind is EventKind.ALIAS_MOVED:
             yield _when(event), "[red]alias out of place[/]", [event.why, f"seen by {event.run.task_id}"]
@@ -88,6 +93,10 @@ def _rows(events: Sequence[Event], *, asks: bool) -> Iterator[tuple[str, str, li
                 f"[cyan]{_released(event, event.release)}[/]",
                 [*reasons, event.why, f"by {event.by}"],
             )
+        elif event.rollout is not None:
+            colour = "red" if event.kind is EventKind.ROLLOUT_ENDED else "cyan"
+            reason = [event.why] if event.why else []
+            yield _when(event), f"[{colour}]{_rolled_out(event, event.rollout)}[/]", [*reason, f"by {event.by}"]
         elif event.kind in _STARTED:
             yield (
                 _when(event),
@@ -126,6 +135,23 @@ def _waits(record: DecisionRecord) -> str:
 
 def _released(event: Event, release: Release) -> str:
     return f"released from quarantine: {_counted(release.rows)} of {release.source} of {event.partition}"
+
+
+def _rolled_out(event: Event, at: RolloutStep) -> str:
+    """Return what became of a rollout, in words."""
+    shown = "in the shadow" if at.shadow else f"for {100 * at.share:g} % of the entities"
+    match event.kind:
+        case EventKind.ROLLOUT_STARTED:
+            what = f"{at.strategy.replace('_', ' ')} started, {shown}, beside version {event.previous}"
+        case EventKind.ROLLOUT_MOVED:
+            what = f"goes on, {shown}"
+        case EventKind.PROMOTED:
+            what = f"{at.strategy.replace('_', ' ')} finished: it is champion, instead of {event.previous}"
+        case EventKind.ROLLOUT_ENDED:
+            what = f"{(at.outcome or 'ended').replace('_', ' ')}: version {event.previous} stays champion"
+        case _:
+            what = f"{event.kind.value.removeprefix('rollout_')}, {shown}"
+    return escape(f"rollout of version {event.version}: {what}")
 
 
 def _counted(rows: int) -> str:
@@ -184,6 +210,8 @@ def _outcome(record: DecisionRecord) -> str:
         return f"{words}, rejected"
     if record.refused:
         return f"{words}, refused"
+    if record.rollout:
+        return f"{words}, {'rolled out, and not promoted' if record.rollout_ended else 'its rollout is under way'}"
     return f"{words}, superseded" if record.superseded else f"{words}, not promoted"
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from secrets import token_hex
 
 from evergreen.judgement.events import MOVES, Event, EventKind, RolloutStep
+from evergreen.spec import ModelSpec
 
 _GO_ON = frozenset({EventKind.ROLLOUT_MOVED, EventKind.ROLLOUT_PAUSED, EventKind.ROLLOUT_RESUMED})
 
@@ -56,6 +58,29 @@ class Rollout:
     training: str
     partition: date
     number: int
+
+
+def first_step(spec: ModelSpec, version: str) -> RolloutStep:
+    """Return where a rollout of a version begins; who answers whom differs between rollouts."""
+    stage = spec.delivery.stages[0]
+    return RolloutStep(
+        experiment=f"{version}-{token_hex(4)}",
+        strategy=spec.delivery.strategy,
+        share=stage.share,
+        shadow=stage.shadow,
+        salt=token_hex(8),
+        split_by=spec.split_by,
+    )
+
+
+def step_starts(events: Sequence[Event], rollout: Rollout) -> list[datetime]:
+    """Return when each step of a rollout began."""
+    begun = {EventKind.ROLLOUT_STARTED, EventKind.ROLLOUT_MOVED}
+    return [
+        event.at
+        for event in events
+        if event.kind in begun and event.rollout is not None and event.rollout.experiment == rollout.experiment
+    ]
 
 
 def rollout_of(events: Sequence[Event]) -> Rollout | None:

@@ -29,8 +29,11 @@ class Served(Protocol):
     name: str
     columns: Sequence[Column]
     """What its requests are made of."""
-    outputs: Sequence[str]
-    """The names of what it answers; empty until a version is loaded."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """The names of what it answers; empty until a version is loaded."""
+        ...
 
     @property
     def ready(self) -> bool:

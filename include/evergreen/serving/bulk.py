@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evergreen.contract import DataError, Window
@@ -65,21 +66,34 @@ def prediction_schema(spec: ModelSpec, examples: pa.Schema, model: Scorer) -> pa
     return pa.schema([*kept, *(pa.field(column, pa.float64()) for column in columns.values()), (version, pa.string())])
 
 
-def predicted(
-    spec: ModelSpec, model: Scorer, version: str, schema: pa.Schema, rows: pa.Table, snapshots: Mapping[str, str]
-) -> pa.Table:
-    """Return what a version says of rows, in their order.
+@dataclass(frozen=True)
+class Ready:
+    """What rows are predicted with.
 
     Parameters
     ----------
-    spec, model, version
-        The model, and what was loaded of it.
+    model, version
+        What was loaded, and its number.
     schema
         Of `prediction_schema`.
-    rows
-        The `example_columns` of as many rows as fit into memory.
     snapshots
-        The versions of the feature tables.
+        The versions of the examples and of the feature tables.
+    """
+
+    model: Scorer
+    version: str
+    schema: pa.Schema
+    snapshots: Mapping[str, str]
+
+    @classmethod
+    def of(cls, spec: ModelSpec, model: Scorer, version: str, snapshots: Mapping[str, str]) -> Ready:
+        """Return a model made ready for the tables as they are in the lake."""
+        examples = get_lake().load(spec.name, "examples").schema().as_arrow()
+        return cls(model, version, prediction_schema(spec, examples, model), snapshots)
+
+
+def predicted(spec: ModelSpec, ready: Ready, rows: pa.Table) -> pa.Table:
+    """Return what a version says of rows, in their order; they are the `example_columns`, and fit into memory.
 
     Raises
     ------
@@ -89,7 +103,8 @@ def predicted(
     import numpy as np
     import pyarrow as pa
 
-    frame = inputs_of(spec, rows, snapshots)
+    model, schema = ready.model, ready.schema
+    frame = inputs_of(spec, rows, ready.snapshots)
     if missing := [name for name in model.inputs if name not in frame.columns]:
         raise DataError(
             f"{model.name} asks for inputs that {spec.name} does not have: {', '.join(missing)}.",
@@ -100,16 +115,26 @@ def predicted(
     values = {columns[name]: said[name].to_numpy("float64") for name in said.columns}
     if wrong := [name for name, column in values.items() if not np.isfinite(column).all()]:
         raise DataError(f"{model.name}: predictions that are not finite: {', '.join(wrong)}.", "Roll it back.")
-    given = {name: rows[name] for name in schema.names if name in rows.column_names and name not in columns.values()}
-    version_column = {columns[VERSION]: pa.array([version] * len(rows), pa.string())}
-    return pa.table({**given, **values, **version_column}).select(schema.names).cast(schema)
+    given = {name: rows[name] for name in schema.names if name not in columns.values()}
+    version = {columns[VERSION]: pa.array([ready.version] * len(rows), pa.string())}
+    return pa.table({**given, **values, **version}).select(schema.names).cast(schema)
 
 
-def predictions(
-    spec: ModelSpec, model: Scorer, version: str, schema: pa.Schema, window: Window, snapshots: Mapping[str, str]
-) -> Iterator[pa.Table]:
-    """Yield the predictions of a window's examples, a chunk at a time; parameters as of `predicted`."""
+def predictions(spec: ModelSpec, ready: Ready, window: Window) -> Iterator[pa.Table]:
+    """Yield the predictions of a window's examples, a chunk at a time; raises what `predicted` does."""
     examples = get_lake().load(spec.name, "examples")
-    for chunk in chunks_of(examples, window, snapshots["examples"]):
+    for chunk in chunks_of(examples, window, ready.snapshots["examples"]):
         for rows in read_chunk(examples, chunk, example_columns(spec), ROWS_AT_ONCE):
-            yield predicted(spec, model, version, schema, rows, snapshots)
+            yield predicted(spec, ready, rows)
+
+
+def predictions_of(spec: ModelSpec, ready: Ready, rows: pa.Table) -> bytes:
+    """Return the predictions of rows in memory as a Parquet file; raises what `predicted` does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    starts = range(0, len(rows), ROWS_AT_ONCE)
+    made = [predicted(spec, ready, rows.slice(start, ROWS_AT_ONCE)) for start in starts]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables([ready.schema.empty_table(), *made]), sink, compression="zstd")
+    return bytes(sink.getvalue())

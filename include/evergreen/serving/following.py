@@ -1,8 +1,8 @@
-"""Keeps what a server answers with at what the registry says: a new champion serves within seconds of its alias.
+"""Keeps what a server answers with at what is decided: the champion is where its alias is, a rollout in the audit log.
 
 All of it happens in one thread beside the requests. What cannot be loaded is never put in place of what serves: a
 registry that is away, a version that is not what was signed, one without a graph. Only an alias that was taken away
-ends a model's answers.
+ends a model's answers. A challenger that cannot be loaded answers nothing; the champion does.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from evergreen.contract import StepError, described
+from evergreen.contract import described
+from evergreen.judgement.audit import AuditLog
+from evergreen.judgement.rollouts import Rollout, rollout_of
 from evergreen.serving.deployment import Deployment, Variant
 from evergreen.serving.engine import Engine
 from evergreen.serving.metrics import FOLLOWING_FAILED
+from evergreen.store import get_store
 from evergreen.training.graph import Graph
 from evergreen.training.loading import FILES
 from evergreen.training.registry import CHAMPION, alias_number, by_number
 from evergreen.training.signatures import stated_of_version, verified_files
+from evergreen.trust.audit_log import newest_number
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,9 @@ class _Followed:
     deployment: Deployment | None = None
     problem: str = NO_CHAMPION
     variants: dict[str, Variant] = field(default_factory=dict)
+    rollout: Rollout | None = None
+    read_up_to: int = -1
+    """The number of the newest record of the audit log when the rollout was read."""
 
 
 class Follower:
@@ -65,6 +72,7 @@ class Follower:
     """
 
     def __init__(self, engines: Mapping[str, Engine], seconds: float) -> None:
+        self._store = get_store()
         self._followed = {name: _Followed(engine) for name, engine in engines.items()}
         self._seconds = seconds
         self._stop = threading.Event()
@@ -96,26 +104,48 @@ class Follower:
 
     def _settle(self, name: str, followed: _Followed) -> str:
         """Bring one model to what the registry says; returns why that cannot be done now, or nothing."""
-        serving = (
-            f"version {followed.deployment.champion.version} serves on" if followed.deployment else "nothing serves"
-        )
+        now, problem = followed.deployment, ""
         try:
             number = alias_number(name, CHAMPION)
-            wanted = self._deployment(name, followed, number) if number else None
-        except StepError as error:
-            return f"{serving}: {error}"
+            wanted = Deployment(_variant(name, followed, number)) if number else None
         except Exception as error:  # of the registry's client, or of the graph's: what serves goes on
+            serving = f"version {now.champion.version} serves on" if now else "nothing serves"
             return f"{serving}: {described(error)}"
+        if wanted is not None:
+            try:
+                wanted = self._split(name, followed, wanted)
+            except Exception as error:  # a rollout stays where it is, as long as its champion is the same
+                problem = f"its rollout is not followed: {described(error)}"
+                wanted = now if now and now.champion == wanted.champion else wanted
         if wanted != followed.deployment:
             followed.engine.use(wanted)
-            said = f"version {wanted.champion.version}" if wanted else "nothing, its alias was taken away"
-            log.info("%s: serves %s", name, said)
+            log.info("%s: serves %s", name, wanted.summary if wanted else "nothing: its alias was taken away")
             followed.deployment = wanted
             kept = {variant.version for variant in (wanted.variants if wanted else ())}
             followed.variants = {version: one for version, one in followed.variants.items() if version in kept}
-        return "" if wanted else NO_CHAMPION
+        return problem if wanted else NO_CHAMPION
 
-    def _deployment(self, name: str, followed: _Followed, number: str) -> Deployment:
-        if number not in followed.variants:
-            followed.variants[number] = load_variant(name, number)
-        return Deployment(champion=followed.variants[number])
+    def _split(self, name: str, followed: _Followed, alone: Deployment) -> Deployment:
+        """Return the deployment of the rollout that is under way, or of the champion alone."""
+        if (newest := newest_number(name)) != followed.read_up_to:
+            followed.rollout = rollout_of(AuditLog(self._store, name).read())
+            followed.read_up_to = newest
+        rollout = followed.rollout
+        # of another champion than it was begun with, no comparison would be right
+        if rollout is None or rollout.champion != alone.champion.version:
+            return alone
+        return replace(
+            alone,
+            challenger=_variant(name, followed, rollout.challenger),
+            share=rollout.share,
+            shadow=rollout.shadow,
+            experiment=rollout.experiment,
+            salt=rollout.salt,
+            split_by=rollout.split_by,
+        )
+
+
+def _variant(name: str, followed: _Followed, number: str) -> Variant:
+    if number not in followed.variants:
+        followed.variants[number] = load_variant(name, number)
+    return followed.variants[number]

@@ -13,19 +13,33 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
+from evergreen.data.served import AGE, FEATURE, OUTPUT, REQUEST
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = [
+    "AGE",
+    "DROPPED",
+    "FEATURE",
+    "NO_EXPERIMENT",
+    "OUTPUT",
+    "REQUEST",
+    "Status",
+    "feedback_schema",
+    "keys_by_day",
+    "log_key",
+    "log_keys",
+    "log_schema",
+    "read_log",
+]
+
 Status = Literal["ok", "refused", "error"]
 NO_EXPERIMENT = "none"
 DROPPED = b"dropped"
 """In the metadata of a file: how many records its server had to drop since the file before."""
-REQUEST, FEATURE, OUTPUT, AGE = "request_", "feature_", "output_", "age_"
-"""Prefixes of the columns: of a key or input as it was asked, a feature as it was used, a value that was answered; and
-of how old each view's row was, in seconds."""
 
 
 def log_schema(spec: ModelSpec, keys: Sequence[str] = (), outputs: Sequence[str] = ()) -> pa.Schema:

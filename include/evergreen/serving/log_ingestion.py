@@ -20,9 +20,11 @@ from evergreen.data.arrow import PARTITION, plain
 from evergreen.data.chunks import write_chunks
 from evergreen.data.commit import recorded_by_day
 from evergreen.data.lake import get_lake
+from evergreen.data.lake_errors import lake_errors, retrying_races
+from evergreen.data.served import FEEDBACK, REQUEST, SERVED
 from evergreen.handover import file_digest
 from evergreen.serving.answers import VariantName
-from evergreen.serving.log_files import DROPPED, REQUEST, Status, feedback_schema, keys_by_day, log_schema
+from evergreen.serving.log_files import DROPPED, Status, feedback_schema, keys_by_day, log_schema
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, get_store
 
@@ -30,9 +32,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-SERVED, FEEDBACK = "served", "feedback"
-"""The tables, and the first folder of their files."""
 SET_ASIDE = "set_aside"
+_COMMIT_SECONDS = 120
 _FILES = "files"
 """Of a snapshot: the digest of the names of the files that its day was made of."""
 _SAME = {SERVED: ("prediction_id", "variant", "shadow"), FEEDBACK: ("prediction_id", "outcome", "at", "client")}
@@ -235,7 +236,10 @@ def remove_older(spec: ModelSpec, table: str, before: date) -> list[str]:
     lake, store = get_lake(), get_store()
     old = [day for day, _ in lake.partitions(spec.name, table) if day < str(before)]
     if old:
-        lake.load(spec.name, table).delete(LessThan(PARTITION, str(before)))
+        with lake_errors(f"the table {spec.name}.{table}"):
+            retrying_races(_COMMIT_SECONDS)(
+                lambda: lake.load(spec.name, table).delete(LessThan(PARTITION, str(before)))
+            )
     gone = set(old)
     for prefix in ("", f"{SET_ASIDE}/"):
         for day, keys in keys_by_day(store.keys(f"{prefix}{table}/{spec.name}/")).items():

@@ -37,7 +37,7 @@ def build_host(models: Sequence[str] = (), *, wait: bool = False) -> Iterator[Ho
     """
     specs = _specs(models)
     with ExitStack() as stack:
-        engines = {spec.name: _engine(spec, stack) for spec in specs}
+        engines = dict(_engines(specs, stack, needed=bool(models)))
         follower = Follower(engines, get_settings().serving_follow_seconds)
         problems = follower.look()
         if not wait and not any(engine.ready for engine in engines.values()):
@@ -67,7 +67,17 @@ def _specs(models: Sequence[str]) -> list[ModelSpec]:
     return specs
 
 
-def _engine(spec: ModelSpec, stack: ExitStack) -> Engine:
-    features = OnlineFeatures(spec)
-    written = stack.enter_context(PredictionLog.of(spec, features)) if spec.serving.log else None
-    return Engine(spec, features, written)
+def _engines(specs: Sequence[ModelSpec], stack: ExitStack, *, needed: bool) -> Iterator[tuple[str, Engine]]:
+    """Yield the engine of each model; of one that is wrong, and was not asked for by name, only the log hears."""
+    for spec in specs:
+        try:
+            features = OnlineFeatures(spec)
+            written = stack.enter_context(PredictionLog.of(spec, features)) if spec.serving.log else None
+        except ConfigurationError as error:
+            if needed:
+                raise
+            log.error("%s is not served: %s", spec.name, error)  # noqa: TRY400  # the traceback tells a person nothing
+            continue
+        engine = Engine(spec, features, written)
+        stack.callback(engine.close)  # before its log, which has then everything
+        yield spec.name, engine

@@ -14,6 +14,7 @@ from evergreen.field_types import Text, use_one_of
 from evergreen.spec.alerts import AlertEvent, Channel
 from evergreen.spec.behaviours import Behaviours
 from evergreen.spec.data import ColumnType, Features, FeatureView, Schedule, Source, refuse
+from evergreen.spec.delivery import Delivery, Guardrails, Stage, Strategy
 from evergreen.spec.learning import (
     COST_METRICS,
     FLIP_METRICS,
@@ -48,17 +49,21 @@ __all__ = [
     "Behaviours",
     "Channel",
     "ColumnType",
+    "Delivery",
     "Direction",
     "FeatureView",
     "Features",
     "Gate",
     "GateRule",
+    "Guardrails",
     "ModelSpec",
     "Profile",
     "Schedule",
     "Serving",
     "Slice",
     "Source",
+    "Stage",
+    "Strategy",
     "Task",
     "Unavailable",
     "Windows",
@@ -98,6 +103,7 @@ class ModelSpec(Frozen):
     approval: Approval = Approval()
     resources: Resources = Resources()
     serving: Serving = Serving()
+    delivery: Delivery = Delivery()
     alerts: tuple[Channel, ...] = ()
 
     _folder: Path = PrivateAttr()
@@ -118,6 +124,7 @@ class ModelSpec(Frozen):
         inputs = self.features.inputs
         valid = use_one_of([*inputs, *self.features.keys])
         problems = [*self._table_problems(), *self._metric_problems(), *self._rule_problems(), *self._alert_problems()]
+        problems += self._delivery_problems()
         problems += [
             f"drift.columns: {column!r} is not an input of the model; {use_one_of(inputs)}"
             for column in self.drift.columns
@@ -191,6 +198,29 @@ class ModelSpec(Frozen):
         titles = [channel.title for channel in self.alerts]
         twice = sorted({title for title in titles if titles.count(title) > 1})
         return [f"alerts: {title!r} is there twice; give one channel all its events" for title in twice]
+
+    def _delivery_problems(self) -> list[str]:
+        """Ask for what decides who answers, and for the log that a rollout is judged by."""
+        asked = [*self.features.keys, *self.features.request_inputs]
+        problems = [
+            f"delivery.split_by: {column!r} is not part of a request; {use_one_of(asked)}"
+            for column in self.delivery.split_by
+            if column not in asked
+        ]
+        if self.delivery.strategy is not Strategy.DIRECT:
+            judged = f"delivery.strategy: {self.delivery.strategy} is judged by what is answered"
+            if not self.serving.enabled:
+                problems.append(f"{judged}, and serving.enabled is false")
+            elif not self.serving.log:
+                problems.append(f"{judged}, and serving.log is false")
+            if not self.split_by:
+                problems.append("delivery.split_by: the model has no entity keys; name inputs of its requests")
+        return problems
+
+    @property
+    def split_by(self) -> tuple[str, ...]:
+        """The columns whose values decide which variant answers."""
+        return self.delivery.split_by or self.features.keys
 
     @property
     def proposals(self) -> frozenset[str]:

@@ -21,6 +21,7 @@ class AlertEvent(enum.StrEnum):
     GATE_REFUSED = "gate_refused"
     APPROVAL_WAITS = "approval_waits"
     PROMOTION = "promotion"
+    ROLLOUT = "rollout"
     ROLLBACK = "rollback"
     ALIAS_MOVED = "alias_moved"
 

@@ -9,7 +9,8 @@ from pydantic import JsonValue
 
 from evergreen.contract import Output, Request, Result, Status
 from evergreen.data.lineage import written_by
-from evergreen.serving.log_ingestion import FEEDBACK, SERVED, Found, ingest_log, remove_older
+from evergreen.data.served import FEEDBACK, SERVED
+from evergreen.serving.log_ingestion import Found, ingest_log, remove_older
 from evergreen.spec import ModelSpec
 
 log = logging.getLogger(__name__)

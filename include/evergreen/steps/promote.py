@@ -1,9 +1,11 @@
-"""``promote``: move the alias ``champion`` to a version whose gate said yes."""
+"""``promote``: move the alias ``champion`` to a version whose gate said yes, or begin its rollout."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+
+from pydantic import JsonValue
 
 from evergreen.contract import ConfigurationError, DataError, Manifest, Request, Result, Status
 from evergreen.handover import checked, upstream
@@ -12,7 +14,9 @@ from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import champion_of, refuse_in_backfill, settle
 from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of
 from evergreen.judgement.events import Event, EventKind, last_move
+from evergreen.judgement.notices import tell_rollout
 from evergreen.judgement.questions import Answer
+from evergreen.judgement.rollouts import first_step
 from evergreen.judgement.rules import decide
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
@@ -39,6 +43,9 @@ def _registered(manifest: Manifest, spec: ModelSpec, record: DecisionRecord) -> 
 def run(request: Request, spec: ModelSpec) -> Result:
     """Promote, once: a second run finds the alias where it belongs and reports the same.
 
+    Where model.yaml has a strategy, and there is a champion to compare with, it begins a rollout instead, which ends
+    one that is under way: `evergreen.steps.rollout` promotes when that has gone well.
+
     What the gate has found is not believed but found again, from the evaluation in its signed record: a manifest may
     say anything. The log comes first and the alias follows: of two promotions at once the log lets one pass, and
     whoever watches the alias finds nothing that the log does not explain.
@@ -60,6 +67,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
         )
     version = _registered(registered, spec, record)
     champion_of(request)
+    if record.rollout is not None and record.rollout_ended is None:
+        return _rolls_out(registered, record.rollout)
     promoted = record.promoted
     if promoted is None or promoted != last_move(read_events(store, spec.name)):
         answers = answers_given(request, spec)
@@ -69,6 +78,8 @@ def run(request: Request, spec: ModelSpec) -> Result:
         logged = _logged(request, spec, record, version, by or record.judgement.requested_by)
         if isinstance(logged, Result):
             return logged
+        if logged.kind is EventKind.ROLLOUT_STARTED:
+            return _rolls_out(registered, logged)
         promoted = logged
     set_tags(version, {REPLACED: promoted.previous or "0"})  # before the alias: a crash in between loses nothing
     settle(request)
@@ -82,7 +93,12 @@ def run(request: Request, spec: ModelSpec) -> Result:
 def _logged(request: Request, spec: ModelSpec, record: DecisionRecord, version: Version, by: str) -> Event | Result:
     """Log the promotion, or why it must not be; returns what the log then has of it, a refusal as the step's result."""
     compared = record.judgement.compared_with
-    event = event_of(request, EventKind.PROMOTED, version=version.number, previous=compared, by=by)
+    stages = spec.delivery.stages if compared is not None else ()
+    if stages:
+        tell_rollout(get_store(), spec.name, under_way=True)  # before it is: nobody misses one if this is killed
+    kind = EventKind.ROLLOUT_STARTED if stages else EventKind.PROMOTED
+    begins = {"rollout": first_step(spec, version.number)} if stages else {}
+    event = event_of(request, kind, version=version.number, previous=compared, by=by, **begins)
     verdict = decide(record.judgement.evaluation, spec)
     reason = f"version {version.number}: its evaluation does not justify a promotion: {verdict.why}"
     logged = append(
@@ -91,6 +107,15 @@ def _logged(request: Request, spec: ModelSpec, record: DecisionRecord, version: 
     if isinstance(logged, Event):
         return logged
     return _refuse(request, version, by, logged)
+
+
+def _rolls_out(registered: Manifest, at: Event) -> Result:
+    """Return that a rollout is under way, as the step's result."""
+    tell_rollout(get_store(), at.model, under_way=True)  # again: a check may have found none a moment ago
+    assert at.rollout is not None  # noqa: S101  # an event of a rollout
+    facts: dict[str, JsonValue] = {"version": at.version, "previous": at.previous}
+    rollout = {"rollout": at.rollout.experiment, "strategy": at.rollout.strategy, "share": at.rollout.share}
+    return Result(inputs=(registered.output("version"),), facts={**facts, **rollout})
 
 
 def _refuse(request: Request, version: Version, by: str | None, why: str) -> Result:
@@ -130,6 +155,9 @@ def _objection(events: Sequence[Event], request: Request, promotion: Event) -> s
             f"version {promotion.version} was promoted, and {how}: running its promotion again does not undo that, "
             f"but evergreen rollback {request.model} --to {promotion.version} does"
         )
+    if record and record.rollout_ended:
+        why = record.rollout_ended.why or record.rollout_ended.kind.value.replace("_", " ")
+        return f"version {promotion.version} was rolled out, and that has ended ({why}): train again"
     if champion != promotion.previous:
         return (
             f"the champion is now version {champion or 'none'}, but the challenger was compared with "

@@ -9,6 +9,8 @@ from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.champions import champions, notice, refuse_in_backfill, served_before, settle, under_way
 from evergreen.judgement.decisions import event_of
 from evergreen.judgement.events import Event, EventKind, last_move
+from evergreen.judgement.notices import tell_rollout
+from evergreen.judgement.rollouts import rollout_of
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.loading import load_version
@@ -21,7 +23,8 @@ _NONE = "none"
 def run(request: Request, spec: ModelSpec) -> Result:
     """Log who rolls back and why (parameters ``by`` and ``reason``), then move the alias to ``version``.
 
-    Without a version it is the champion before the present one; where the alias was moved past the audit log, it is
+    Without a version it is the champion before the present one; while a rollout is under way, it is the champion, and
+    the rollout ends, as it does by every rollback. Where the alias was moved past the audit log, it is
     the champion that the log has. With ``none`` nothing serves, and the next challenger is a first one. Run again, it
     finishes what it began, unless the champion was moved since.
     """
@@ -44,6 +47,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         _refuse_if_moved(request, begun, last_move(events))
         target = named_version(spec.name, begun.version) if begun.version else None
     _refuse_if_moved(request, begun, settle(request, from_anywhere=True))
+    tell_rollout(get_store(), spec.name, under_way=False)
     return Result(
         outputs=(target.output("champion"),) if target else (),
         facts={"version": begun.version, "previous": begun.previous, "by": begun.by, "why": begun.why},
@@ -70,18 +74,18 @@ def _target(request: Request, events: Sequence[Event]) -> Version | None:
             f"{model}: version {champion} is becoming champion at this moment ({moved.kind.value}).",
             "Run the rollback again in a few minutes: it then knows what it rolls back.",
         )
-    out_of_place = notice(get_store(), request, alias)
+    out_of_place, rollout = notice(get_store(), request, alias), rollout_of(events)
     if requested == _NONE:
         return None
     if out_of_place:
         number = requested or out_of_place.previous
         hint = f"Name the version that is to serve: --to {seen} takes over where the alias is."
     else:
-        number = requested or served_before(events, str(champion))
+        number = requested or (rollout.champion if rollout else served_before(events, str(champion)))
         hint = "Only a better challenger can replace it."
     if number is None:
         raise ConfigurationError(f"{model} had no champion before version {champion or seen}.", hint)
-    if number == champion == seen:
+    if number == champion == seen and rollout is None:
         raise ConfigurationError(f"version {number} of {model} is champion already.", "Name an earlier one, or none.")
     target = named_version(model, number)
     served = [version for version in champions(events) if version != champion]

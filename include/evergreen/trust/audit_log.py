@@ -33,6 +33,13 @@ def records_of(model: str) -> list[Record]:
         return [Record(*row) for row in rows]
 
 
+def newest_number(model: str) -> int:
+    """Return the number of a model's newest record, 0 if it has none: who has read that far, need not read again."""
+    with _connected() as connection:
+        row = connection.execute("SELECT max(number) FROM audit_log WHERE model = %s", (model,)).fetchone()
+        return int(row[0] or 0) if row else 0
+
+
 def models_in_log() -> list[str]:
     """Return every model that has a record."""
     with _connected() as connection:

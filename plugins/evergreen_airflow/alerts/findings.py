@@ -48,11 +48,11 @@ def result_of(context: Context, spec: ModelSpec) -> Finding | None:
 
 def found_in(manifest: Manifest) -> Finding | None:
     """Return what a manifest says that people are to be told."""
-    row = RESULTS.get(manifest.step)
-    matter = row.matter(manifest) if row and manifest.status is row.status else None
-    if row is None or matter is None:
-        return None
-    return Finding(row.event, matter, row.says.format_map(_Facts(manifest)))
+    for row in RESULTS.get(manifest.step, ()):
+        matter = row.matter(manifest) if manifest.status is row.status else None
+        if matter is not None:
+            return Finding(row.event, matter, row.says.format_map(_Facts(manifest)))
+    return None
 
 
 class _Facts(dict[str, Any]):
@@ -96,28 +96,65 @@ class Row(NamedTuple):
     """The sentence, a template of the manifest's facts."""
 
 
-RESULTS: Mapping[str, Row] = {
-    "check_drift": Row(AlertEvent.DRIFT, Status.OK, _report("verdict", "drift"), "the inputs of {partition}: {why}"),
-    "check_performance": Row(
-        AlertEvent.PERFORMANCE_DROP, Status.OK, _report("proposal", True), "the champion has become worse: {why}"
+def _moved(manifest: Manifest) -> str | None:
+    """Return which promotion it is; the start of a rollout is none."""
+    moved = any(output.name == "champion" for output in manifest.outputs)
+    return f"{manifest.run.run_id} {manifest.facts.get('version')}" if moved else None
+
+
+def _of_rollout(event: str | None) -> Callable[[Manifest], str | None]:
+    """Return which rollout has come to an event, if a manifest says so; None: it has begun."""
+
+    def matter(manifest: Manifest) -> str | None:
+        rollout = manifest.facts.get("rollout")
+        return f"{rollout} {event or 'started'}" if rollout and manifest.facts.get("event") == event else None
+
+    return matter
+
+
+RESULTS: Mapping[str, tuple[Row, ...]] = {
+    "check_drift": (Row(AlertEvent.DRIFT, Status.OK, _report("verdict", "drift"), "the inputs of {partition}: {why}"),),
+    "check_performance": (
+        Row(AlertEvent.PERFORMANCE_DROP, Status.OK, _report("proposal", True), "the champion has become worse: {why}"),
     ),
-    "gate": Row(
-        AlertEvent.GATE_REFUSED,
-        Status.REFUSED,
-        _refused_again,
-        "the gate has refused at least two challengers in a row, that of {partition} because: {why}",
+    "gate": (
+        Row(
+            AlertEvent.GATE_REFUSED,
+            Status.REFUSED,
+            _refused_again,
+            "the gate has refused at least two challengers in a row, that of {partition} because: {why}",
+        ),
     ),
-    "promote": Row(
-        AlertEvent.PROMOTION,
-        Status.OK,
-        lambda manifest: f"{manifest.run.run_id} {manifest.facts.get('version')}",
-        "version {version} is champion now; before it: {previous}",
+    "promote": (
+        Row(
+            AlertEvent.PROMOTION,
+            Status.OK,
+            _moved,
+            "version {version} is champion now; before it: {previous}",
+        ),
+        Row(
+            AlertEvent.ROLLOUT,
+            Status.OK,
+            _of_rollout(None),
+            "the rollout of version {version} has begun ({strategy}); version {previous} is champion",
+        ),
     ),
-    "rollback": Row(
-        AlertEvent.ROLLBACK,
-        Status.OK,
-        lambda manifest: manifest.run.run_id,
-        "version {version} serves again in the place of {previous}: {why} (by {by})",
+    "rollback": (
+        Row(
+            AlertEvent.ROLLBACK,
+            Status.OK,
+            lambda manifest: manifest.run.run_id,
+            "version {version} serves again in the place of {previous}: {why} (by {by})",
+        ),
+    ),
+    "rollout": (
+        Row(
+            AlertEvent.ROLLOUT,
+            Status.OK,
+            _of_rollout("rollout_ended"),
+            "version {previous} stays champion, the rollout of {version} has ended ({outcome}): {why} (by {by})",
+        ),
+        Row(AlertEvent.PROMOTION, Status.OK, _moved, "version {version} is champion now; before it: {previous}"),
     ),
 }
-"""Step to what of its answers is told. One row a step: whatever else there is to tell of it is a row here."""
+"""Step to what of its answers is told: the first row with a matter. Whatever else there is to tell is a row."""

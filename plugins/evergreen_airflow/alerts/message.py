@@ -42,6 +42,9 @@ ADVICE: Mapping[AlertEvent, Advice] = MappingProxyType(
             "warning", "Answer under Required actions in Airflow; no answer in time is a rejection."
         ),
         AlertEvent.PROMOTION: Advice("info", "Nothing. If it proves bad, run the model's rollback."),
+        AlertEvent.ROLLOUT: Advice(
+            "warning", "Nothing: the champion serves on. If it was ended, read by what in `evergreen history`."
+        ),
         AlertEvent.ROLLBACK: Advice(
             "warning", "Find out what was wrong with the version that gave way before the model trains again."
         ),

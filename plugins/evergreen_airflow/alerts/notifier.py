@@ -52,7 +52,7 @@ def failure_callback(spec: ModelSpec) -> dict[str, Any]:
 
 def result_callback(spec: ModelSpec, step: str) -> dict[str, Any]:
     """Return the argument of a step's task that tells what the step has found; none if nobody wants to know."""
-    wanted = step in RESULTS and _wanted(spec, RESULTS[step].event)
+    wanted = any(_wanted(spec, row.event) for row in RESULTS.get(step, ()))
     return {"on_success_callback": AlertNotifier(spec, result_of)} if wanted else {}
 
 

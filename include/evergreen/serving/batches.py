@@ -1,0 +1,247 @@
+"""What a worker does with a micro-batch: features, split, graphs, and the log's records."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from evergreen.serving.answers import Answer, VariantName
+from evergreen.serving.deployment import Deployment, Variant
+from evergreen.serving.log_files import AGE, FEATURE, OUTPUT, REQUEST, Status
+from evergreen.serving.metrics import ANSWERED, GRAPH_FAILED, REFUSED
+from evergreen.serving.online_features import FeatureRows, OnlineFeatures
+from evergreen.serving.prediction_log import PredictionLog
+from evergreen.serving.requests import InvalidRequestError, OverloadedError, Rows, Value
+from evergreen.serving.split import in_challenger
+from evergreen.serving.spool import SERVER
+from evergreen.spec import ModelSpec
+
+Outcome = list[Answer] | Exception
+"""What a request gets."""
+_numbers = itertools.count(1)
+
+
+class GraphError(RuntimeError):
+    """A version's graph could not compute a request: this is a defect, and the client gets 500."""
+
+
+def new_id(at: datetime) -> str:
+    """Return the id of a prediction: the day of its event, this process, and a number; ids of a process sort."""
+    return f"{at:%Y%m%d}-{SERVER}-{next(_numbers):010x}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, and when it came."""
+
+    rows: Rows
+    client: str
+    received: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Requests that are computed together, by the deployment that they began with."""
+
+    spec: ModelSpec
+    features: OnlineFeatures
+    log: PredictionLog | None
+    deployment: Deployment
+    requests: Sequence[Asked]
+
+    def values(self, name: str) -> list[Value]:
+        """Return a column of all requests."""
+        return [value for asked in self.requests for value in asked.rows.columns[name]]
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """What the challenger is still to answer, for the log alone."""
+
+    batch: Batch
+    columns: Mapping[str, Sequence[Value]]
+    moments: Sequence[datetime]
+    records: Sequence[dict[str, Any]]
+    """Those of the champion's answers to these rows."""
+    served: Sequence[int]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.records)
+
+    def run(self) -> None:
+        """Answer, and log."""
+        challenger = self.batch.deployment.challenger
+        if challenger is None or self.batch.log is None or not self.records:
+            return
+        began = time.perf_counter()
+        results = challenger.graph.run(
+            {name: [values[row] for row in self.served] for name, values in self.columns.items()}
+        )
+        latency = (time.perf_counter() - began) * 1000
+        columns = {name: values.tolist() for name, values in results.items()}
+        records = []
+        for number, record in enumerate(self.records):
+            outputs = {f"{OUTPUT}{name}": values[number] for name, values in columns.items()}
+            told = {"variant": "challenger", "version": challenger.version, "shadow": True, "latency_ms": latency}
+            records.append(record | told | outputs)
+        self.batch.log.append(records)
+
+
+def answered(batch: Batch) -> tuple[list[Outcome], Shadow | None]:
+    """Compute a batch: an outcome for each request, logged, and what is left for the shadow."""
+    now = datetime.now(UTC)
+    moments = [asked.rows.at or now for asked in batch.requests for _ in range(len(asked.rows))]
+    columns: dict[str, Sequence[Value]] = {column.name: batch.values(column.name) for column in batch.features.columns}
+    try:
+        found = batch.features.read(columns, moments)
+    except OverloadedError as error:
+        REFUSED.labels(batch.spec.name, "online_store").inc(len(batch.requests))
+        return [error] * len(batch.requests), None
+    computing = _Computing(batch, now, moments, columns, found)
+    outcomes = computing.outcomes()
+    served = [row for row, record in computing.answered]
+    records = [record for _, record in computing.answered]
+    if not batch.deployment.shadow or batch.log is None:
+        return outcomes, None
+    return outcomes, Shadow(batch, columns | found.values, moments, records, served)
+
+
+class _Computing:
+    """The rows of a batch on their way from features to answers."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        now: datetime,
+        moments: Sequence[datetime],
+        columns: Mapping[str, Sequence[Value]],
+        found: FeatureRows,
+    ) -> None:
+        self.batch, self.now, self.moments, self.columns, self.found = batch, now, moments, columns, found
+        self.inputs = {**columns, **found.values}
+        self.answered: list[tuple[int, dict[str, Any]]] = []
+
+    def outcomes(self) -> list[Outcome]:
+        """Return an outcome for each request, after all of them are in the log."""
+        spans, problems = self._spans(), self.found.problems
+        sound = [span for span in spans if not any(row in problems for row in span)] if problems else spans
+        results = self._results([row for span in sound for row in span], sound)
+        outcomes: list[Outcome] = []
+        records: list[dict[str, Any]] = []
+        for asked, span in zip(self.batch.requests, spans, strict=True):
+            outcome, told = self._outcome(asked, span, results)
+            outcomes.append(outcome)
+            records += told
+        if self.batch.log is not None:
+            self.batch.log.append(records)
+        return outcomes
+
+    def _spans(self) -> list[range]:
+        spans, start = [], 0
+        for asked in self.batch.requests:
+            spans.append(range(start, start + len(asked.rows)))
+            start += len(asked.rows)
+        return spans
+
+    def _variants(self, rows: Sequence[int]) -> dict[VariantName, list[int]]:
+        """Return the rows of each variant."""
+        deployment, features = self.batch.deployment, self.batch.spec.features
+        if not deployment.is_split:
+            return {"champion": list(rows)}
+        by = deployment.split_by or features.keys or features.request_inputs
+        chosen: dict[VariantName, list[int]] = {"champion": [], "challenger": []}
+        for row in rows:
+            key = [self.columns[name][row] for name in by]
+            challenger = in_challenger(deployment.salt, key, deployment.share)
+            chosen["challenger" if challenger else "champion"].append(row)
+        return chosen
+
+    def _results(self, rows: Sequence[int], spans: Sequence[range]) -> dict[int, _Result | GraphError]:
+        """Return the result of each row; where a graph fails, those requests that it fails for are told so."""
+        try:
+            return dict(self._run(rows))
+        except Exception as error:  # of ONNX Runtime, or of a value that it does not take
+            if len(spans) <= 1:
+                version = self.batch.deployment.champion.version
+                GRAPH_FAILED.labels(self.batch.spec.name, version).inc()
+                failed = GraphError(f"the graph of {self.batch.spec.name} failed: {type(error).__name__}")
+                return dict.fromkeys(rows, failed)
+        results: dict[int, _Result | GraphError] = {}
+        for span in spans:
+            results |= self._results(span, [span])
+        return results
+
+    def _run(self, rows: Sequence[int]) -> dict[int, _Result]:
+        results: dict[int, _Result] = {}
+        for name, chosen in self._variants(rows).items():
+            variant = self.batch.deployment.challenger if name == "challenger" else self.batch.deployment.champion
+            if not chosen or variant is None:
+                continue
+            graph = variant.graph
+            inputs = (*graph.numeric, *graph.categorical)
+            answers = graph.run({one: [self.inputs[one][row] for row in chosen] for one in inputs})
+            columns = {output: values.tolist() for output, values in answers.items()}
+            for number, row in enumerate(chosen):
+                results[row] = _Result(name, variant, {one: values[number] for one, values in columns.items()})
+            ANSWERED.labels(self.batch.spec.name, variant.version, name).inc(len(chosen))
+        return results
+
+    def _outcome(
+        self, asked: Asked, span: range, results: Mapping[int, _Result | GraphError]
+    ) -> tuple[Outcome, list[dict[str, Any]]]:
+        """Return what a request gets, and its records."""
+        problems = [
+            replace(problem, row=row - span.start) for row in span for problem in self.found.problems.get(row, ())
+        ]
+        if problems:
+            REFUSED.labels(self.batch.spec.name, "features").inc()
+            reason = ", ".join(sorted({f"{problem.kind}: {problem.column}" for problem in problems}))
+            return InvalidRequestError(problems), [self._record(asked, row, "refused", reason) for row in span]
+        failed = next((result for row in span if isinstance(result := results[row], GraphError)), None)
+        if failed is not None:
+            return failed, [self._record(asked, row, "error", str(failed)) for row in span]
+        answers, records = [], []
+        for row in span:
+            record = self._record(asked, row, "ok", "")
+            result = results[row]
+            if isinstance(result, _Result):
+                version = result.variant.version
+                answers.append(Answer(record["prediction_id"], version, result.name, result.outputs))
+                record |= {"variant": result.name, "version": version}
+                record |= {f"{OUTPUT}{name}": value for name, value in result.outputs.items()}
+            records.append(record)
+            self.answered.append((row, record))
+        return answers, records
+
+    def _record(self, asked: Asked, row: int, status: Status, reason: str) -> dict[str, Any]:
+        found = self.found
+        return {
+            "prediction_id": new_id(self.moments[row]),
+            "status": status,
+            "reason": reason,
+            "experiment": self.batch.deployment.experiment,
+            "client": asked.client,
+            "server": SERVER,
+            "shadow": False,
+            "served_at": self.now,
+            "event_timestamp": self.moments[row],
+            "latency_ms": (time.perf_counter() - asked.received) * 1000,
+            **{f"{REQUEST}{name}": values[row] for name, values in self.columns.items()},
+            **{f"{FEATURE}{name}": values[row] for name, values in found.values.items()},
+            **{f"{AGE}{name}": ages[row] for name, ages in found.ages.items()},
+        }
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a row is answered with."""
+
+    name: VariantName
+    variant: Variant
+    outputs: Mapping[str, float]

@@ -1,0 +1,279 @@
+"""The features of a micro-batch, from Feast's online store, judged at the time of each row's event.
+
+Feast's SQL registry stays closed: the views are those of feature_repo/<model>.py, which materialize has applied.
+docs/decisions/online-features.md says what is missing, what is stale, and for how long a row is kept here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from evergreen.contract import ConfigurationError, described
+from evergreen.environment import add, feast_variables
+from evergreen.features.feast_repo import definitions
+from evergreen.serving.metrics import UNAVAILABLE_FEATURES
+from evergreen.serving.requests import Column, Kind, OverloadedError, Problem, Value
+from evergreen.settings import get_settings
+from evergreen.spec import ModelSpec
+from evergreen.spec.serving import Unavailable
+
+if TYPE_CHECKING:
+    from feast.repo_config import RepoConfig
+
+log = logging.getLogger(__name__)
+
+CACHED_SECONDS = 5.0
+"""How long after a materialization an old row may still be answered with."""
+MOST_CACHED = 50_000
+"""Rows of views."""
+RETRY_SECONDS = 2
+"""When a client should come again after the online store was away."""
+
+Key = tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A key's row of a view in the online store; ``at`` is None if there is none."""
+
+    at: datetime | None
+    values: Mapping[str, Value]
+
+
+NOTHING = Stored(None, {})
+
+
+@dataclass(frozen=True)
+class View:
+    """A view as the server reads it."""
+
+    name: str
+    entities: tuple[str, ...]
+    features: tuple[str, ...]
+    ttl: timedelta | None
+    feast: Any
+
+
+@dataclass
+class FeatureRows:
+    """What a micro-batch's rows are answered with.
+
+    Parameters
+    ----------
+    values
+        By feature, a value for each row.
+    ages
+        By view, how many seconds old each row's features are; None where there is nothing.
+    problems
+        By row, why it is refused; ``Problem.row`` is counted as in the batch.
+    """
+
+    values: dict[str, list[Value]] = field(default_factory=dict)
+    ages: dict[str, list[float | None]] = field(default_factory=dict)
+    problems: dict[int, list[Problem]] = field(default_factory=dict)
+
+
+class OnlineFeatures:
+    """Reads the features of one model.
+
+    Parameters
+    ----------
+    spec
+        The model.
+    clock
+        Seconds that only grow.
+
+    Raises
+    ------
+    ConfigurationError
+        If the definitions are not those of model.yaml, or a key is neither text nor a whole number.
+    """
+
+    def __init__(self, spec: ModelSpec, clock: Callable[[], float] = time.monotonic) -> None:
+        self._spec = spec
+        self._clock = clock
+        objects = definitions(spec) if spec.features.views else []
+        feast_views = {one.name: one for one in objects if hasattr(one, "join_keys")}
+        self._views = [
+            View(view.name, view.entities, view.features, feast_view.ttl or None, feast_view)
+            for view in spec.features.views
+            for feast_view in [feast_views[spec.feast_name(view)]]
+        ]
+        self.key_kinds: dict[str, Kind] = {}
+        for view in self._views:
+            self.key_kinds |= {name: _kind(view, name) for name in view.entities}
+        self._local = threading.local()
+        self._cache: OrderedDict[tuple[str, Key], tuple[float, Stored]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What a request of the model is made of: the keys, then the inputs that no view provides."""
+        features = self._spec.features
+        keys = [Column(name, kind) for name, kind in self.key_kinds.items()]
+        inputs = [name for name in features.request_inputs if name not in self.key_kinds]
+        return (*keys, *(Column(name, "category" if name in features.categorical else "number") for name in inputs))
+
+    def read(self, keys: Mapping[str, Sequence[Value]], at: Sequence[datetime]) -> FeatureRows:
+        """Return the features of every row as they are known, judged at the time of the row's event.
+
+        Raises
+        ------
+        OverloadedError
+            If the online store does not answer.
+        """
+        found = FeatureRows()
+        for view in self._views:
+            asked: list[Key] = list(zip(*(keys[name] for name in view.entities), strict=True))
+            rows = self._rows(view, asked)
+            ages: list[float | None] = []
+            used = []
+            for number, (key, moment) in enumerate(zip(asked, at, strict=True)):
+                row, age, problem = self._judged(view, key, rows[key], moment, number)
+                used.append(row.values)
+                ages.append(age)
+                if problem is not None:
+                    found.problems.setdefault(number, []).append(problem)
+            found.ages[view.name] = ages
+            found.values |= {name: [row.get(name) for row in used] for name in view.features}
+        return found
+
+    def _judged(
+        self, view: View, key: Key, row: Stored, at: datetime, number: int
+    ) -> tuple[Stored, float | None, Problem | None]:
+        """Return what is used of a key's row, its age, and why that is refused, if it is."""
+        policy = self._spec.serving
+        shown = ", ".join(f"{name}={value!r}" for name, value in zip(view.entities, key, strict=True))
+        if row.at is None or row.at > at:
+            since = "" if row.at is None else f" before {row.at:%Y-%m-%d %H:%M:%S}Z"
+            expected = f"a key that {view.name} has features of: it knows none of {shown}{since}"
+            return (
+                NOTHING,
+                None,
+                self._problem(view, key, "missing_features", policy.missing_features, number, expected),
+            )
+        age = at - row.at
+        if view.ttl is not None and age > view.ttl:  # Feast's join takes a row that is exactly ttl old
+            expected = f"features of {view.name} at most {view.ttl} old (ttl): those of {shown} are {age} old"
+            problem = self._problem(view, key, "stale_features", policy.stale_features, number, expected)
+            return row, age.total_seconds(), problem
+        return row, age.total_seconds(), None
+
+    def _problem(
+        self,
+        view: View,
+        key: Key,
+        kind: Literal["missing_features", "stale_features"],
+        policy: Unavailable,
+        number: int,
+        expected: str,
+    ) -> Problem | None:
+        UNAVAILABLE_FEATURES.labels(self._spec.name, view.name, kind).inc()
+        if policy is Unavailable.SERVE:
+            return None
+        return Problem(number, ", ".join(view.entities), key[0] if len(key) == 1 else list(key), expected, kind)
+
+    def _rows(self, view: View, asked: Sequence[Key]) -> dict[Key, Stored]:
+        """Return the row of every key, those that are not known here from the store, in one read."""
+        now = self._clock()
+        known: dict[Key, Stored] = {}
+        with self._lock:
+            for key in dict.fromkeys(asked):
+                kept = self._cache.get((view.name, key))
+                if kept is not None and now - kept[0] < CACHED_SECONDS:
+                    known[key] = kept[1]
+        unknown = [key for key in dict.fromkeys(asked) if key not in known]
+        if unknown:
+            read = dict(zip(unknown, self._read(view, unknown), strict=True))
+            known |= read
+            with self._lock:
+                for key, row in read.items():
+                    self._cache[view.name, key] = (now, row)
+                    self._cache.move_to_end((view.name, key))
+                while len(self._cache) > MOST_CACHED:
+                    self._cache.popitem(last=False)
+        return known
+
+    def _read(self, view: View, keys: Sequence[Key]) -> list[Stored]:
+        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+
+        wanted = {}
+        for key in keys:
+            with suppress(ValueError):  # a number of more than 64 bits, half a character: no such key can be stored
+                values = [self._value(*pair) for pair in zip(view.entities, key, strict=True)]
+                wanted[key] = EntityKey(join_keys=view.entities, entity_values=values)
+        if not wanted:
+            return [NOTHING] * len(keys)
+        config = _repo_config()
+        for attempt in (1, 2):  # a connection that the server has closed meanwhile is noticed by its first use
+            try:
+                found = self._store(config).online_read(config, view.feast, list(wanted.values()), list(view.features))
+                break
+            except Exception as error:  # of psycopg, redis or whichever store it is
+                self._local.store = None  # its connection is of no use any more: the next read opens another
+                if attempt == 2:
+                    log.warning("%s: the online store does not answer: %s", self._spec.name, described(error))
+                    raise OverloadedError("the online store does not answer", RETRY_SECONDS) from error
+        rows = dict(zip(wanted, (_stored(at, values) for at, values in found), strict=True))
+        return [rows.get(key, NOTHING) for key in keys]
+
+    def _value(self, name: str, value: Value) -> Any:
+        from feast.protos.feast.types.Value_pb2 import Value as FeastValue
+
+        if self.key_kinds[name] == "string":
+            return FeastValue(string_val=str(value))
+        return FeastValue(int64_val=int(value or 0))
+
+    def _store(self, config: RepoConfig) -> Any:
+        """Return this thread's own store: Feast's keeps one connection, which threads would wait for."""
+        if getattr(self._local, "store", None) is None:
+            from feast.infra.online_stores.helpers import get_online_store_from_config
+
+            self._local.store = get_online_store_from_config(config.online_store)
+        return self._local.store
+
+
+@lru_cache(maxsize=1)
+def _repo_config() -> RepoConfig:
+    """Return what feature_store.yaml says."""
+    from feast.repo_config import load_repo_config
+
+    settings = get_settings()
+    add(feast_variables(settings))
+    return load_repo_config(settings.feature_repo, settings.feature_repo / "feature_store.yaml")
+
+
+def _kind(view: View, name: str) -> Kind:
+    from feast.types import Int64, String
+
+    kinds: dict[Any, Kind] = {String: "string", Int64: "integer"}
+    dtype = next((column.dtype for column in view.feast.entity_columns if column.name == name), String)
+    if dtype not in kinds:
+        raise ConfigurationError(
+            f"feature_repo: {view.feast.name}: the key {name} is {dtype}.", "Keys that are served are String or Int64."
+        )
+    return kinds[dtype]
+
+
+def _stored(at: datetime | None, values: Mapping[str, Any] | None) -> Stored:
+    """Return a row as Feast gives it in plain values."""
+    if at is None or values is None:
+        return NOTHING
+    # Feast writes the time without a zone, PostgreSQL reads and shows it in the session's: the clock's face is UTC
+    return Stored(at.replace(tzinfo=UTC), {name: _plain(value) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Value:
+    kind = value.WhichOneof("val")
+    plain: Value = None if kind is None or kind == "null_val" else getattr(value, kind)
+    return None if isinstance(plain, float) and math.isnan(plain) else plain

@@ -1,0 +1,238 @@
+"""From a gate's yes to a champion by way of the traffic: real steps, PostgreSQL and MLflow, and a synthetic log."""
+
+from __future__ import annotations
+
+import io
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from test_lifecycle import BEFORE, judged
+from typer.testing import CliRunner
+
+from evergreen.catalog import load_model
+from evergreen.cli import app
+from evergreen.contract import Status, TemporaryError, utc_now
+from evergreen.judgement import champions
+from evergreen.judgement.audit import log_of, read_events
+from evergreen.judgement.notices import is_rollout_told
+from evergreen.judgement.rollouts import rollout_of
+from evergreen.serving.log_files import log_key, log_schema
+from evergreen.settings import get_settings
+from evergreen.store import get_store
+from evergreen.training.registry import by_alias, connect
+from evergreen_airflow.alerts.findings import found_in
+from lifecycle_kit import PARTITION, Run, training_rows, write_model
+
+pytestmark = pytest.mark.integration
+
+DELIVERY = {
+    "strategy": "canary",
+    "steps": [20, 50],
+    "split_by": ["x"],
+    "minimum_requests": 200,
+    "minimum_minutes": 0,
+    "guardrails": {"prediction_shift": 0.5},
+}
+
+
+@pytest.fixture
+def model(mlflow_settings, tmp_path, monkeypatch):
+    """A small model with a weak champion, whose next promotion is a canary."""
+    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(tmp_path / "models"))
+    get_settings.cache_clear()
+    name = write_model(tmp_path / "models", "binary")
+    frame = training_rows("binary")
+    weak = frame.assign(x=np.random.default_rng(3).permutation(frame["x"]))
+    run, _ = judged(name, "champion", weak)
+    run.steps("register", "promote")
+    path = tmp_path / "models" / name / "model.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "delivery": DELIVERY}))
+    yield name
+    client = connect()  # the server is shared: the next test starts without models
+    for registered in client.search_registered_models():
+        client.delete_registered_model(registered.name)
+
+
+def begun(model, run_id="better"):
+    """Take a better challenger to where its rollout begins; returns the run and promote's manifest."""
+    run, _ = judged(model, run_id)
+    return run, run.steps("register", "promote")
+
+
+def deliver(model, run_id, action="check", **params):
+    return Run(model, run_id, dag="deliver").step("rollout", action=action, **params)
+
+
+def under_way(model):
+    return rollout_of(read_events(get_store(), model))
+
+
+def kinds(model):
+    return [event.kind.value for event in read_events(get_store(), model)]
+
+
+def answer(model, challenger_errors=0, rows=400, seed=0):
+    """Leave a file of the prediction log, as servers do: half of its rows of each variant."""
+    rollout, rng, now = under_way(model), np.random.default_rng(seed), utc_now()
+    wrong = {"champion": 0, "challenger": challenger_errors}
+    lines = [
+        {
+            "prediction_id": f"{seed}-{number}",
+            "variant": variant,
+            "version": getattr(rollout, variant),
+            "status": "error" if number // 2 < wrong[variant] else "ok",
+            "experiment": rollout.experiment,
+            "shadow": False,
+            "served_at": now,
+            "event_timestamp": now,
+            "latency_ms": 5.0,
+            "request_x": rng.normal(),
+            "output_probability": rng.random(),
+        }
+        for number in range(rows)
+        for variant in [("champion", "challenger")[number % 2]]
+    ]
+    content = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(lines, log_schema(load_model(model), (), ("probability",))), content)
+    get_store().write(log_key(model, rollout.experiment, now.date(), f"file-{seed}"), content.getvalue())
+
+
+def test_a_canary_that_does_well_becomes_champion_step_by_step(model):
+    run, promoted = begun(model)
+    assert promoted.facts["strategy"] == "canary"
+    assert promoted.outputs == ()
+    assert "has begun" in found_in(promoted).what
+    assert run.step("promote").facts == promoted.facts  # again: the same rollout
+    assert by_alias(model, "champion").number == "1"
+    assert is_rollout_told(get_store(), model)
+    waits = deliver(model, "too early")
+    assert waits.facts["event"] is None
+    assert "the challenger has 0 of 200 requests" in waits.facts["waits_for"]
+    answer(model)
+    moved = deliver(model, "first step")
+    assert moved.facts["event"] == "rollout_moved", moved.facts
+    assert (under_way(model).share, under_way(model).step) == (0.5, 1)
+    assert deliver(model, "second step, too early").facts["event"] is None
+    answer(model, seed=1)
+    done = deliver(model, "second step")
+    assert (done.facts["event"], done.facts["outcome"]) == ("promoted", "finished")
+    assert "version 2 is champion now" in found_in(done).what
+    assert by_alias(model, "champion").number == "2"
+    assert deliver(model, "second step").facts["event"] == "promoted"  # again: nothing twice
+    assert kinds(model)[-3:] == ["rollout_started", "rollout_moved", "promoted"]
+    assert not is_rollout_told(get_store(), model)
+    assert deliver(model, "afterwards").status is Status.SKIPPED
+    assert log_of(get_store(), model).audit()[1] == []
+    history = CliRunner().invoke(app, ["history", model], env={"COLUMNS": "200"}).output
+    assert "promote: version 2" in history
+
+
+def test_a_canary_of_errors_is_rolled_back_within_one_check_and_told(model):
+    run, _ = begun(model)
+    answer(model, challenger_errors=100)
+    ended = deliver(model, "check")
+    assert (ended.facts["event"], ended.facts["outcome"]) == ("rollout_ended", "rolled_back")
+    assert "error_rate: 0.5 against 0" in found_in(ended).what
+    assert under_way(model) is None
+    last = read_events(get_store(), model)[-1]
+    assert last.recorded
+    assert next(one for one in last.rollout.evidence if one.broken).challenger_rows == 200
+    assert by_alias(model, "champion").number == "1"
+    again = run.step("promote")
+    assert again.status is Status.REFUSED
+    assert "was rolled out, and that has ended (error_rate" in again.reason
+    history = CliRunner().invoke(app, ["history", model], env={"COLUMNS": "200"}).output
+    assert "rolled back: version 1 stays champion" in history
+    assert "promote, refused" in history
+
+
+def test_a_person_pauses_resumes_and_finishes(model):
+    begun(model)
+    said = {"reason": "a holiday", "by": "ada"}
+    assert "reason: it is missing" in deliver(model, "no reason", "pause").failure.message
+    assert "action: 'stop' is none" in deliver(model, "no action", "stop", **said).failure.message
+    assert deliver(model, "a", "pause", **said).facts["by"] == "ada"
+    assert deliver(model, "b", "pause", **said).status is Status.SKIPPED
+    answer(model)
+    assert deliver(model, "c").facts["why"] == "paused"
+    assert (under_way(model).paused, under_way(model).share) == (True, 0.2)
+    deliver(model, "d", "resume", **said)
+    assert not under_way(model).paused
+    assert deliver(model, "e", "finish", **said).facts["event"] == "promoted"
+    assert by_alias(model, "champion").number == "2"
+    assert "no rollout of" in deliver(model, "f", "roll_back", **said).failure.message
+
+
+def test_a_guardrail_that_breaks_ends_a_paused_rollout(model):
+    begun(model)
+    deliver(model, "a", "pause", reason="lunch", by="ada")
+    answer(model, challenger_errors=100)
+    assert deliver(model, "b").facts["outcome"] == "rolled_back"
+
+
+@pytest.mark.parametrize("version", ["", "1"])
+def test_a_rollback_ends_a_rollout_and_the_next_is_another(model, version):
+    begun(model)
+    first = under_way(model)
+    back = Run(model, "back", dag="rollback").step("rollback", reason="odd", by="ada", version=version)
+    assert back.facts["version"] == "1", back.failure
+    assert under_way(model) is None
+    begun(model, "better still")
+    second = under_way(model)
+    assert (first.challenger, second.challenger) == ("2", "3")
+    assert second.experiment != first.experiment
+    assert second.salt != first.salt
+
+
+def test_a_newer_challenger_ends_the_rollout_before_it(model):
+    older, _ = begun(model)
+    begun(model, "better still")
+    assert under_way(model).challenger == "3"
+    assert older.step("promote").status is Status.REFUSED
+
+
+def test_an_undecided_rollout_ends_and_says_what_it_lacked(model, monkeypatch):
+    begun(model)
+    monkeypatch.setattr("evergreen.steps.rollout.utc_now", lambda: utc_now() + timedelta(days=15))
+    ended = deliver(model, "late")
+    assert ended.facts["outcome"] == "expired"
+    assert "undecided after 14 days: the champion has 0 of 200 requests" in ended.facts["why"]
+
+
+def test_a_registry_that_is_away_after_the_record_is_settled_by_the_next_check(model, monkeypatch):
+    begun(model)
+
+    def away(*_):
+        raise TemporaryError("the registry is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(champions, "set_alias", away)
+        assert deliver(model, "a", "finish", reason="good", by="ada").failure is not None
+    assert kinds(model)[-1] == "promoted"
+    assert by_alias(model, "champion").number == "1"
+    assert deliver(model, "next").status is Status.SKIPPED
+    assert by_alias(model, "champion").number == "2"
+    assert kinds(model).count("promoted") == 2
+    assert BEFORE.end < PARTITION
+
+
+def test_a_check_that_looked_before_a_pause_changes_nothing(model, monkeypatch):
+    begun(model)
+    answer(model)
+    from evergreen.steps import rollout as step
+
+    look = step.judge
+
+    def paused_meanwhile(*arguments):
+        deliver(model, "a person", "pause", reason="wait", by="ada")
+        return look(*arguments)
+
+    monkeypatch.setattr(step, "judge", paused_meanwhile)
+    late = deliver(model, "check")
+    assert late.facts["event"] is None
+    assert "was changed at this moment" in late.facts["why"]
+    assert under_way(model).paused

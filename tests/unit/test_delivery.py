@@ -1,0 +1,64 @@
+"""The section ``delivery`` of model.yaml: what each strategy comes to, and what contradicts itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_spec import FLIGHTS, refusal
+
+from evergreen.settings import Settings
+from evergreen.spec import Delivery, Stage, Strategy
+
+
+@pytest.mark.parametrize(
+    ("written", "stages"),
+    [
+        ({}, ()),
+        ({"strategy": "canary", "steps": [1, 50]}, (Stage(share=0.01), Stage(share=0.5))),
+        ({"strategy": "ab", "share": 20}, (Stage(share=0.2),)),
+        ({"strategy": "shadow"}, (Stage(share=0, shadow=True),)),
+        ({"strategy": "blue_green"}, (Stage(share=0, shadow=True),)),
+    ],
+)
+def test_a_strategy_is_its_stages(written: dict[str, Any], stages: tuple[Stage, ...]) -> None:
+    assert Delivery.model_validate(written).stages == stages
+
+
+def test_without_the_section_a_promotion_is_direct() -> None:
+    assert Delivery().strategy is Strategy.DIRECT
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"strategy": "shadow", "steps": [5]}, "steps: only the strategy canary has any, and this is shadow"),
+        ({"strategy": "canary", "share": 5}, "share: only the strategy ab has any, and this is canary"),
+        ({"strategy": "canary", "steps": [50, 5]}, "a rollout goes up: write 5, 50"),
+        ({"strategy": "canary", "minimum_labels": 9}, "set guardrails.metric_drop"),
+        (
+            {"strategy": "blue_green", "minimum_labels": 9, "guardrails": {"metric_drop": 0.1}},
+            "the warm-up of blue_green waits for none",
+        ),
+        (
+            {"strategy": "canary", "minimum_minutes": 480, "maximum_days": 1},
+            "maximum_days: 1 days end before 3 steps of 480 minutes can",
+        ),
+        ({"guardrails": {"slow_rate": 0.1}}, "slow_rate and latency_ms need each other"),
+        ({"guardrails": {"error_rate": None, "refused_rate": None, "prediction_shift": None}}, "none is on"),
+        ({"strategy": "canary", "split_by": ["nonsense"]}, "delivery.split_by: 'nonsense' is not part of a request"),
+    ],
+)
+def test_a_contradiction_is_refused_with_its_field(written: dict[str, Any], said: str, settings: Settings) -> None:
+    message = refusal({**FLIGHTS, "delivery": written}, settings)
+    assert said in message
+    assert "delivery" in message
+
+
+@pytest.mark.parametrize("serving", [{"enabled": False}, {"log": False}])
+def test_a_rollout_needs_the_log_that_judges_it(serving: dict[str, bool], settings: Settings) -> None:
+    message = refusal({**FLIGHTS, "serving": serving, "delivery": {"strategy": "canary"}}, settings)
+    assert (
+        f"delivery.strategy: canary is judged by what is answered, and serving.{next(iter(serving))} is false"
+        in message
+    )
