@@ -12,7 +12,6 @@ import json
 import os
 import sys
 import time
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
@@ -77,12 +76,10 @@ def ensure_audit_log(name: str, owner: str, writers: list[str], readers: list[st
 
 def wait() -> None:
     """Return when the last right is given: the last thing this program does."""
-    address = urlsplit(os.environ["EVERGREEN_DATABASE_URL"])
-    address = address._replace(scheme="postgresql", path=f"/{LAST}").geturl()
     deadline = time.monotonic() + WAITING
     while time.monotonic() < deadline:
         try:
-            psycopg.connect(address, connect_timeout=5).close()
+            psycopg.connect(os.environ["EVERGREEN_DATABASE_URL"], dbname=LAST, connect_timeout=5).close()
         except psycopg.OperationalError as error:
             print(f"waiting: {error}", flush=True)
             time.sleep(2)
