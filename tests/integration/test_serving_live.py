@@ -13,18 +13,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import httpx
-import psycopg
 import pytest
+import yaml
+from sqlalchemy.engine import make_url
 
 from evergreen.contract import Window
 from evergreen.serving.log_files import log_keys, read_log
 from evergreen.serving.tokens import create_token
-from evergreen.settings import Settings, get_settings
+from evergreen.settings import get_settings
 from evergreen.store import get_store
-from evergreen.training.registry import CHAMPION, Version, by_run, connect, set_alias
+from evergreen.training.registry import CHAMPION, Version, by_run, connect, remove_alias, set_alias, set_tags
 from installation import free_ports
+from isolation import own_settings
 from lifecycle_kit import PARTITION, Run, training_rows, write_model
 from mlflow_kit import serve_mlflow
 
@@ -33,33 +36,38 @@ WINDOW = Window(start=PARTITION - timedelta(days=59), end=PARTITION - timedelta(
 
 
 @pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An MLflow of this module's own, that may be stopped."""
-    with serve_mlflow(tmp_path_factory.mktemp("mlflow"), [], {}) as url:
-        yield url
+def registered(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Version, Version]]:
+    """Two signed versions of a model, in an MLflow of their own."""
+    folder = tmp_path_factory.mktemp("live")
+    with (
+        own_settings(folder, postgres_url, used=("audit", "serving")),
+        serve_mlflow(folder, [], {}) as url,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        name = write_model(folder / "models", "binary")
+        path = folder / "models" / name / "model.yaml"
+        # no request is refused for a machine that is slow
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "serving": {"maximum_wait_ms": 30_000}}))
+        patch.setenv("EVERGREEN_MODELS_DIR", str(folder / "models"))
+        patch.setenv("EVERGREEN_MLFLOW_TRACKING_URI", url)
+        patch.setenv("EVERGREEN_SERVING_FOLLOW_SECONDS", "0.2")
+        patch.setenv("EVERGREEN_SERVING_DRAIN_SECONDS", "0.2")
+        get_settings.cache_clear()
+        versions = []
+        for number in range(2):
+            run = Run(name, f"run-{number}")
+            run.assemble()
+            run.train_without_ray(training_rows("binary").iloc[number * 200 :], WINDOW)
+            versions.append(_registered(run))
+        yield versions[0], versions[1]
 
 
 @pytest.fixture
-def live(
-    audit_settings: Settings, mlflow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Version, Version]]:
-    """Two signed versions of a model; none is champion."""
-    name = write_model(tmp_path / "models", "binary")
-    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(tmp_path / "models"))
-    monkeypatch.setenv("EVERGREEN_MLFLOW_TRACKING_URI", mlflow)
-    monkeypatch.setenv("EVERGREEN_SERVING_FOLLOW_SECONDS", "0.2")
-    monkeypatch.setenv("EVERGREEN_SERVING_DRAIN_SECONDS", "0.2")
-    get_settings.cache_clear()
-    with psycopg.connect(get_settings().database("serving").replace("+psycopg", "")) as connection:
-        connection.execute("DROP TABLE IF EXISTS serving_tokens")
-    versions = []
-    for number in range(2):
-        run = Run(name, f"{tmp_path.name}-{number}")
-        run.assemble()
-        run.train_without_ray(training_rows("binary").iloc[number * 200 :], WINDOW)
-        versions.append(_registered(run))
-    yield versions[0], versions[1]
-    connect().delete_registered_model(name)
+def live(registered: tuple[Version, Version]) -> Iterator[tuple[Version, Version]]:
+    """Those versions; none is champion."""
+    yield registered
+    remove_alias(registered[0].model, CHAMPION)
+    set_tags(registered[1], registered[1].tags)
 
 
 def _registered(run: Run) -> Version:
@@ -123,8 +131,10 @@ class Server:
         command = [sys.executable, "-m", "evergreen", "serve", f"--model={model}", f"--port={self.port}", *options]
         self.log = get_settings().state_dir / f"serve-{self.port}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        # what this process has told its own MLflow client is not the server's business
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_HTTP")}
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ))
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
     def wait(self, condition: Callable[[], bool], seconds: float = 90) -> None:
         """Wait until something holds."""
@@ -134,12 +144,16 @@ class Server:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
             time.sleep(0.05)
 
-    def ready(self) -> bool:
-        """Whether it can be asked."""
+    def healthy(self, how: str) -> bool:
+        """Whether it says that it is ``live``, or ``ready``."""
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/v2/health/ready").status_code == 200
+            return httpx.get(f"http://127.0.0.1:{self.port}/v2/health/{how}").status_code == 200
         except httpx.TransportError:
             return False
+
+    def ready(self) -> bool:
+        """Whether it can be asked."""
+        return self.healthy("ready")
 
     def answers(self, version: str) -> bool:
         """Whether a version answers now."""
@@ -183,7 +197,7 @@ def test_a_server_without_a_champion_refuses_to_start(live: tuple[Version, Versi
 
 def test_a_server_that_waits_is_ready_when_there_is_a_champion(live: tuple[Version, Version]) -> None:
     with serving(live[0].model, "--wait") as server:
-        server.wait(lambda: httpx.get(f"http://127.0.0.1:{server.port}/v2/health/live").status_code == 200)
+        server.wait(lambda: server.healthy("live"))
         assert not server.ready()
         set_alias(live[0], CHAMPION)
         server.wait(server.ready)
@@ -220,9 +234,9 @@ def test_a_version_that_was_changed_never_takes_the_place_of_one_that_was_not(li
 
 
 def test_a_registry_that_is_away_stops_no_answer(
-    live: tuple[Version, Version], mlflow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    live: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = _Gate(mlflow)
+    gate = _Gate(get_settings().mlflow_tracking_uri)
     with gate:
         monkeypatch.setenv("EVERGREEN_MLFLOW_TRACKING_URI", gate.url)
         set_alias(live[0], CHAMPION)
@@ -257,32 +271,32 @@ def test_a_server_that_is_killed_under_load_loses_no_record_of_an_answer(live: t
 
 
 def test_a_database_that_cannot_be_reached_takes_nobody_s_token_away(
-    live: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
+    live: tuple[Version, Version], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_alias(live[0], CHAMPION)
     address = get_settings().database_url
     assert address
-    gate = _Gate(address.get_secret_value())
-    with gate:
-        token_before = create_token("before", "test")
-        monkeypatch.setenv("EVERGREEN_DATABASE_URL", gate.url)
-        get_settings.cache_clear()
-        with serving(live[0].model) as server:
-            server.wait(server.ready)
-            server.token = token_before
-            assert server.answers(live[0].number)
-            gate.close()
-            server.wait(lambda: "tokens of before go on to count" in server.log.read_text())
-            assert server.answers(live[0].number)
-            gate.open()
+    folder = make_url(address.get_secret_value()).query["host"]
+    way = tmp_path / "way"  # to the server's socket
+    way.symlink_to(str(folder))
+    monkeypatch.setenv(
+        "EVERGREEN_DATABASE_URL", address.get_secret_value().replace(quote(str(folder), safe=""), str(way))
+    )
+    get_settings.cache_clear()
+    assert str(way) in get_settings().database("serving")
+    with serving(live[0].model) as server:
+        server.wait(server.ready)
+        assert server.answers(live[0].number)
+        way.unlink()
+        server.wait(lambda: "tokens of before go on to count" in server.log.read_text())
+        assert server.answers(live[0].number)
+    get_settings.cache_clear()
 
 
 class _Gate:
     """A way to a server that can be closed: what goes through it is cut, and nobody is let in."""
 
     def __init__(self, address: str) -> None:
-        from urllib.parse import urlsplit, urlunsplit
-
         parts = urlsplit(address)
         self._target = (parts.hostname or "127.0.0.1", parts.port or 5432)
         (self.port,) = free_ports(1)
