@@ -19,12 +19,13 @@ Parse = Callable[[Path], "dict[str, DAG]"]
 MAX_LINES = 150
 LIGHT_TASKS = {
     *("ProposalSensor", "TrainingTrigger", "ApprovalQuestion", "PartitionDone", "IngestionTrigger"),
-    *("PodReaper", "PartitionReconciler", "ModelWatch"),
+    *("PodReaper", "PartitionReconciler", "ModelWatch", "RolloutUnderWay"),
 }
 """What may run beside StepOperators: these decide and wait, they do no work.
 
 The PodReaper deletes pods, which no pod of a step may do: they have no rights in the cluster. The PartitionReconciler
-and the ModelWatch ask Airflow, which steps do not know.
+and the ModelWatch ask Airflow, which steps do not know. The RolloutUnderWay reads one small file, to start no pod for
+nothing.
 """
 MAINTENANCE = {"maintenance.reap_pods", "maintenance.reconcile", "maintenance.watch"}
 """The DAGs that are of no model."""

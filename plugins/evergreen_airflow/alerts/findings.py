@@ -98,7 +98,7 @@ class Row(NamedTuple):
 
 def _moved(manifest: Manifest) -> str | None:
     """Return which promotion it is; the start of a rollout is none."""
-    moved = any(output.name == "champion" for output in manifest.outputs)
+    moved = "rollout" not in manifest.facts or manifest.facts.get("event") == "promoted"
     return f"{manifest.run.run_id} {manifest.facts.get('version')}" if moved else None
 
 
