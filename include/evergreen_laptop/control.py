@@ -71,6 +71,8 @@ def up(console: Console, *, foreground: bool = False) -> None:
         console.print(CHANGED)
     console.print(f"Airflow  {airflow_url(user)}  (users admin, user, viewer)", highlight=False)
     console.print(f"MLflow   http://127.0.0.1:{user.mlflow_port}  (user admin)", highlight=False)
+    tokens = "a token: evergreen tokens create NAME"
+    console.print(f"Predictions  http://127.0.0.1:{user.serving_port}/docs  ({tokens})", highlight=False)
     console.print(f"Passwords: {credentials_file(user)}", highlight=False, soft_wrap=True)
 
 

@@ -37,7 +37,8 @@ pytestmark = pytest.mark.integration
 SERVICES = ("postgres", "mlflow", "api-server", "scheduler", "dag-processor", "triggerer")
 if sys.platform == "linux":
     SERVICES = (*SERVICES, "warm-steps")
-KILLED = {"mlflow", "scheduler", "triggerer", "warm-steps"} & set(SERVICES)
+SERVICES = (*SERVICES, "serving")
+KILLED = {"mlflow", "scheduler", "triggerer", "warm-steps", "serving"} & set(SERVICES)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,40 @@ _numbers = itertools.count(1)
 
 
 class GraphError(RuntimeError):
-    """A version's graph could not compute a request: this is a defect, and the client gets 500."""
+    """A version's graph could not compute a request: this is a defect, and the client gets 500.
+
+    Parameters
+    ----------
+    model, variant, version
+        Whose graph it is.
+    why
+        What it did, without any value of the request.
+    """
+
+    def __init__(self, model: str, variant: VariantName, version: str, why: str) -> None:
+        self.variant, self.version = variant, version
+        super().__init__(f"the graph of version {version} of {model} failed: {why}")
+
+
+def computed(
+    model: str, name: VariantName, variant: Variant, inputs: Mapping[str, Sequence[Value]], rows: Sequence[int]
+) -> dict[str, list[float]]:
+    """Return what a variant answers to some rows, by output.
+
+    Raises
+    ------
+    GraphError
+        If its graph raises, or answers with what is no finite number.
+    """
+    graph = variant.graph
+    asked = {one: [inputs[one][row] for row in rows] for one in (*graph.numeric, *graph.categorical)}
+    try:
+        outputs = {output: values.tolist() for output, values in graph.run(asked).items()}
+    except Exception as error:  # of ONNX Runtime, or of a value that it does not take
+        raise GraphError(model, name, variant.version, type(error).__name__) from error
+    if not all(math.isfinite(value) for values in outputs.values() for value in values):
+        raise GraphError(model, name, variant.version, "an answer is no finite number")
+    return outputs
 
 
 def new_id(at: datetime) -> str:
@@ -79,18 +113,20 @@ class Shadow:
         challenger = self.batch.deployment.challenger
         if challenger is None or self.batch.log is None or not self.records:
             return
-        began = time.perf_counter()
-        results = challenger.graph.run(
-            {name: [values[row] for row in self.served] for name, values in self.columns.items()}
-        )
-        latency = (time.perf_counter() - began) * 1000
-        columns = {name: values.tolist() for name, values in results.items()}
-        records = []
-        for number, record in enumerate(self.records):
-            outputs = {f"{OUTPUT}{name}": values[number] for name, values in columns.items()}
-            told = {"variant": "challenger", "version": challenger.version, "shadow": True, "latency_ms": latency}
-            records.append(record | told | outputs)
-        self.batch.log.append(records)
+        began, model = time.perf_counter(), self.batch.spec.name
+        told: dict[str, Any] = {"variant": "challenger", "version": challenger.version, "shadow": True}
+        columns: Mapping[str, Sequence[float | None]]
+        try:
+            columns = computed(model, "challenger", challenger, self.columns, self.served)
+        except GraphError as error:  # an error of the challenger's like any other, though nobody waits for its answer
+            GRAPH_FAILED.labels(model, challenger.version).inc()
+            told |= {"status": "error", "reason": str(error)}
+            columns = dict.fromkeys(challenger.graph.outputs, [None] * len(self.records))
+        told["latency_ms"] = (time.perf_counter() - began) * 1000
+        answers = [
+            {f"{OUTPUT}{name}": values[number] for name, values in columns.items()} for number in range(self.rows)
+        ]
+        self.batch.log.append([record | told | answer for record, answer in zip(self.records, answers, strict=True)])
 
 
 def answered(batch: Batch) -> tuple[list[Outcome], Shadow | None]:
@@ -126,6 +162,7 @@ class _Computing:
         self.batch, self.now, self.moments, self.columns, self.found = batch, now, moments, columns, found
         self.inputs = {**columns, **found.values}
         self.answered: list[tuple[int, dict[str, Any]]] = []
+        self.names = [self._variant(row) for row in range(len(moments))]
 
     def outcomes(self) -> list[Outcome]:
         """Return an outcome for each request, after all of them are in the log."""
@@ -149,28 +186,22 @@ class _Computing:
             start += len(asked.rows)
         return spans
 
-    def _variants(self, rows: Sequence[int]) -> dict[VariantName, list[int]]:
-        """Return the rows of each variant."""
+    def _variant(self, row: int) -> VariantName:
+        """Return who is to answer a row."""
         deployment, features = self.batch.deployment, self.batch.spec.features
         if not deployment.is_split:
-            return {"champion": list(rows)}
+            return "champion"
         by = deployment.split_by or features.keys or features.request_inputs
-        chosen: dict[VariantName, list[int]] = {"champion": [], "challenger": []}
-        for row in rows:
-            key = [self.columns[name][row] for name in by]
-            challenger = in_challenger(deployment.salt, key, deployment.share)
-            chosen["challenger" if challenger else "champion"].append(row)
-        return chosen
+        key = [self.columns[name][row] for name in by]
+        return "challenger" if in_challenger(deployment.salt, key, deployment.share) else "champion"
 
     def _results(self, rows: Sequence[int], spans: Sequence[range]) -> dict[int, _Result | GraphError]:
         """Return the result of each row; where a graph fails, those requests that it fails for are told so."""
         try:
             return dict(self._run(rows))
-        except Exception as error:  # of ONNX Runtime, or of a value that it does not take
+        except GraphError as failed:
             if len(spans) <= 1:
-                version = self.batch.deployment.champion.version
-                GRAPH_FAILED.labels(self.batch.spec.name, version).inc()
-                failed = GraphError(f"the graph of {self.batch.spec.name} failed: {type(error).__name__}")
+                GRAPH_FAILED.labels(self.batch.spec.name, failed.version).inc()
                 return dict.fromkeys(rows, failed)
         results: dict[int, _Result | GraphError] = {}
         for span in spans:
@@ -179,14 +210,12 @@ class _Computing:
 
     def _run(self, rows: Sequence[int]) -> dict[int, _Result]:
         results: dict[int, _Result] = {}
-        for name, chosen in self._variants(rows).items():
-            variant = self.batch.deployment.challenger if name == "challenger" else self.batch.deployment.champion
-            if not chosen or variant is None:
+        names: tuple[VariantName, ...] = ("champion", "challenger")
+        for name, variant in zip(names, self.batch.deployment.variants, strict=False):
+            chosen = [row for row in rows if self.names[row] == name]
+            if not chosen:
                 continue
-            graph = variant.graph
-            inputs = (*graph.numeric, *graph.categorical)
-            answers = graph.run({one: [self.inputs[one][row] for row in chosen] for one in inputs})
-            columns = {output: values.tolist() for output, values in answers.items()}
+            columns = computed(self.batch.spec.name, name, variant, self.inputs, chosen)
             for number, row in enumerate(chosen):
                 results[row] = _Result(name, variant, {one: values[number] for one, values in columns.items()})
             ANSWERED.labels(self.batch.spec.name, variant.version, name).inc(len(chosen))
@@ -204,8 +233,9 @@ class _Computing:
             reason = ", ".join(sorted({f"{problem.kind}: {problem.column}" for problem in problems}))
             return InvalidRequestError(problems), [self._record(asked, row, "refused", reason) for row in span]
         failed = next((result for row in span if isinstance(result := results[row], GraphError)), None)
-        if failed is not None:
-            return failed, [self._record(asked, row, "error", str(failed)) for row in span]
+        if failed is not None:  # the rows that the other variant would have answered tell nothing of it
+            blamed = [row for row in span if self.names[row] == failed.variant]
+            return failed, [self._record(asked, row, "error", str(failed)) for row in blamed]
         answers, records = [], []
         for row in span:
             record = self._record(asked, row, "ok", "")
@@ -213,19 +243,22 @@ class _Computing:
             if isinstance(result, _Result):
                 version = result.variant.version
                 answers.append(Answer(record["prediction_id"], version, result.name, result.outputs))
-                record |= {"variant": result.name, "version": version}
                 record |= {f"{OUTPUT}{name}": value for name, value in result.outputs.items()}
             records.append(record)
             self.answered.append((row, record))
         return answers, records
 
     def _record(self, asked: Asked, row: int, status: Status, reason: str) -> dict[str, Any]:
-        found = self.found
+        found, deployment = self.found, self.batch.deployment
+        name = self.names[row]
+        variant = deployment.challenger if name == "challenger" and deployment.challenger else deployment.champion
         return {
             "prediction_id": new_id(self.moments[row]),
+            "variant": name,
+            "version": variant.version,
             "status": status,
             "reason": reason,
-            "experiment": self.batch.deployment.experiment,
+            "experiment": deployment.experiment,
             "client": asked.client,
             "server": SERVER,
             "shadow": False,

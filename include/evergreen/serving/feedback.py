@@ -34,9 +34,9 @@ def checked_feedback(
         raise InvalidRequestError([Problem(None, "outcome", outcome, expected)])
     return {
         "prediction_id": prediction_id,
-        "outcome": kept,
+        "outcome": category_name(kept),
         "client": client,
-        "received_at": datetime.now(UTC),
+        "at": datetime.now(UTC),
         "event_timestamp": day,
     }
 

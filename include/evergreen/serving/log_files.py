@@ -38,7 +38,7 @@ __all__ = [
 
 Status = Literal["ok", "refused", "error"]
 NO_EXPERIMENT = "none"
-DROPPED = b"dropped"
+DROPPED = b"evergreen.dropped"
 """In the metadata of a file: how many records its server had to drop since the file before."""
 
 

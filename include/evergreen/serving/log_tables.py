@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from evergreen.serving.log_files import OUTPUT, log_key, log_schema
+from evergreen.serving.log_files import OUTPUT, feedback_schema, log_key, log_schema
 from evergreen.spec import ModelSpec
 from evergreen.training.graph import category_name
 
@@ -40,7 +40,7 @@ def as_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _feedback_schema(spec) if OUTCOME in records[0] else _log_schema(spec, keys, records)
+    schema = feedback_schema() if OUTCOME in records[0] else _log_schema(spec, keys, records)
     table = pa.table(
         {column.name: _array([record.get(column.name) for record in records], column.type) for column in schema},
         schema=schema,
@@ -54,21 +54,6 @@ def as_parquet(
 def _log_schema(spec: ModelSpec, keys: Sequence[str], records: Sequence[Mapping[str, Any]]) -> pa.Schema:
     outputs = dict.fromkeys(name for record in records for name in record if name.startswith(OUTPUT))
     return log_schema(spec, keys, [name.removeprefix(OUTPUT) for name in outputs])
-
-
-def _feedback_schema(spec: ModelSpec) -> pa.Schema:
-    import pyarrow as pa
-
-    moment = pa.timestamp("us", tz="UTC")
-    outcome = pa.string() if spec.task == "multiclass" else pa.float64()
-    return pa.schema(
-        [
-            pa.field("prediction_id", pa.string()),
-            pa.field(OUTCOME, outcome),
-            pa.field("client", pa.string()),
-            pa.field("received_at", moment),
-        ]
-    )
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

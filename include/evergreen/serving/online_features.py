@@ -164,7 +164,8 @@ class OnlineFeatures:
             )
         age = at - row.at
         if view.ttl is not None and age > view.ttl:  # Feast's join takes a row that is exactly ttl old
-            expected = f"features of {view.name} at most {view.ttl} old (ttl): those of {shown} are {age} old"
+            least, old = _in_words(view.ttl), _in_words(age)
+            expected = f"features of {view.name} at most {least} old (ttl): those of {shown} are {old} old"
             problem = self._problem(view, key, "stale_features", policy.stale_features, number, expected)
             return row, age.total_seconds(), problem
         return row, age.total_seconds(), None
@@ -251,6 +252,15 @@ def _repo_config() -> RepoConfig:
     settings = get_settings()
     add(feast_variables(settings))
     return load_repo_config(settings.feature_repo, settings.feature_repo / "feature_store.yaml")
+
+
+def _in_words(age: timedelta) -> str:
+    """Return a duration in the largest unit of which there are two or more: nobody reads 5026 days, 0:30:21."""
+    seconds = age.total_seconds()
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.4g} {unit}"
+    return f"{seconds:.4g} seconds"
 
 
 def _kind(view: View, name: str) -> Kind:

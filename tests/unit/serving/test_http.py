@@ -283,7 +283,7 @@ def test_a_client_of_the_issuer_is_let_in(tmp_path) -> None:
         {"key": "a secret of 32 characters or more", "algorithm": "HS256"},
         {"key": None, "algorithm": "none"},
     ],
-    ids=str,
+    ids=["iss", "aud", "expired", "no exp", "no sub", "another key", "its own key", "RS256", "HS256", "none"],
 )
 def test_whom_the_issuer_does_not_vouch_for_is_not(tmp_path, wrong: dict) -> None:
     answer = ask(guarded(issuer=_issuer(tmp_path)), "POST", PATH, json=ROW, headers=_signed(**wrong))

@@ -180,15 +180,58 @@ def test_the_split_gives_each_row_its_variant() -> None:
     assert 20 < sum(answer.variant == "challenger" for answer in found) < 80
 
 
+class Kept:
+    """A log in memory."""
+
+    def __init__(self) -> None:
+        self.records: list[Mapping[str, Any]] = []
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> bool:
+        self.records += records
+        return True
+
+
+@pytest.mark.parametrize("weight", [float("inf"), float("nan")])
+@pytest.mark.parametrize("shadow", [True, False])
+def test_what_a_challenger_cannot_answer_is_an_error_of_the_challenger(weight: float, shadow: bool) -> None:
+    kept = Kept()
+
+    async def go() -> list[Any]:
+        engine = engine_of(Held())
+        engine._log = kept  # type: ignore[assignment]
+        challenger = Variant("9", summing_graph(weight))
+        engine.use(Deployment(Variant("8", GRAPH), challenger, 0.5, shadow, "e1", "s", ("amount",)))
+        asked = [rows(float(number)) for number in range(1, 41)]
+        found = await asyncio.gather(*(engine.predict(one, "me") for one in asked), return_exceptions=True)
+        if shadow:
+            await until(lambda: sum(record["shadow"] for record in kept.records) == len(asked))
+        engine.close()
+        return found
+
+    failed = [one for one in asyncio.run(go()) if isinstance(one, Exception)]
+    errors = [record for record in kept.records if record["status"] == "error"]
+    assert {(one["variant"], one["version"], one["experiment"]) for one in errors} == {("challenger", "9", "e1")}
+    assert all(one["version"] == "8" for one in kept.records if one["status"] == "ok")
+    assert (len(errors), len(failed)) == ((40, 0) if shadow else (len(failed), len(failed)))
+    assert errors
+
+
+def test_a_row_that_is_refused_is_on_record_with_who_would_have_answered() -> None:
+    kept = Kept()
+
+    async def go() -> None:
+        engine = engine_of(Held())
+        engine._log = kept  # type: ignore[assignment]
+        engine.use(Deployment(Variant("8", GRAPH), Variant("9", GRAPH), 1.0, False, "e1", "s", ("amount",)))
+        with pytest.raises(InvalidRequestError):
+            await engine.predict(rows(1.0, place="bad"), "me")
+        engine.close()
+
+    asyncio.run(go())
+    assert [(one["status"], one["variant"], one["version"]) for one in kept.records] == [("refused", "challenger", "9")]
+
+
 def test_the_shadow_answers_the_same_rows_for_the_log_alone() -> None:
-    class Kept:
-        def __init__(self) -> None:
-            self.records: list[Mapping[str, Any]] = []
-
-        def append(self, records: Sequence[Mapping[str, Any]]) -> bool:
-            self.records += records
-            return True
-
     async def go() -> list[Answer]:
         engine = engine_of(Held())
         engine._log = kept  # type: ignore[assignment]

@@ -134,7 +134,7 @@ def test_a_mask_that_would_mask_nothing_is_refused(masked: str, has_key: bool, n
 
 def test_feedback_is_filed_by_the_day_of_the_event(tmp_path: Path) -> None:
     log = log_of(tmp_path)
-    log.append([{"prediction_id": "x", "outcome": 1.0, "client": "c", "received_at": AT, "event_timestamp": AT}])
+    log.append([{"prediction_id": "x", "outcome": "1", "client": "c", "at": AT, "event_timestamp": AT}])
     log.flush()
     [file] = (tmp_path / "store" / "feedback" / MODEL / "2013-01-10").iterdir()
-    assert pq.read_table(file).to_pylist() == [{"prediction_id": "x", "outcome": 1.0, "client": "c", "received_at": AT}]
+    assert pq.read_table(file).to_pylist() == [{"prediction_id": "x", "outcome": "1", "client": "c", "at": AT}]
