@@ -48,6 +48,15 @@ def test_the_readme_works_as_it_stands(
     assert len(printed) == len(shown)
 
 
+def test_a_token_is_made_as_the_page_says(
+    checkout: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = page_commands(PROJECT_ROOT / "docs/serving.md")
+    printed = [run_cli(words, monkeypatch, capsys) for words in shown]
+    assert [words[1:3] for words in shown] == [["tokens", "create"]]
+    assert printed[0].startswith("evg_")
+
+
 def test_a_failed_step_is_run_alone_as_the_page_says(
     checkout: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

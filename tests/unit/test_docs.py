@@ -29,7 +29,7 @@ def problem(command: list[str]) -> str | None:
 
 def problem_with_evergreen(arguments: list[str]) -> str | None:
     words = [word for word in arguments if not word.startswith("-")]
-    names = words[:2] if words[0] in {"models", "audit", "quarantine"} else words[:1]
+    names = words[:2] if words[0] in {"models", "audit", "quarantine", "tokens"} else words[:1]
     if names == ["airflow"]:
         return None  # Airflow's own commands and options
     shown = CliRunner().invoke(app, [*names, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
@@ -49,6 +49,7 @@ def test_documented_commands_exist(page: Path) -> None:
 RUN = {"README.md": "test_documented_commands", "docs/models.md": "test_new_model"}
 RUN["docs/troubleshooting.md"] = RUN["README.md"]
 RUN["docs/serving-batch.md"] = RUN["README.md"]
+RUN["docs/serving.md"] = RUN["README.md"]
 RUN["docs/auditing.md"] = "test_auditing"
 """The integration test that runs the ``evergreen`` commands of a page; ``make`` is what continuous integration runs."""
 
