@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evergreen.contract import ConfigurationError, StepError, utc_now
+from evergreen.serving.http_metrics import TOKENS_STALE
 from evergreen.serving.tokens import PREFIX, Token, digest_of, read_tokens
 from evergreen.settings import get_settings
 
@@ -81,6 +82,7 @@ class TokenBook:
             self.stale_since = self.stale_since or time.monotonic()
         else:
             self.stale_since = None
+        TOKENS_STALE.set(self.stale_since is not None)
 
     def client_of(self, token: str) -> Client | None:
         """Return whose a token is, or None."""

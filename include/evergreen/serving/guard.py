@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from evergreen.serving.clients import Client, Issuer, TokenBook, looks_like_token
 from evergreen.serving.host import Host
 from evergreen.serving.http_metrics import IN_FLIGHT, REQUESTS, UNAUTHENTICATED
+from evergreen.serving.tracing import traced
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("evergreen.serving.requests")
@@ -50,6 +52,8 @@ class Guard:
         Requests at once; one more is told to come again before anything of it is read.
     open_metrics
         Whether ``/metrics`` asks for no token.
+    tracer
+        What requests are traced with, if they are.
     """
 
     app: ASGIApp
@@ -58,6 +62,7 @@ class Guard:
     issuer: Issuer | None = None
     most_in_flight: int = 1024
     open_metrics: bool = False
+    tracer: Tracer | None = None
     _in_flight: int = field(default=0, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,6 +75,12 @@ class Guard:
         identity = asked.decode() if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
         state = scope["state"] = {**scope.get("state", {}), "request_id": identity, "began": began}
         reply = _Reply(send, identity, self.host)
+        with traced(self.tracer, scope["method"], headers, state):
+            await self._answer(scope, receive, reply, headers)
+            state["status"] = reply.status
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: _Reply, headers: Mapping[bytes, bytes]) -> None:
+        state = scope["state"]
         if self._in_flight >= self.most_in_flight:
             await reply.refuse(503, "too many requests are being answered", {"retry-after": "1"})
             return
@@ -85,13 +96,13 @@ class Guard:
                 state["client"] = client
             await self.app(scope, receive, reply.send)
         except Exception:
-            log.exception("request %s", identity)
+            log.exception("request %s", state["request_id"])
             if not reply.started:
                 await reply.refuse(500, "the server has failed; its log has why, under this request's id")
         finally:
             self._in_flight -= 1
             IN_FLIGHT.set(self._in_flight)
-            self._say(scope, reply, began)
+            self._say(scope, reply, state["began"])
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

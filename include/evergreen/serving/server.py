@@ -15,6 +15,7 @@ from evergreen.serving.clients import TokenBook, configured_issuer
 from evergreen.serving.guard import Guard
 from evergreen.serving.host import Host
 from evergreen.serving.serve import build_host
+from evergreen.serving.tracing import configured_tracer
 from evergreen.settings import get_settings
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def run_server(
             issuer,
             most_in_flight=settings.serving_most_in_flight,
             open_metrics=settings.serving_open_metrics,
+            tracer=configured_tracer(),
         )
         config = uvicorn.Config(
             guard,

@@ -12,9 +12,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from evergreen.contract import TemporaryError, utc_now
 from evergreen.serving.clients import Issuer, TokenBook
+from evergreen.serving.tracing import configured_tracer
 from serving_kit import ROW, SECRET, TOKENS, Halver, ask, bearer, body_of, client, guarded, token
 
 PATH = "/models/sums/predict"
@@ -316,6 +320,27 @@ def test_what_fails_inside_tells_no_one_how(caplog) -> None:
     assert answer.status_code == 500
     assert "secret detail" not in answer.text
     assert "secret detail" in caplog.text
+
+
+def test_a_request_is_part_of_its_client_s_trace_and_shows_no_value() -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    guard = guarded(tracer=provider.get_tracer("test"))
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    assert ask(guard, "POST", PATH, json={**ROW, "amount": 4711.5}, headers={"traceparent": parent}).status_code == 200
+    (span,) = exporter.get_finished_spans()
+    assert f"{span.context.trace_id:032x}" == parent.split("-")[1]
+    shown = dict(span.attributes or {})
+    assert (shown["evergreen.model"], shown["evergreen.status"]) == ("sums", 200)
+    assert "4711" not in str(shown)
+
+
+def test_nothing_is_traced_unless_that_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    assert configured_tracer() is None
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    assert configured_tracer()
 
 
 JSON = st.recursive(
