@@ -38,7 +38,7 @@ from evergreen_airflow.kubelet.warm_client import socket_path  # noqa: E402
 from evergreen_airflow.rest_api import TaskRun  # noqa: E402
 from installation import Installation, installed  # noqa: E402
 
-PARTS = ("parse", "start", "ray", "loop", "waiting", "roundtrip", "interval", "drift", "policy", "predict")
+PARTS = ("parse", "start", "ray", "loop", "waiting", "roundtrip", "interval", "drift", "policy", "serving", "predict")
 STARTS = 9
 LIGHT = ("gate", "guard", "publish", "promote", "register")
 """Steps that do little: for them the way from the task's start to the step's counts most."""
@@ -78,6 +78,10 @@ def main() -> int:
     if arguments.only == "policy":  # nor is this: whether to retrain at all
         through = arguments.through or "2013-12"
         figures["policy"] = policy.installed_measure(arguments.model, through, arguments.seeds)
+    if arguments.only == "serving":
+        import serving  # it imports what only steps and servers do
+
+        figures |= serving.measure(out.print)
     path = PROJECT / ".evergreen" / "bench.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(figures, indent=2) + "\n")
