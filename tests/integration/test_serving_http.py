@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx
 import numpy as np
@@ -16,9 +17,17 @@ from schemathesis import GenerationMode
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from serving_kit import ROW, Halver, bearer, guarded, listening
+from evergreen.serving.answers import Answer
+from evergreen.serving.requests import Rows
+from serving_kit import ROW, Halver, ask, bearer, guarded, listening
 
 AMOUNTS = [1.0, 2.5, float("nan")]
+TENSORS = [
+    {"name": "shop", "shape": [1], "datatype": "BYTES", "data": ["a"]},
+    {"name": "visits", "shape": [1, 1], "datatype": "INT32", "data": [[3]]},
+    {"name": "kind", "shape": [1], "datatype": "BYTES", "data": ["x"]},
+    {"name": "amount", "shape": [1], "datatype": "FP64", "data": [2.5]},
+]
 
 
 @pytest.fixture(scope="module")
@@ -108,31 +117,67 @@ def test_a_version_that_does_not_answer_is_said(triton: InferenceServerClient) -
         ({"name": "other"}, "one of amount, kind, shop, visits"),
         ({"parameters": {"binary_data_size": 8}}, "at most the 0 bytes"),
         ({"parameters": {"binary_data_size": -1}}, "at most the 0 bytes"),
+        ({"inputs": TENSORS, "outputs": [{"name": "prediction", "parameters": "x"}]}, "parameters that are an object"),
+        ({"inputs": TENSORS, "outputs": [{"name": "prediction", "parameters": [1]}]}, "parameters that are an object"),
+        ({"inputs": TENSORS, "outputs": [{"name": ["prediction"]}]}, "one of prediction, prediction_id"),
+        ({"inputs": TENSORS, "outputs": [{}]}, "one of prediction, prediction_id"),
+        ({"inputs": TENSORS, "outputs": "prediction"}, "a list of objects with a name"),
+        ({"inputs": TENSORS, "id": [1]}, "text"),
     ],
 )
 def test_a_wrong_tensor_is_named(port: int, change: dict, expected: str) -> None:
-    tensors = [
-        {"name": "shop", "shape": [1], "datatype": "BYTES", "data": ["a"]},
-        {"name": "visits", "shape": [1, 1], "datatype": "INT32", "data": [[3]]},
-        {"name": "kind", "shape": [1], "datatype": "BYTES", "data": ["x"]},
-        {"name": "amount", "shape": [1], "datatype": "FP64", "data": [2.5], **change},
-    ]
-    body = change if "inputs" in change else {"inputs": tensors}
+    body = change if "inputs" in change else {"inputs": [*TENSORS[:-1], {**TENSORS[-1], **change}]}
     answer = httpx.post(f"http://127.0.0.1:{port}/v2/models/sums/infer", json=body, headers=bearer())
     assert answer.status_code == 422, answer.text
     assert expected in answer.text
 
 
-@pytest.mark.parametrize("length", ["-1", "x", "99999", "1e3"])
+def test_a_wrong_name_comes_back_cut() -> None:
+    tensor = {"name": "n" * 15_000, "shape": "x", "datatype": "FP64"}
+    answer = ask(guarded(), "POST", "/v2/models/sums/infer", json={"inputs": [tensor]})
+    assert answer.status_code == 422
+    assert len(answer.content) < 1000
+
+
+def test_versions_that_know_different_classes_answer_one_request() -> None:
+    class Split(Halver):
+        async def predict(self, rows: Rows, client: str) -> list[Answer]:
+            return [
+                Answer("p", "7", "champion", {"early": 0.25, "late": 0.75}),
+                Answer("q", "8", "challenger", {"early": 0.5, "lost": 0.5}),
+            ]
+
+    with (
+        listening(guarded(Split(outputs=("early", "late"), versions=("7", "8")))) as port,
+        InferenceServerClient(f"127.0.0.1:{port}") as client,
+    ):
+        wanted = [InferRequestedOutput(name) for name in ("early", "late", "version")]
+        asked = client.infer("sums", _inputs(True, AMOUNTS[:2]), outputs=wanted, headers=bearer())
+        assert asked.as_numpy("early").tolist() == [0.25, 0.5]
+        np.testing.assert_equal(asked.as_numpy("late"), [0.75, np.nan])
+        assert asked.as_numpy("version").tolist() == [b"7", b"8"]
+        everything = client.infer("sums", _inputs(True, AMOUNTS[:2]), headers=bearer())
+        np.testing.assert_equal(everything.as_numpy("late"), [0.75, np.nan])
+        np.testing.assert_equal(everything.as_numpy("lost"), [np.nan, 0.5])
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "99999", "1e3", "1" * 5000])
 def test_a_header_length_that_is_none_is_refused(port: int, length: str) -> None:
     headers = {**bearer(), "Inference-Header-Content-Length": length}
     answer = httpx.post(f"http://127.0.0.1:{port}/v2/models/sums/infer", content=b"{}", headers=headers)
     assert answer.status_code == 400
 
 
-def test_a_client_that_sends_slowly_holds_up_nobody(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as slow:
-        slow.sendall(b"POST /models/sums/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+def test_clients_that_send_slowly_give_their_places_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evergreen.serving.bodies.BODY_SECONDS", 0.5)
+    head = f"POST /models/sums/predict HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer()['Authorization']}\r\n"
+    with ExitStack() as stack:
+        port = stack.enter_context(listening(guarded(most_in_flight=3)))
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(3)]
+        for one in slow:
+            one.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        for one in slow:  # each is told, and its connection is closed
+            assert b"".join(iter(lambda one=one: one.recv(4096), b"")).startswith(b"HTTP/1.1 408")
         answer = httpx.post(f"http://127.0.0.1:{port}/models/sums/predict", json=ROW, headers=bearer())
         assert answer.status_code == 200
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from evergreen.serving import protocol_v2
+from evergreen.serving.bodies import HEADER_LENGTH, RefusedError, header_length, parsed_json, read_body
 from evergreen.serving.clients import Client, Limiter
 from evergreen.serving.guard import error_fields
 from evergreen.serving.host import Host
@@ -25,17 +26,7 @@ if TYPE_CHECKING:
 
     from evergreen.serving.answers import Served
 
-JSON_TYPES = ("application/json", "application/octet-stream")
-_HEADER_LENGTH = "inference-header-content-length"
 _FEEDBACK_BYTES = 10_000
-
-
-class _RefusedError(Exception):
-    """A request that gets an error status; ``headers`` go with it."""
-
-    def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
-        self.status, self.headers = status, dict(headers or {})
-        super().__init__(why)
 
 
 def make_app(host: Host, limits: Mapping[str, Serving]) -> FastAPI:
@@ -72,15 +63,12 @@ def make_app(host: Host, limits: Mapping[str, Serving]) -> FastAPI:
 def _no_route(request: Request, error: Exception) -> Response:
     """Answer where there is no endpoint, in the shape of every error."""
     status = int(getattr(error, "status_code", 500))
-    allowed = getattr(error, "headers", None)
-    return _json(error_fields(str(getattr(error, "detail", "")), _identity(request)), status, allowed)
+    return _error(request, status, str(getattr(error, "detail", "")), getattr(error, "headers", None))
 
 
 def _failed(request: Request, _: Exception) -> Response:
     """Answer where the server itself has failed; the guard logs how."""
-    return _json(
-        error_fields("the server has failed; its log has why, under this request's id", _identity(request)), 500
-    )
+    return _error(request, 500, "the server has failed; its log has why, under this request's id")
 
 
 _Endpoint = Callable[["Request"], Awaitable["Response"]]
@@ -96,15 +84,15 @@ def _answering(endpoint: _Endpoint) -> _Endpoint:
         except InvalidRequestError as error:
             kinds = {problem.kind for problem in error.problems}
             _refused(request, kinds.pop() if len(kinds) == 1 else "several")
-            return _json(error_fields(_said(error), _identity(request), [_fields(one) for one in error.problems]), 422)
+            return _error(request, 422, _said(error), problems=[_fields(one) for one in error.problems])
         except TooManyRowsError as error:
             status, why, headers = 413, str(error), {}
         except OverloadedError as error:
             status, why, headers = 503, str(error), {"retry-after": str(error.retry_after)}
-        except _RefusedError as error:
+        except RefusedError as error:
             status, why, headers = error.status, str(error), error.headers
         _refused(request, str(status))
-        return _json(error_fields(why, _identity(request)), status, headers)
+        return _error(request, status, why, headers)
 
     answer.__annotations__["request"] = Request
     return answer
@@ -155,7 +143,7 @@ class _Endpoints:
     async def predict(self, request: Request) -> Response:
         """Answer rows of named columns: one object, or ``{"rows": [...], "event_timestamp": ...}``."""
         model, client = self._asked(request, "predict")
-        parsed = _parsed(await _body(request, self._limits[model.name].maximum_bytes))
+        parsed = parsed_json(await read_body(request, self._limits[model.name].maximum_bytes))
         listed, at = [parsed], None
         if isinstance(parsed, dict):
             at = parsed.pop("event_timestamp", None)
@@ -185,31 +173,34 @@ class _Endpoints:
         from starlette.responses import Response
 
         model, client = self._asked(request, "v2")
-        body = await _body(request, self._limits[model.name].maximum_bytes)
-        length = request.headers.get(_HEADER_LENGTH)
-        if length is not None and not (length.isascii() and length.isdigit() and int(length) <= len(body)):
-            raise _RefusedError(400, f"{_HEADER_LENGTH}: {length[:40]!r} is no length within the body")
-        end = len(body) if length is None else int(length)
-        inference = protocol_v2.read(self._checkers[model.name], _parsed(body[:end]), body[end:])
+        body = await read_body(request, self._limits[model.name].maximum_bytes)
+        end = header_length(request, body)
+        checker = self._checkers[model.name]
+        inference = protocol_v2.read(checker, parsed_json(body[:end]), body[end:], model.outputs)
         answers = await model.predict(inference.rows, client.name)
-        header, tail = protocol_v2.write(model.name, inference, model.outputs, answers)
+        header, tail = protocol_v2.write(model.name, inference, answers)
         _answered(request, len(answers))
         if not tail:
             return _json(header)
         content = _dumped(header)
-        headers = {_HEADER_LENGTH: str(len(content)), "content-type": "application/octet-stream"}
+        headers = {HEADER_LENGTH: str(len(content)), "content-type": "application/octet-stream"}
         return Response(content + tail, headers=headers)
 
     async def feedback(self, request: Request) -> Response:
         """Keep what became of a prediction: ``{"model": ..., "prediction_id": ..., "outcome": ...}``."""
-        parsed = _parsed(await _body(request, _FEEDBACK_BYTES))
+        parsed = parsed_json(await read_body(request, _FEEDBACK_BYTES))
         names = {"model", "prediction_id", "outcome"}
-        if not isinstance(parsed, dict) or parsed.keys() != names or not isinstance(parsed["prediction_id"], str):
-            expected = "an object with model, prediction_id (text) and outcome"
+        texts = ("model", "prediction_id")
+        if (
+            not isinstance(parsed, dict)
+            or parsed.keys() != names
+            or not all(isinstance(parsed[text], str) for text in texts)
+        ):
+            expected = "an object with model (text), prediction_id (text) and outcome"
             raise InvalidRequestError([Problem(None, None, None, expected)])
         if not isinstance(parsed["outcome"], str | int | float):
             raise InvalidRequestError([Problem(None, "outcome", None, "a number, text or a boolean")])
-        model, client = self._asked(request, "feedback", str(parsed["model"]))
+        model, client = self._asked(request, "feedback", parsed["model"])
         await model.feedback(parsed["prediction_id"], parsed["outcome"], client.name)
         return _json({"accepted": True}, 202)
 
@@ -226,58 +217,23 @@ class _Endpoints:
         rate = client.requests_per_second or self._limits[model.name].requests_per_second
         if (wait := self._rates.wait(client.name, model.name, rate)) > 0:
             headers = {"retry-after": str(math.ceil(wait))}
-            raise _RefusedError(429, f"{client.name} may ask {model.name} {rate:g} times a second", headers)
+            raise RefusedError(429, f"{client.name} may ask {model.name} {rate:g} times a second", headers)
         return model, client
 
     def _model(self, request: Request, protocol: str, name: str = "") -> Served:
         name = name or request.path_params["name"]
         client, model = _client(request), self._host.models.get(name)
         if model is not None and not client.may_ask(name):
-            raise _RefusedError(403, f"{client.name} may not ask {name}")
+            raise RefusedError(403, f"{client.name} may not ask {name}")
         if model is None:
             there = ", ".join(one for one in self._host.models if client.may_ask(one)) or "none"
-            raise _RefusedError(404, f"there is no model {name[:80]!r}; there is {there}")
+            raise RefusedError(404, f"there is no model {name[:80]!r}; there is {there}")
         request.scope["state"] |= {"model": name, "protocol": protocol}
         version = request.path_params.get("version")
         if version is not None and version not in model.versions:
             there = ", ".join(model.versions) or "none"
-            raise _RefusedError(404, f"version {version[:20]!r} of {name} does not answer; there is {there}")
+            raise RefusedError(404, f"version {version[:20]!r} of {name} does not answer; there is {there}")
         return model
-
-
-async def _body(request: Request, most: int) -> bytes:
-    """Return a request's body; one that is too long is refused as soon as that is known."""
-    from starlette.requests import ClientDisconnect
-
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if kind not in JSON_TYPES:
-        raise _RefusedError(415, f"content-type: {kind[:80]!r}; send application/json")
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise _RefusedError(415, "content-encoding: send the body as it is")
-    too_long = _RefusedError(413, f"the body is longer than {most:,} bytes", {"connection": "close"})
-    length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length[:20]) > most:
-        raise too_long
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most:
-                raise too_long
-    except ClientDisconnect:
-        raise _RefusedError(400, "the client has gone") from None
-    return bytes(body)
-
-
-def _parsed(body: bytes) -> Any:
-    import orjson
-
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if "depth" in str(error):
-            raise _RefusedError(413, "the body is nested too deep") from None
-        raise _RefusedError(400, f"the body is no JSON: {error}") from None
 
 
 def _client(request: Request) -> Client:
@@ -285,8 +241,17 @@ def _client(request: Request) -> Client:
     return client
 
 
-def _identity(request: Request) -> str:
-    return str(request.scope["state"]["request_id"])
+def _error(
+    request: Request,
+    status: int,
+    why: str,
+    headers: Mapping[str, str] | None = None,
+    problems: list[dict[str, Any]] | None = None,
+) -> Response:
+    """Return an error; the log gets its sentence, and none of the values that the problems show."""
+    state = request.scope["state"]
+    state["why"] = why
+    return _json(error_fields(why, state["request_id"], problems), status, headers)
 
 
 def _answered(request: Request, rows: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from evergreen.serving.answers import Answer
 from evergreen.serving.requests import Column, InvalidRequestError, Problem, Rows
-from evergreen.serving.validation import Checker
+from evergreen.serving.validation import Checker, shown
 
 DATATYPES = {"number": "FP64", "category": "BYTES", "string": "BYTES", "integer": "INT64"}
 """Kind of a column -> the type that the model's description names; every other that fits is taken too."""
@@ -57,7 +57,7 @@ class Inference:
         return self.binary if isinstance(self.binary, bool) else output in self.binary
 
 
-def read(checker: Checker, header: object, tail: bytes) -> Inference:
+def read(checker: Checker, header: object, tail: bytes, outputs: Sequence[str]) -> Inference:
     """Return a request's rows, and what it wants of the answer.
 
     Parameters
@@ -68,11 +68,14 @@ def read(checker: Checker, header: object, tail: bytes) -> Inference:
         The JSON part, parsed.
     tail
         The bytes behind it: the tensors that say so, in their order.
+    outputs
+        Of the model; none while nothing answers.
 
     Raises
     ------
     InvalidRequestError
-        If tensors are missing, unknown, of another shape, or hold what the model does not take.
+        If tensors are missing, unknown, of another shape, or hold what the model does not take, or if an output is
+        asked for that the model has not.
     TooManyRowsError
         If there are more rows than the model takes.
     """
@@ -87,31 +90,32 @@ def read(checker: Checker, header: object, tail: bytes) -> Inference:
     checker.check_count(max(counts.values()))
     asked = header.get("parameters")
     parameters: Mapping[str, Any] = asked if isinstance(asked, Mapping) else {}
-    wanted, binary = _wanted(header.get("outputs"))
+    wanted, binary = _wanted(header.get("outputs"), outputs)
+    identity = header.get("id")
+    if not isinstance(identity, str | None):
+        raise _wrong("id", identity, "text")
     return Inference(
         rows=checker.by_column(values, parameters.get("event_timestamp")),
-        identity=str(header["id"]) if header.get("id") else None,
+        identity=identity,
         wanted=wanted,
         binary=binary if wanted is not None else bool(parameters.get("binary_data_output")),
     )
 
 
-def write(
-    name: str, inference: Inference, outputs: Sequence[str], answers: Sequence[Answer]
-) -> tuple[dict[str, Any], bytes]:
+def write(name: str, inference: Inference, answers: Sequence[Answer]) -> tuple[dict[str, Any], bytes]:
     """Return the JSON part of an answer, and the bytes behind it.
 
-    Raises
-    ------
-    InvalidRequestError
-        If an output is asked for that the model has not.
+    The versions that answered may know different classes: what one of them has not, is NaN in its rows.
     """
-    columns: dict[str, Sequence[Any]] = {output: [one.outputs[output] for one in answers] for output in outputs}
-    columns |= {text: [getattr(one, text) for one in answers] for text in TEXTS}
-    if unknown := [output for output in inference.wanted or () if output not in columns]:
-        raise _wrong("outputs", unknown[0], f"one of {', '.join(columns)}")
+    wanted = inference.wanted
+    if wanted is None:
+        wanted = (*dict.fromkeys(output for one in answers for output in one.outputs), *TEXTS)
+    columns: dict[str, Sequence[Any]] = {
+        output: [getattr(one, output) if output in TEXTS else one.outputs.get(output, math.nan) for one in answers]
+        for output in wanted
+    }
     tensors, tail = [], b""
-    for output in inference.wanted if inference.wanted is not None else columns:
+    for output in wanted:
         is_text = output in TEXTS
         tensor: dict[str, Any] = {"name": output, "datatype": "BYTES" if is_text else "FP64", "shape": [len(answers)]}
         if inference.is_binary(output):
@@ -126,13 +130,23 @@ def write(
     return (answer | {"id": inference.identity} if inference.identity else answer), tail
 
 
-def _wanted(outputs: object) -> tuple[Sequence[str] | None, frozenset[str]]:
-    if outputs is None or outputs == []:
+def _wanted(asked: object, outputs: Sequence[str]) -> tuple[Sequence[str] | None, frozenset[str]]:
+    """Return the outputs that a request asks for, None for all, and those it wants as bytes."""
+    if asked is None or asked == []:
         return None, frozenset()
-    if not isinstance(outputs, list) or not all(isinstance(one, Mapping) and one.get("name") for one in outputs):
+    if not isinstance(asked, list) or not all(isinstance(one, Mapping) for one in asked):
         raise _wrong("outputs", None, "a list of objects with a name")
-    binary = {str(one["name"]) for one in outputs if dict(one.get("parameters") or {}).get("binary_data")}
-    return [str(one["name"]) for one in outputs], frozenset(binary)
+    known, wanted, binary = (*outputs, *TEXTS), [], set()
+    for one in asked:
+        name, parameters = one.get("name"), one.get("parameters") or {}
+        if not isinstance(name, str) or (outputs and name not in known):
+            raise _wrong("outputs", name, f"one of {', '.join(known)}")
+        if not isinstance(parameters, Mapping):
+            raise _wrong("outputs", name, "parameters that are an object")
+        wanted.append(name)
+        if parameters.get("binary_data"):
+            binary.add(name)
+    return wanted, frozenset(binary)
 
 
 def _tensors(inputs: Sequence[object], tail: bytes) -> Iterator[tuple[str, list[object]]]:
@@ -145,7 +159,7 @@ def _tensors(inputs: Sequence[object], tail: bytes) -> Iterator[tuple[str, list[
             raise _wrong(name, None, "one tensor of each name")
         seen.add(name)
         if not isinstance(datatype, str) or datatype not in {*_NUMPY, "BYTES"}:
-            raise _wrong(name, str(datatype)[:80], f"a datatype of {', '.join([*_NUMPY, 'BYTES'])}")
+            raise _wrong(name, datatype, f"a datatype of {', '.join([*_NUMPY, 'BYTES'])}")
         count = _count(name, tensor.get("shape"))
         parameters = tensor.get("parameters")
         size = parameters.get("binary_data_size") if isinstance(parameters, Mapping) else None
@@ -170,7 +184,7 @@ def _count(name: str, shape: object) -> int:
         and shape[1:] in ([], [1])
     ):
         return int(shape[0])
-    raise _wrong(name, str(shape)[:80], "the shape [rows], or [rows, 1]")
+    raise _wrong(name, shape, "the shape [rows], or [rows, 1]")
 
 
 def _flat(data: object) -> list[object]:
@@ -211,4 +225,4 @@ def _bytes_of(texts: Sequence[str]) -> bytes:
 
 
 def _wrong(column: str, value: object, expected: str) -> InvalidRequestError:
-    return InvalidRequestError([Problem(None, column, value, expected)])
+    return InvalidRequestError([Problem(None, column[:80], shown(value), expected)])

@@ -38,6 +38,7 @@ _MEANINGS = {
     "401": "No token, or none that is known.",
     "403": "This client may not ask this model.",
     "404": "There is no such model, or version.",
+    "408": "The body did not arrive in time.",
     "413": "Too long, too deep, or too many rows.",
     "415": "Not JSON.",
     "422": "What is asked is not what the model takes, or its features are missing or too old.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,13 +48,13 @@ class Checker:
             If there are more than the model takes.
         """
         if not isinstance(listed, list) or not listed:
-            raise InvalidRequestError([Problem(None, "rows", _shown(listed), "a list of one or more objects")])
+            raise InvalidRequestError([Problem(None, "rows", shown(listed), "a list of one or more objects")])
         self.check_count(len(listed))
         names = {column.name for column in self.columns}
         problems: list[Problem] = []
         for number, row in enumerate(listed):
             if not isinstance(row, Mapping):
-                problems.append(Problem(number, None, _shown(row), f"an object with {', '.join(sorted(names))}"))
+                problems.append(Problem(number, None, shown(row), f"an object with {', '.join(sorted(names))}"))
             elif row.keys() != names:
                 problems += self._misnamed(number, row, names)
             if len(problems) >= _MOST_PROBLEMS:
@@ -79,7 +80,7 @@ class Checker:
                 try:
                     taken.append(check(value))
                 except ValueError:
-                    problems.append(Problem(number, column.name, _shown(value), expected))
+                    problems.append(Problem(number, column.name, shown(value), expected))
             checked[column.name] = taken
         moment = _moment(at, problems)
         if problems:
@@ -98,11 +99,13 @@ class Checker:
 
     def _misnamed(self, number: int | None, row: Mapping[str, object], names: set[str]) -> list[Problem]:
         problems = [Problem(number, name, None, "a value: it is missing") for name in sorted(names - row.keys())]
-        for name in sorted(map(str, row.keys() - names)):
-            close = difflib.get_close_matches(name, names, n=1)
+        unknown = (name for name in row if name not in names)
+        # no more than an answer shows: the comparison of names is slow, and a body has room for many
+        for name in sorted(itertools.islice(unknown, _MOST_PROBLEMS)):
+            close = difflib.get_close_matches(name[:80], names, n=1)
             meant = f"; did you mean {close[0]!r}?" if close else ""
             valid = ", ".join(sorted(names))
-            problems.append(Problem(number, name[:80], _shown(row.get(name)), f"one of {valid}{meant}"))
+            problems.append(Problem(number, name[:80], shown(row.get(name)), f"one of {valid}{meant}"))
         return problems
 
 
@@ -159,19 +162,19 @@ def _moment(value: object, problems: list[Problem]) -> datetime | None:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        problems.append(Problem(None, "event_timestamp", _shown(value), expected))
+        problems.append(Problem(None, "event_timestamp", shown(value), expected))
         return None
     try:
         moment = moment.astimezone(UTC)
     except OverflowError:
-        problems.append(Problem(None, "event_timestamp", _shown(value), expected))
+        problems.append(Problem(None, "event_timestamp", shown(value), expected))
         return None
     if moment > utc_now() + _AHEAD:
-        problems.append(Problem(None, "event_timestamp", _shown(value), expected))
+        problems.append(Problem(None, "event_timestamp", shown(value), expected))
     return moment
 
 
-def _shown(value: object) -> object:
+def shown(value: object) -> object:
     """Return a value as an error may show it: what is long, is cut."""
     if isinstance(value, list | dict):
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
