@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evergreen.serving.clients import Client, Issuer, TokenBook, looks_like_token
 from evergreen.serving.host import Host
 from evergreen.serving.http_metrics import IN_FLIGHT, REQUESTS, UNAUTHENTICATED
+from evergreen.serving.requests import OverloadedError
 from evergreen.serving.tracing import traced
 
 if TYPE_CHECKING:
@@ -74,18 +75,29 @@ class Guard:
         asked = headers.get(b"x-request-id", b"")
         identity = asked.decode() if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
         state = scope["state"] = {**scope.get("state", {}), "request_id": identity, "began": began}
-        reply = _Reply(send, identity, self.host)
+        reply = _Reply(send, state, self.host)
         with traced(self.tracer, scope["method"], headers, state):
-            await self._answer(scope, receive, reply, headers)
+            await self._admit(scope, receive, reply, headers)
             state["status"] = reply.status
 
-    async def _answer(self, scope: Scope, receive: Receive, reply: _Reply, headers: Mapping[bytes, bytes]) -> None:
-        state = scope["state"]
+    async def _admit(self, scope: Scope, receive: Receive, reply: _Reply, headers: Mapping[bytes, bytes]) -> None:
+        if scope["path"] in _OPEN:  # a server that is busy is alive: its kubelet is to leave it alone
+            await self._answer(scope, receive, reply, headers)
+            return
         if self._in_flight >= self.most_in_flight:
+            REQUESTS.labels("", "", "503").inc()  # no line in the log: there would be as many as requests
             await reply.refuse(503, "too many requests are being answered", {"retry-after": "1"})
             return
         self._in_flight += 1
         IN_FLIGHT.set(self._in_flight)
+        try:
+            await self._answer(scope, receive, reply, headers)
+        finally:
+            self._in_flight -= 1
+            IN_FLIGHT.set(self._in_flight)
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: _Reply, headers: Mapping[bytes, bytes]) -> None:
+        state = scope["state"]
         try:
             if self._needs_client(scope["path"]):
                 client = await self._client(headers.get(b"authorization", b""))
@@ -95,13 +107,13 @@ class Guard:
                     return
                 state["client"] = client
             await self.app(scope, receive, reply.send)
+        except OverloadedError as error:
+            await reply.refuse(503, str(error), {"retry-after": str(error.retry_after)})
         except Exception:
             log.exception("request %s", state["request_id"])
             if not reply.started:
                 await reply.refuse(500, "the server has failed; its log has why, under this request's id")
         finally:
-            self._in_flight -= 1
-            IN_FLIGHT.set(self._in_flight)
             self._say(scope, reply, state["began"])
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,7 +147,11 @@ class Guard:
             client: Client | None = state.get("client")
             fields = {
                 **{"request_id": state["request_id"], "method": scope["method"], "path": scope["path"][:200]},
-                **{"status": reply.status, "client": client.name if client else None, "why": reply.why[:300]},
+                **{
+                    "status": reply.status,
+                    "client": client.name if client else None,
+                    "why": state.get("why", "")[:300],
+                },
                 "ms": round(1000 * (time.perf_counter() - began), 2),
             }
             log.info(json.dumps(fields))
@@ -148,9 +164,10 @@ def _challenge(path: str) -> Mapping[str, str]:
 class _Reply:
     """What goes back for one request: with the headers that every answer has."""
 
-    def __init__(self, send: Send, identity: str, host: Host) -> None:
-        self._send, self._identity, self._host = send, identity, host
-        self.status, self.started, self.why = 0, False, ""
+    def __init__(self, send: Send, state: dict[str, Any], host: Host) -> None:
+        self._send, self._state, self._host = send, state, host
+        self._identity = str(state["request_id"])
+        self.status, self.started = 0, False
 
     async def send(self, message: Message) -> None:
         """Pass on what the application sends."""
@@ -161,13 +178,12 @@ class _Reply:
             present = {name for name, _ in message["headers"]}
             common = (one for one in _HEADERS if one[0] not in present)
             message = {**message, "headers": [*message["headers"], identity, *common, *closing]}
-        elif self.status >= 400 and not self.why:
-            self.why = message.get("body", b"")[:300].decode(errors="replace")
         await self._send(message)
 
     async def refuse(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
         """Answer with an error."""
-        body = json.dumps({"error": why, "request_id": self._identity}).encode()
+        self._state["why"] = why
+        body = json.dumps(error_fields(why, self._identity)).encode()
         fields: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json")]
         fields += [(b"content-length", str(len(body)).encode())]
         fields += [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
