@@ -44,10 +44,13 @@ class Halver:
     versions: Sequence[str] = ("7",)
     ready: bool = True
     seconds: float = 0.0
+    asked_for: int = 0
+    """Requests that have come to it, answered or not."""
     asked: list[Rows] = field(default_factory=list)
     outcomes: list[tuple[str, object, str]] = field(default_factory=list)
 
     async def predict(self, rows: Rows, client: str) -> list[Answer]:
+        self.asked_for += 1
         if not self.ready:
             raise OverloadedError(f"{self.name} has no champion yet", retry_after=3)
         if "unknown" in rows.columns["shop"]:

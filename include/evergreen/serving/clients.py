@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 
 from evergreen.contract import ConfigurationError, StepError, utc_now
 from evergreen.serving.http_metrics import TOKENS_STALE
+from evergreen.serving.requests import OverloadedError
 from evergreen.serving.tokens import PREFIX, Token, digest_of, read_tokens
 from evergreen.settings import get_settings
 
@@ -26,6 +28,8 @@ _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "E
 """What an issuer may sign with: never a secret that the server would have to know too."""
 _KEYS_SECONDS = 60.0
 """So often, at most, an issuer is asked for keys again because of one that is not known."""
+_KEYS_LAST_SECONDS = 3600.0
+"""A key that its issuer has withdrawn vouches for nobody after so long."""
 _NOBODY = digest_of("")
 
 
@@ -60,6 +64,8 @@ class TokenBook:
         self._tokens: Mapping[str, Token] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="tokens", daemon=True)
+        self.tokens_read = False
+        """Whether the table has been read at all."""
         self.stale_since: float | None = None
         """Since when the table could not be read."""
 
@@ -76,16 +82,24 @@ class TokenBook:
         """Read the table; if that cannot be, what was known goes on to count."""
         try:
             self._tokens = {token.id: token for token in self._read()}
-        except StepError as error:
+        except Exception as error:  # whatever it is: a thread that ended would never learn what is taken back
             if self.stale_since is None:
-                log.warning("tokens of before go on to count: %s", error)
+                log.warning("tokens of before go on to count: %s", error, exc_info=not isinstance(error, StepError))
             self.stale_since = self.stale_since or time.monotonic()
         else:
-            self.stale_since = None
+            self.tokens_read, self.stale_since = True, None
         TOKENS_STALE.set(self.stale_since is not None)
 
     def client_of(self, token: str) -> Client | None:
-        """Return whose a token is, or None."""
+        """Return whose a token is, or None.
+
+        Raises
+        ------
+        OverloadedError
+            If the table has not been read yet: nobody knows whether the token is good.
+        """
+        if not self.tokens_read:
+            raise OverloadedError("the tokens cannot be read yet", retry_after=math.ceil(REFRESH_SECONDS))
         _, _, rest = token.partition("_")
         identity, _, secret = rest.partition("_")
         known = self._tokens.get(identity)
@@ -114,7 +128,7 @@ class Issuer:
     def __init__(self, name: str, audience: str, keys: str) -> None:
         self._name, self._audience, self._address = name, audience, keys
         self._keys: Mapping[str, Any] = {}
-        self._asked = float("-inf")
+        self._asked = self._fetched = float("-inf")
         self._lock = asyncio.Lock()
 
     async def client_of(self, token: str) -> Client | None:
@@ -135,16 +149,27 @@ class Issuer:
             )
         except (jwt.PyJWTError, ValueError):
             return None
-        models = claims.get("models")
-        return Client(str(claims["sub"])[:80], frozenset(map(str, models)) if isinstance(models, list) else None)
+        name = str(claims["sub"])[:80]
+        if "models" not in claims:
+            return Client(name)
+        models = claims["models"]
+        # what is no list limits its client in a way that nobody here knows: it is not taken for no limit
+        return Client(name, frozenset(map(str, models))) if isinstance(models, list) else None
 
     async def _key(self, identity: str) -> Any:
-        if identity not in self._keys:
+        # whoever has a key that is known does not wait while another asks for the keys again
+        if identity not in self._keys or (self._are_old() and not self._lock.locked()):
             async with self._lock:
-                if identity not in self._keys and time.monotonic() - self._asked > _KEYS_SECONDS:
+                wanted = identity not in self._keys or self._are_old()
+                if wanted and time.monotonic() - self._asked > _KEYS_SECONDS:
                     self._asked = time.monotonic()
-                    self._keys = await asyncio.to_thread(_fetch_keys, self._address, self._keys)
+                    fetched = await asyncio.to_thread(_fetch_keys, self._address)
+                    if fetched is not None:
+                        self._keys, self._fetched = fetched, time.monotonic()
         return self._keys.get(identity)
+
+    def _are_old(self) -> bool:
+        return time.monotonic() - self._fetched > _KEYS_LAST_SECONDS
 
 
 def configured_issuer() -> Issuer | None:
@@ -168,8 +193,8 @@ def configured_issuer() -> Issuer | None:
     return Issuer(issuer, audience, keys)
 
 
-def _fetch_keys(address: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an issuer's keys by their ids; those that are known if it does not answer."""
+def _fetch_keys(address: str) -> Mapping[str, Any] | None:
+    """Return an issuer's keys by their ids; None if it does not answer, or with something else."""
     import httpx
     import jwt
 
@@ -178,10 +203,12 @@ def _fetch_keys(address: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
             published = httpx.get(address, timeout=5).raise_for_status().json()
         else:
             published = json.loads(Path(address).read_text(encoding="utf-8"))
+        if not isinstance(published, dict):
+            raise ValueError("no object with the member keys")
         return {str(key.key_id or ""): key for key in jwt.PyJWKSet.from_dict(published).keys}
     except (httpx.HTTPError, OSError, ValueError, jwt.PyJWTError) as error:
         log.warning("the keys of %s: %s", address, error)
-        return known
+        return None
 
 
 def looks_like_token(text: str) -> bool:

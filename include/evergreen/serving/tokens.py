@@ -136,7 +136,7 @@ def _connected(*, create: bool = False) -> Iterator[psycopg.Connection[dict[str,
 
     address = get_settings().database(DATABASE).replace("postgresql+psycopg:", "postgresql:", 1)
     try:
-        with psycopg.connect(address, connect_timeout=5, row_factory=dict_row) as connection:
+        with psycopg.connect(address, connect_timeout=5, tcp_user_timeout=5000, row_factory=dict_row) as connection:
             if create:
                 connection.execute(_TABLE)
             yield connection

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import jwt
+import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from evergreen.contract import TemporaryError, utc_now
 from evergreen.serving.clients import Issuer, TokenBook
+from evergreen.serving.http_metrics import REQUESTS
 from evergreen.serving.tracing import configured_tracer
 from serving_kit import ROW, SECRET, TOKENS, Halver, ask, bearer, body_of, client, guarded, token
 
@@ -115,6 +119,38 @@ def test_a_body_is_refused_as_soon_as_it_is_too_long() -> None:
             return (await asking.post(PATH, content=endless())).status_code
 
     assert asyncio.run(send()) == 413
+    assert sent < 30  # of 10,000: the model takes 20,000 bytes
+
+
+def test_a_body_that_does_not_arrive_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evergreen.serving.bodies.BODY_SECONDS", 0.1)
+    never = asyncio.Event()
+
+    async def stuck():
+        yield b"{"
+        await never.wait()
+
+    async def send() -> list[int]:
+        async with client(guarded(most_in_flight=1)) as asking:
+            return [
+                (await asking.post(PATH, content=stuck())).status_code,
+                (await asking.post(PATH, json=ROW)).status_code,
+            ]
+
+    assert asyncio.run(send()) == [408, 200]
+
+
+def test_many_unknown_columns_cost_no_more_than_those_that_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def compare(name: str, *_, **__) -> list[str]:
+        compared.append(name)
+        return []
+
+    monkeypatch.setattr("evergreen.serving.validation.difflib.get_close_matches", compare)
+    answer = ask(guarded(), "POST", PATH, json={**ROW, **{f"amount{number}": 1 for number in range(500)}})
+    assert answer.status_code == 422
+    assert len(body_of(answer)["problems"]) == len(compared) == 20
 
 
 @pytest.mark.parametrize("headers", [{"content-type": "text/csv"}, {"content-encoding": "gzip"}])
@@ -229,6 +265,23 @@ def test_more_requests_than_there_is_room_for_are_told_to_come_again() -> None:
     assert len(model.asked) == 5
 
 
+def test_a_server_that_is_busy_is_alive_and_counts_whom_it_sends_away() -> None:
+    model = Halver(seconds=0.3)
+    turned_away = REQUESTS.labels("", "", "503")
+    before = turned_away._value.get()
+
+    async def burst() -> list[int]:
+        async with client(guarded(model, most_in_flight=1)) as asking:
+            under_way = asyncio.create_task(asking.post(PATH, json=ROW))
+            while not model.asked_for:
+                await asyncio.sleep(0.001)
+            paths = ("/v2/health/live", "/v2/health/ready", "/v2")
+            return [*[(await asking.get(path)).status_code for path in paths], (await under_way).status_code]
+
+    assert asyncio.run(burst()) == [200, 200, 503, 200]
+    assert turned_away._value.get() == before + 1
+
+
 def test_a_token_that_is_taken_back_opens_nothing_and_without_a_database_the_last_ones_count() -> None:
     table, broken = [token()], False
 
@@ -251,6 +304,42 @@ def test_a_token_that_is_taken_back_opens_nothing_and_without_a_database_the_las
     assert book.stale_since is None
 
 
+def test_whatever_the_table_of_tokens_does_it_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evergreen.serving.clients.REFRESH_SECONDS", 0.01)
+    failed = threading.Event()
+
+    def read() -> list:
+        if not book.tokens_read:
+            return [token()]
+        if not failed.is_set():
+            failed.set()
+            raise psycopg.errors.UndefinedColumn("somebody has changed the table")
+        return [token(revoked=utc_now())]
+
+    book = TokenBook(read)
+    book.start()
+    try:
+        assert failed.wait(10)
+        deadline = time.monotonic() + 10
+        while book.client_of(f"evg_0a_{SECRET}"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        book.stop()
+
+
+def test_before_the_tokens_are_known_nobody_is_told_that_theirs_is_wrong() -> None:
+    def read() -> list:
+        raise TemporaryError("PostgreSQL is away.")
+
+    guard = guarded()
+    guard.tokens = TokenBook(read)
+    guard.tokens.refresh()
+    answer = ask(guard, "POST", PATH, json=ROW)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert ask(guard, "POST", PATH, json=ROW, headers={"Authorization": ""}).status_code == 401
+
+
 KEY = ec.generate_private_key(ec.SECP256R1())
 CLAIMS = {"iss": "https://issuer", "aud": "predictions", "sub": "robot"}
 
@@ -270,7 +359,48 @@ def _signed(key=KEY, algorithm: str = "ES256", kid: str = "k1", **claims) -> dic
 def test_a_client_of_the_issuer_is_let_in(tmp_path) -> None:
     guard = guarded(issuer=_issuer(tmp_path))
     assert ask(guard, "POST", PATH, json=ROW, headers=_signed()).status_code == 200
+    assert ask(guard, "POST", PATH, json=ROW, headers=_signed(models=["sums"])).status_code == 200
     assert ask(guard, "POST", PATH, json=ROW, headers=_signed(models=["others"])).status_code == 403
+
+
+@pytest.mark.parametrize("models", ["others", {"others": 1}, 5, True])
+def test_models_that_are_no_list_are_not_all_of_them(tmp_path, models: object) -> None:
+    answer = ask(guarded(issuer=_issuer(tmp_path)), "POST", PATH, json=ROW, headers=_signed(models=models))
+    assert answer.status_code == 401
+
+
+def test_a_key_that_its_issuer_has_withdrawn_opens_nothing_after_an_hour(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer = _issuer(tmp_path)
+    moment = time.monotonic()
+    monkeypatch.setattr("evergreen.serving.clients.time.monotonic", lambda: moment)
+    shown = _signed()["Authorization"].removeprefix("Bearer ")
+
+    async def client_after(seconds: float) -> object:
+        nonlocal moment
+        moment += seconds
+        return await issuer.client_of(shown)
+
+    async def ask_on() -> list[bool]:
+        known = [await client_after(0) is not None]
+        keys = tmp_path / "keys.json"
+        published = keys.read_text()
+        keys.unlink()
+        known.append(await client_after(4000) is not None)  # the issuer is away: what was known counts on
+        keys.write_text(published.replace('"k1"', '"k9"'))
+        known.append(await client_after(30) is not None)  # asked a moment ago
+        known.append(await client_after(61) is not None)
+        return known
+
+    assert asyncio.run(ask_on()) == [True, True, True, False]
+
+
+@pytest.mark.parametrize("published", ["[]", "5", "{}", '{"keys": [1]}', "no JSON"])
+def test_keys_that_are_none_let_nobody_in(tmp_path, published: str) -> None:
+    (tmp_path / "keys.json").write_text(published)
+    issuer = Issuer("https://issuer", "predictions", str(tmp_path / "keys.json"))
+    assert ask(guarded(issuer=issuer), "POST", PATH, json=ROW, headers=_signed()).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -299,7 +429,7 @@ def test_feedback_is_kept_with_who_sent_it() -> None:
     sent = {"model": "sums", "prediction_id": "p-0", "outcome": 1}
     assert ask(guarded(model), "POST", "/feedback", json=sent).status_code == 202
     assert model.outcomes == [("p-0", 1, "shop")]
-    for change in ({"more": 1}, {"outcome": {}}, {"outcome": None}, {"prediction_id": 5}):
+    for change in ({"more": 1}, {"outcome": {}}, {"outcome": None}, {"prediction_id": 5}, {"model": ["sums"]}):
         assert ask(guarded(model), "POST", "/feedback", json={**sent, **change}).status_code == 422
 
 
@@ -320,6 +450,18 @@ def test_what_fails_inside_tells_no_one_how(caplog) -> None:
     assert answer.status_code == 500
     assert "secret detail" not in answer.text
     assert "secret detail" in caplog.text
+
+
+def test_the_log_says_why_and_none_of_the_values(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert ask(guarded(), "POST", PATH, json={**ROW, "amount": "4111-1111"}).status_code == 422
+    assert ask(guarded(), "GET", "/nothing").status_code == 404
+    assert ask(guarded(), "GET", "/v2", headers={"Authorization": "Bearer evg_0a_private"}).status_code == 401
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "evergreen.serving.requests"]
+    whys = ["row 0, amount: expected a finite number, or null where it is not known", "Not Found"]
+    assert [line["why"] for line in lines] == [*whys, "send Authorization: Bearer <a token>"]
+    assert "4111" not in caplog.text
+    assert "private" not in caplog.text
 
 
 def test_a_request_is_part_of_its_client_s_trace_and_shows_no_value() -> None:
