@@ -222,6 +222,27 @@ def test_an_alias_that_moves_fifty_times_drops_no_request(live: tuple[Version, V
         assert set(_logged(server.model)) >= {identity for _, _, identity in asker.answers}
 
 
+def test_a_server_that_is_told_to_stop_under_load_drops_no_request(
+    live: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_SERVING_DRAIN_SECONDS", "5")
+    set_alias(live[0], CHAMPION)
+    with serving(live[0].model) as server:
+        server.wait(server.ready)
+        asker = server.asker()
+        with asker.asking():
+            server.wait(lambda: len(asker.answers) > 100)
+            server.process.send_signal(signal.SIGTERM)
+            server.wait(lambda: not server.ready())
+            told = len(asker.answers)
+            server.wait(lambda: len(asker.answers) > told + 20)  # not ready, and it answers on
+        # nobody asks any more, as nobody does who goes by its readiness
+        assert server.process.wait(60) == 0
+        assert {status for status, _, _ in asker.answers} == {200}
+        assert asker.lost == 0
+        assert set(_logged(server.model)) >= {identity for _, _, identity in asker.answers}
+
+
 def test_a_version_that_was_changed_never_takes_the_place_of_one_that_was_not(live: tuple[Version, Version]) -> None:
     set_alias(live[0], CHAMPION)
     with serving(live[0].model) as server:
