@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import re
 from datetime import timedelta
 from typing import Annotated
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from evergreen.contract import ConfigurationError, utc_now
+from evergreen.environment import add
 
 serving_app = typer.Typer(no_args_is_help=True)
 tokens_app = typer.Typer(no_args_is_help=True, help="The tokens with which clients ask for predictions.")
@@ -30,7 +30,7 @@ def serve(
 ) -> None:
     """Answer requests for predictions, with the champions, until told to stop."""
     # whoever serves does not stop for a registry that is away: it is asked again at the next look
-    os.environ.setdefault("EVERGREEN_MLFLOW_RETRY_SECONDS", "0")
+    add({"EVERGREEN_MLFLOW_RETRY_SECONDS": "0"})
     from evergreen.logs import configure
     from evergreen.serving.server import run_server
 

@@ -67,7 +67,6 @@ def live(registered: tuple[Version, Version]) -> Iterator[tuple[Version, Version
     """Those versions; none is champion."""
     yield registered
     remove_alias(registered[0].model, CHAMPION)
-    set_tags(registered[1], registered[1].tags)
 
 
 def _registered(run: Run) -> Version:
@@ -247,11 +246,13 @@ def test_a_version_that_was_changed_never_takes_the_place_of_one_that_was_not(li
     set_alias(live[0], CHAMPION)
     with serving(live[0].model) as server:
         server.wait(server.ready)
-        connect().set_model_version_tag(live[1].model, live[1].number, "evergreen.training_end", "2030-01-01")
+        set_tags(live[1], {"training_end": "2030-01-01"})
         set_alias(live[1], CHAMPION)
         server.wait(lambda: f"version {live[0].number} serves on" in server.log.read_text())
         assert server.ready()
         assert server.answers(live[0].number)
+        connect().set_model_version_tag(live[1].model, live[1].number, "evergreen.training_end", str(WINDOW.end))
+        server.wait(lambda: server.answers(live[1].number))
 
 
 def test_a_registry_that_is_away_stops_no_answer(

@@ -165,7 +165,10 @@ class OnlineFeatures:
         age = at - row.at
         if view.ttl is not None and age > view.ttl:  # Feast's join takes a row that is exactly ttl old
             least, old = _in_words(view.ttl), _in_words(age)
-            expected = f"features of {view.name} at most {least} old (ttl): those of {shown} are {old} old"
+            expected = (
+                f"features of {view.name} at most {least} old (ttl): those of {shown} are of "
+                f"{row.at:%Y-%m-%d %H:%M:%S}Z, {old} before"
+            )
             problem = self._problem(view, key, "stale_features", policy.stale_features, number, expected)
             return row, age.total_seconds(), problem
         return row, age.total_seconds(), None
