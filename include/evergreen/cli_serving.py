@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 from datetime import timedelta
 from typing import Annotated
@@ -30,7 +31,8 @@ def serve(
 ) -> None:
     """Answer requests for predictions, with the champions, until told to stop."""
     # whoever serves does not stop for a registry that is away: it is asked again at the next look
-    add({"EVERGREEN_MLFLOW_RETRY_SECONDS": "0"})
+    retries = "EVERGREEN_MLFLOW_RETRY_SECONDS"
+    add({retries: os.environ.get(retries, "0")})
     from evergreen.logs import configure
     from evergreen.serving.server import run_server
 

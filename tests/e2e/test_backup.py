@@ -20,7 +20,7 @@ import pytest
 
 from evergreen.settings import DATABASES, OWNERS, VERIFICATION_KEYS, get_settings
 from evergreen_laptop.postgres import EmbeddedPostgres
-from evergreen_laptop.roles import role_of
+from evergreen_laptop.roles import SERVER, role_of
 from installation import Installation, installed
 from isolation import inside
 from object_store_kit import BUCKET, KEY, SECRET, ObjectStore, object_store
@@ -164,7 +164,7 @@ def _restore(dumps: Path, objects: dict[str, bytes], here: Place) -> None:
     """As docs/kubernetes.md says: empty databases, an empty bucket of the same name, then both halves."""
     with psycopg.connect(f"{here.database.partition('?')[0]}/postgres?{here.database.partition('?')[2]}") as connection:
         connection.autocommit = True
-        for owner in OWNERS:  # the audit log names those who may add to it
+        for owner in (*OWNERS, SERVER):  # the dumps name those who may read or add
             connection.execute(f"CREATE ROLE {role_of(owner)}".encode())
         for name in DATABASES:
             connection.execute(f'CREATE DATABASE "{name}"'.encode())
