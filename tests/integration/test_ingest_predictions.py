@@ -210,6 +210,17 @@ def test_columns_of_newer_and_of_older_servers_are_kept() -> None:
     assert rows["p3"]["output_probability"] is None
 
 
+def test_the_time_of_a_graph_joins_a_table_that_has_none_of_it() -> None:
+    schema = log_schema(load_model(MODEL), outputs=["probability"])
+    before = schema.remove(schema.get_field_index("graph_ms"))
+    put(log_key(MODEL, "e1", DAY, "a"), pa.Table.from_pylist([answer(1)], before))
+    ingest()
+    assert "graph_ms" not in served()[0] or served()[0]["graph_ms"] is None
+    leave("b", [answer(2, graph_ms=0.7)])
+    assert ingest(run="again").facts["served"]["rows"] == 2
+    assert {row["prediction_id"]: row["graph_ms"] for row in served()} == {"p1": None, "p2": 0.7}
+
+
 def test_days_that_are_kept_long_enough_are_removed_with_their_files(tmp_path: Path) -> None:
     path = tmp_path / "models" / MODEL / "model.yaml"
     spec = yaml.safe_load(path.read_text()) | {"serving": {"log_retention_days": 5, "log_late_days": 1}}

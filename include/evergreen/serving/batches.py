@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from evergreen.serving.answers import Answer, VariantName
 from evergreen.serving.deployment import Deployment, Variant
@@ -42,25 +42,35 @@ class GraphError(RuntimeError):
         super().__init__(f"the graph of version {version} of {model} failed: {why}")
 
 
+class Computed(NamedTuple):
+    """What a variant's graph made of some rows."""
+
+    outputs: Mapping[str, list[float]]
+    milliseconds: float
+    """How long the graph took for all of them together."""
+
+
 def computed(
     model: str, name: VariantName, variant: Variant, inputs: Mapping[str, Sequence[Value]], rows: Sequence[int]
-) -> dict[str, list[float]]:
-    """Return what a variant answers to some rows, by output.
+) -> Computed:
+    """Return what a variant answers to some rows, by output, and how long that took.
 
     Raises
     ------
     GraphError
-        If its graph raises, or answers with what is no finite number.
+        If its graph asks for what there is not, raises, or answers with what is no finite number.
     """
     graph = variant.graph
-    asked = {one: [inputs[one][row] for row in rows] for one in (*graph.numeric, *graph.categorical)}
+    began = time.perf_counter()
     try:
+        asked = {one: [inputs[one][row] for row in rows] for one in (*graph.numeric, *graph.categorical)}
         outputs = {output: values.tolist() for output, values in graph.run(asked).items()}
-    except Exception as error:  # of ONNX Runtime, or of a value that it does not take
+    except Exception as error:  # of ONNX Runtime, of a value that it does not take, or of a column that is not there
         raise GraphError(model, name, variant.version, type(error).__name__) from error
+    milliseconds = (time.perf_counter() - began) * 1000
     if not all(math.isfinite(value) for values in outputs.values() for value in values):
         raise GraphError(model, name, variant.version, "an answer is no finite number")
-    return outputs
+    return Computed(outputs, milliseconds)
 
 
 def new_id(at: datetime) -> str:
@@ -113,16 +123,17 @@ class Shadow:
         challenger = self.batch.deployment.challenger
         if challenger is None or self.batch.log is None or not self.records:
             return
-        began, model = time.perf_counter(), self.batch.spec.name
+        model = self.batch.spec.name
         told: dict[str, Any] = {"variant": "challenger", "version": challenger.version, "shadow": True}
         columns: Mapping[str, Sequence[float | None]]
+        milliseconds: float | None
         try:
-            columns = computed(model, "challenger", challenger, self.columns, self.served)
+            columns, milliseconds = computed(model, "challenger", challenger, self.columns, self.served)
         except GraphError as error:  # an error of the challenger's like any other, though nobody waits for its answer
             GRAPH_FAILED.labels(model, challenger.version).inc()
             told |= {"status": "error", "reason": str(error)}
-            columns = dict.fromkeys(challenger.graph.outputs, [None] * len(self.records))
-        told["latency_ms"] = (time.perf_counter() - began) * 1000
+            columns, milliseconds = {name: [None] * self.rows for name in challenger.graph.outputs}, None
+        told |= {"latency_ms": None, "graph_ms": milliseconds}  # nobody waited for it
         answers = [
             {f"{OUTPUT}{name}": values[number] for name, values in columns.items()} for number in range(self.rows)
         ]
@@ -215,9 +226,10 @@ class _Computing:
             chosen = [row for row in rows if self.names[row] == name]
             if not chosen:
                 continue
-            columns = computed(self.batch.spec.name, name, variant, self.inputs, chosen)
+            columns, milliseconds = computed(self.batch.spec.name, name, variant, self.inputs, chosen)
             for number, row in enumerate(chosen):
-                results[row] = _Result(name, variant, {one: values[number] for one, values in columns.items()})
+                outputs = {one: values[number] for one, values in columns.items()}
+                results[row] = _Result(name, variant, outputs, milliseconds)
             ANSWERED.labels(self.batch.spec.name, variant.version, name).inc(len(chosen))
         return results
 
@@ -244,6 +256,7 @@ class _Computing:
                 version = result.variant.version
                 answers.append(Answer(record["prediction_id"], version, result.name, result.outputs))
                 record |= {f"{OUTPUT}{name}": value for name, value in result.outputs.items()}
+                record["graph_ms"] = result.milliseconds
             records.append(record)
             self.answered.append((row, record))
         return answers, records
@@ -265,6 +278,7 @@ class _Computing:
             "served_at": self.now,
             "event_timestamp": self.moments[row],
             "latency_ms": (time.perf_counter() - asked.received) * 1000,
+            "graph_ms": None,
             **{f"{REQUEST}{name}": values[row] for name, values in self.columns.items()},
             **{f"{FEATURE}{name}": values[row] for name, values in found.values.items()},
             **{f"{AGE}{name}": ages[row] for name, ages in found.ages.items()},
@@ -278,3 +292,4 @@ class _Result:
     name: VariantName
     variant: Variant
     outputs: Mapping[str, float]
+    milliseconds: float

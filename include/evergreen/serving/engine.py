@@ -85,6 +85,12 @@ class Engine:
         return deployment.champion.graph.outputs if deployment else ()
 
     @property
+    def supplied(self) -> frozenset[str]:
+        """The columns that a version's graph may ask for: those of requests, and the features of the views."""
+        views = self._spec.features.views
+        return frozenset({*(column.name for column in self.columns), *(one for view in views for one in view.features)})
+
+    @property
     def ready(self) -> bool:
         """Whether a verified version is loaded."""
         return self._deployment is not None

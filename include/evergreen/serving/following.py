@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from evergreen.contract import described
+from evergreen.contract import DataError, described
 from evergreen.judgement.audit import AuditLog
 from evergreen.judgement.rollouts import Rollout, rollout_of
 from evergreen.serving.deployment import Deployment, Variant
@@ -45,6 +45,23 @@ def load_variant(model: str, number: str) -> Variant:
         graph = Graph.load(folder / FILES)
     graph.run({name: [None] for name in (*graph.numeric, *graph.categorical)})  # the first run is slow, and may fail
     return Variant(version=number, graph=graph)
+
+
+def refuse_unfit(model: str, variant: Variant, supplied: Collection[str]) -> None:
+    """Refuse a version whose graph asks for a column that its server has not.
+
+    Raises
+    ------
+    DataError
+        If there is such a column; the error names it.
+    """
+    graph = variant.graph
+    if lacking := [name for name in (*graph.numeric, *graph.categorical) if name not in supplied]:
+        raise DataError(
+            f"version {variant.version} of {model} asks for {', '.join(lacking)}, and this server has no such column: "
+            f"it has {', '.join(sorted(supplied))}.",
+            "Start the server again with the model.yaml that the version was trained with, or roll the version back.",
+        )
 
 
 @dataclass
@@ -147,5 +164,7 @@ class Follower:
 
 def _variant(name: str, followed: _Followed, number: str) -> Variant:
     if number not in followed.variants:
-        followed.variants[number] = load_variant(name, number)
+        variant = load_variant(name, number)
+        refuse_unfit(name, variant, followed.engine.supplied)
+        followed.variants[number] = variant
     return followed.variants[number]

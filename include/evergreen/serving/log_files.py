@@ -76,6 +76,7 @@ def log_schema(spec: ModelSpec, keys: Sequence[str] = (), outputs: Sequence[str]
             pa.field("served_at", moment),
             pa.field("event_timestamp", moment),
             pa.field("latency_ms", pa.float64()),
+            pa.field("graph_ms", pa.float64()),
             *(pa.field(f"{REQUEST}{name}", kind(name)) for name in asked),
             *(pa.field(f"{FEATURE}{name}", kind(name)) for name in made),
             *(pa.field(f"{AGE}{view.name}", pa.float64()) for view in features.views),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -13,15 +14,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evergreen.catalog import load_model
+from evergreen.contract import DataError
 from evergreen.serving.answers import Answer
 from evergreen.serving.deployment import Deployment, Variant
 from evergreen.serving.engine import LANES, Engine
+from evergreen.serving.following import refuse_unfit
 from evergreen.serving.online_features import FeatureRows
 from evergreen.serving.requests import Column, InvalidRequestError, OverloadedError, Problem, Rows, Value
 from evergreen.spec import ModelSpec
+from evergreen.training.graph import Graph, GraphDescription
 from serving_engine_kit import summing_graph
 
 GRAPH = summing_graph()
+
+
+def asking_graph(*names: str) -> Graph:
+    """Return a graph that asks for other columns than its server may have."""
+    return Graph(GraphDescription(numeric=names, outputs=("probability",)), GRAPH.session)
+
+
 MOST = 40
 
 
@@ -191,15 +202,18 @@ class Kept:
         return True
 
 
-@pytest.mark.parametrize("weight", [float("inf"), float("nan")])
+UNANSWERED = [summing_graph(float("inf")), summing_graph(float("nan")), asking_graph("a column that nobody has")]
+
+
+@pytest.mark.parametrize("graph", UNANSWERED, ids=["infinite", "nan", "another column"])
 @pytest.mark.parametrize("shadow", [True, False])
-def test_what_a_challenger_cannot_answer_is_an_error_of_the_challenger(weight: float, shadow: bool) -> None:
+def test_what_a_challenger_cannot_answer_is_an_error_of_the_challenger(graph: Graph, shadow: bool) -> None:
     kept = Kept()
 
     async def go() -> list[Any]:
         engine = engine_of(Held())
         engine._log = kept  # type: ignore[assignment]
-        challenger = Variant("9", summing_graph(weight))
+        challenger = Variant("9", graph)
         engine.use(Deployment(Variant("8", GRAPH), challenger, 0.5, shadow, "e1", "s", ("amount",)))
         asked = [rows(float(number)) for number in range(1, 41)]
         found = await asyncio.gather(*(engine.predict(one, "me") for one in asked), return_exceptions=True)
@@ -255,6 +269,49 @@ def test_the_shadow_answers_the_same_rows_for_the_log_alone() -> None:
         ("9", "challenger", 4.0),
     ]
     assert [one["prediction_id"] for one in shadowed] == [answer.prediction_id for answer in found]
+
+
+@pytest.mark.parametrize("shadow", [True, False])
+def test_the_time_of_a_graph_is_its_own_whoever_answers_beside_it(shadow: bool) -> None:
+    kept = Kept()
+
+    async def go() -> None:
+        engine = engine_of(Held())
+        engine._log = kept  # type: ignore[assignment]
+        slow = Variant("9", Slow(GRAPH.description, GRAPH.session))
+        engine.use(Deployment(Variant("8", GRAPH), slow, 0.5, shadow, "e1", "s", ("amount",)))
+        await engine.predict(rows(*map(float, range(1, 41))), "me")  # one batch, and both graphs in it
+        if shadow:
+            await until(lambda: any(record["shadow"] for record in kept.records))
+        with pytest.raises(InvalidRequestError):
+            await engine.predict(rows(1.0, place="bad"), "me")
+        engine.close()
+
+    asyncio.run(go())
+    took: dict[tuple[str, str], set[float]] = {}
+    for one in kept.records:
+        took.setdefault((one["status"], one["variant"]), set()).add(one["graph_ms"])
+    assert took.pop(("refused", "champion"), {None}) == took.pop(("refused", "challenger"), {None}) == {None}
+    (fast,), (slow,) = took["ok", "champion"], took["ok", "challenger"]
+    assert 0 < fast < slow >= Slow.MILLISECONDS
+
+
+class Slow(Graph):
+    """A graph that takes its time."""
+
+    MILLISECONDS = 200
+
+    def run(self, columns: Mapping[str, Sequence[Value]]) -> dict[str, Any]:
+        time.sleep(self.MILLISECONDS / 1000)
+        return super().run(columns)
+
+
+def test_a_version_that_asks_for_a_column_that_its_server_lacks_is_refused_by_name() -> None:
+    engine = engine_of(Held())
+    refuse_unfit("m", Variant("8", asking_graph("amount", "dep_time")), {*engine.supplied, "dep_time"})
+    with pytest.raises(DataError, match="version 9 of m asks for tail, gate, and this server has no such column: it"):
+        refuse_unfit("m", Variant("9", asking_graph("amount", "tail", "gate")), engine.supplied)
+    engine.close()
 
 
 async def until(met: Any, seconds: float = 60) -> None:
