@@ -1,14 +1,15 @@
 """Looks after a challenger that answers beside the champion: step by step it gets more, or the champion stays.
 
-**Fires** every `delivery.check_minutes` of model.yaml, for models whose `delivery.strategy` is not `direct`; and by
-hand, with a form: *pause*, *resume*, *finish* and *roll back* are a person's decisions, each with its reason.
+**Fires** every `delivery.check_minutes` of model.yaml, whatever its `delivery.strategy` is now: a rollout that is under
+way is looked after to its end. And by hand, with a form: *pause*, *resume*, *finish* and *roll back* are a person's
+decisions, each with its reason; they do not wait for a check.
 
 **Publishes** nothing; when a rollout has gone well it moves the alias `champion`. Every change is in `evergreen history
 <model>`; what a check that changes nothing has measured is in its manifest.
 
 #### Triage notes
 
-- *Skipped*: no rollout is under way; no pod was started to find that out.
+- *Skipped*: no rollout is under way, or another check is at work; no pod was started to find that out.
 - *A rollout does not go on*: the manifest of `rollout` says what it waits for (`waits_for`): requests, entities,
   minutes or outcomes. A rollout that stays undecided ends after `delivery.maximum_days`, and the champion stays.
 - *It was rolled back*: the alert and the history say by which guardrail, with the figures. Clearing `promote` does not
@@ -28,11 +29,10 @@ from evergreen_airflow.delivery import RolloutUnderWay
 from evergreen_airflow.steps import step_tasks
 
 for spec in models():
-    checks = timedelta(minutes=spec.delivery.check_minutes)
     with DAG(
         f"{spec.name}.deliver",
-        schedule=checks if spec.delivery.stages else None,
-        **{**dag_options(spec, Tag.DELIVERY, __doc__), "max_active_runs": 1},
+        schedule=timedelta(minutes=spec.delivery.check_minutes),
+        **dag_options(spec, Tag.DELIVERY, __doc__),
     ) as dag:
         params = {
             "action": "{{ params.action }}",

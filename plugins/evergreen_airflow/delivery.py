@@ -17,7 +17,9 @@ _CONFIRMED = frozenset({"finish", "roll_back"})
 
 
 class RolloutUnderWay(BaseOperator):
-    """Skips the check where no step has left word of a rollout; what a person decides goes through.
+    """Skips the check where no step has left word of a rollout, or another check is still at work.
+
+    What a person decides goes through at once, whatever check is reading the log meanwhile.
 
     Parameters
     ----------
@@ -32,7 +34,7 @@ class RolloutUnderWay(BaseOperator):
         self.model = model
 
     def execute(self, context: Context) -> None:
-        """Ask the artifact store, which is one request.
+        """Ask the artifact store, which is one request, and Airflow where there is a rollout.
 
         Raises
         ------
@@ -41,11 +43,13 @@ class RolloutUnderWay(BaseOperator):
         AirflowFailException
             If a decision lacks its reason, or the model's name as its confirmation.
         """
-        params = context["params"]
+        params, ti = context["params"], context["ti"]
         action = params["action"]
         if action == "check":
             if not is_rollout_told(get_store(), self.model):
                 raise AirflowSkipException(f"No rollout of {self.model} is under way.")
+            if ti.get_dr_count(dag_id=ti.dag_id, states=["running"]) > 1:  # with this one
+                raise AirflowSkipException(f"Another run of {ti.dag_id} is at work: the next check looks again.")
             return
         if not str(params["reason"] or "").strip():
             raise AirflowFailException(f"reason: {action} of {self.model} needs one. Trigger again, and say why.")

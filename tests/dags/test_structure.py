@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, CronPartitionTimetable, PartitionedAssetTimetable
 from airflow.sdk.exceptions import ParamValidationError
@@ -43,6 +44,18 @@ def test_one_dag_per_pipeline_and_model(parse: Parse, two_models: Path) -> None:
 
 def test_the_benchmark_of_parsing_compares_with_as_many_tasks(dags: dict[str, DAG]) -> None:
     assert {pipeline: len(dags[f"{MODEL}.{pipeline}"].tasks) for pipeline in PIPELINES} == TASKS
+
+
+@pytest.mark.parametrize("strategy", ["direct", "canary"])
+def test_a_rollout_is_looked_after_whatever_model_yaml_says_by_now(
+    parse: Parse, two_models: Path, strategy: str
+) -> None:
+    path = two_models / MODEL / "model.yaml"
+    delivery = {"strategy": strategy, "check_minutes": 7}
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "delivery": delivery}))
+    dag = parse(two_models)[f"{MODEL}.deliver"]
+    assert dag.schedule == timedelta(minutes=7)
+    assert dag.max_active_runs > 2  # a check that reads, one that waits for it, and a person
 
 
 def test_an_empty_models_folder_yields_no_pipeline(parse: Parse, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from evergreen.features.feature_store import materialize, training_set
 from evergreen.serving.answers import Answer
 from evergreen.serving.deployment import Deployment
 from evergreen.serving.engine import Engine
-from evergreen.serving.log_files import log_keys, read_log
+from evergreen.serving.log_files import log_keys, log_schema, read_log
 from evergreen.serving.online_features import CACHED_SECONDS, OnlineFeatures, _repo_config
 from evergreen.serving.prediction_log import PredictionLog
 from evergreen.serving.requests import Column, InvalidRequestError, Rows
@@ -164,7 +164,8 @@ def test_one_bad_request_of_a_batch_fails_alone_and_all_of_it_is_logged(spec: Mo
     assert [answer.outputs["probability"] for answer in third] == [1032.5, 37.0]
     assert isinstance(second, InvalidRequestError)
     assert [(problem.row, problem.value) for problem in second.problems] == [(1, "nowhere")]
-    table = read_log(get_store(), list(log_keys(get_store(), MODEL))).to_pylist()
+    columns = {column.name: column.type for column in log_schema(spec, ["person"])}
+    table = read_log(get_store(), log_keys(get_store(), MODEL), columns).table.to_pylist()
     logged = {row["prediction_id"]: row for row in table}
     assert {answer.prediction_id for answer in [*first, *third]} == {
         name for name, row in logged.items() if row["status"] == "ok"

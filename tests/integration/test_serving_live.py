@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import httpx
+import pyarrow as pa
 import pytest
 import yaml
 from sqlalchemy.engine import make_url
@@ -184,8 +185,7 @@ def serving(model: str, *options: str) -> Iterator[Server]:
 
 def _logged(model: str) -> list[str]:
     store = get_store()
-    keys = list(log_keys(store, model))
-    return read_log(store, keys)["prediction_id"].to_pylist() if keys else []
+    return read_log(store, log_keys(store, model), {"prediction_id": pa.string()}).table["prediction_id"].to_pylist()
 
 
 def test_a_server_without_a_champion_refuses_to_start(live: tuple[Version, Version]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from test_spec import FLIGHTS, refusal
 
 from evergreen.settings import Settings
-from evergreen.spec import Delivery, Stage, Strategy
+from evergreen.spec import Delivery, ModelSpec, Stage, Strategy
 
 
 @pytest.mark.parametrize(
@@ -44,8 +45,8 @@ def test_without_the_section_a_promotion_is_direct() -> None:
             {"strategy": "canary", "minimum_minutes": 480, "maximum_days": 1},
             "maximum_days: 1 days end before 3 steps of 480 minutes can",
         ),
-        ({"guardrails": {"slow_rate": 0.1}}, "slow_rate and latency_ms need each other"),
-        ({"guardrails": {"error_rate": None, "refused_rate": None, "prediction_shift": None}}, "none is on"),
+        ({"guardrails": {"slow_rate": 0.1}}, "slow_rate and graph_ms need each other"),
+        ({"guardrails": {"error_rate": None, "prediction_shift": None}}, "none is on"),
         ({"strategy": "canary", "split_by": ["nonsense"]}, "delivery.split_by: 'nonsense' is not part of a request"),
     ],
 )
@@ -53,6 +54,35 @@ def test_a_contradiction_is_refused_with_its_field(written: dict[str, Any], said
     message = refusal({**FLIGHTS, "delivery": written}, settings)
     assert said in message
     assert "delivery" in message
+
+
+@pytest.mark.parametrize(("kept", "longest", "refused"), [(13, 14, True), (14, 14, False), (5, 4, False)])
+def test_the_log_of_a_whole_rollout_is_kept(kept: int, longest: int, refused: bool, settings: Settings) -> None:
+    delivery = {"strategy": "canary", "maximum_days": longest}
+    model = {**FLIGHTS, "serving": {"log_retention_days": kept}}
+    if refused:
+        message = refusal({**model, "delivery": delivery}, settings)
+        assert "model.yaml" in message
+        assert "serving.log_retention_days: 13 days, and a rollout is judged by 14 days of the log" in message
+    else:
+        assert ModelSpec.model_validate({**model, "delivery": delivery}).delivery.maximum_days == longest
+    assert ModelSpec.model_validate(model | {"delivery": {"maximum_days": longest}})  # direct: nothing is judged
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {},
+        {"strategy": "canary", "steps": [1, 50], "split_by": ["origin"]},
+        {"strategy": "ab", "share": 20, "guardrails": {"slow_rate": 0.1, "graph_ms": 5, "alpha": 0.01}},
+        {"strategy": "shadow", "minimum_labels": 9, "guardrails": {"metric_drop": 0.1, "error_rate": None}},
+    ],
+)
+def test_a_section_written_in_full_says_the_same(written: dict[str, Any]) -> None:
+    delivery = Delivery.model_validate(written)
+    told = json.loads(json.dumps(delivery.in_full))
+    assert {"minimum_entities", "guardrails"} <= told.keys()
+    assert Delivery.model_validate(told) == delivery
 
 
 @pytest.mark.parametrize("serving", [{"enabled": False}, {"log": False}])

@@ -73,7 +73,7 @@ def served_with_outcomes(spec: ModelSpec, window: Window) -> Outcomes:
     table = get_lake().read(spec.name, SERVED, window).filter(pc.field("status") == "ok")
     rows = _as_text(table, [f"{REQUEST}{key}" for key in spec.features.keys]).to_pandas()
     told, unreadable = _feedback(spec, rows)
-    labels, ambiguous = _labels(spec, window, rows)
+    labels, ambiguous = labels_of(spec, window, rows)
     outcome = told.where(told.notna(), labels)
     source = told.notna().map({True: FEEDBACK, False: None}).where(told.notna() | labels.isna(), "label")
     both = told.notna() & labels.notna()
@@ -99,15 +99,40 @@ def _feedback(spec: ModelSpec, rows: pd.DataFrame) -> tuple[pd.Series, int]:
         return pd.Series(None, index=rows.index, dtype=object), 0
     table = lake.read(spec.name, FEEDBACK, columns=["prediction_id", "outcome", "at"])
     ours = table.filter(pc.is_in(table["prediction_id"], pa.array(rows["prediction_id"].unique(), pa.string())))
-    ordered = ours.to_pandas().sort_values(["at", "outcome"])
+    return told_of(spec, rows["prediction_id"], ours.to_pandas())
+
+
+def told_of(spec: ModelSpec, predictions: pd.Series, feedback: pd.DataFrame) -> tuple[pd.Series, int]:
+    """Return the newest feedback of each answer, and of how many answers it is no outcome.
+
+    Parameters
+    ----------
+    spec
+        The model.
+    predictions
+        The ``prediction_id`` of each answer.
+    feedback
+        ``prediction_id``, ``outcome`` and ``at``.
+    """
+    ordered = feedback.sort_values(["at", "outcome"])
     newest = ordered.drop_duplicates("prediction_id", keep="last").set_index("prediction_id")["outcome"]
-    said = rows["prediction_id"].map(newest).astype(object)
+    said = predictions.map(newest).astype(object)
     outcome = _outcomes(spec, said)
     return outcome, int((said.notna() & outcome.isna()).sum())
 
 
-def _labels(spec: ModelSpec, window: Window, rows: pd.DataFrame) -> tuple[pd.Series, int]:
-    """Return the label of each answer's example, and how many answers have several that differ."""
+def labels_of(spec: ModelSpec, window: Window, rows: pd.DataFrame) -> tuple[pd.Series, int]:
+    """Return the label of each answer's example, and how many answers have several that differ.
+
+    Parameters
+    ----------
+    spec
+        The model.
+    window
+        The days of the events, in UTC.
+    rows
+        The answers: the entity keys as they were asked, as text, and ``event_timestamp``.
+    """
     import pandas as pd
 
     lake, keys, label = get_lake(), list(spec.features.keys), spec.features.examples.label

@@ -144,10 +144,14 @@ class RolloutStep(Part):
     salt: str
     """What decides, with an entity's key, which variant answers it."""
     split_by: tuple[str, ...]
+    delivery: dict[str, JsonValue] = Field(default_factory=dict)
+    """Of the event that begins it: the section ``delivery`` of model.yaml as it was, which it is judged by."""
     outcome: RolloutOutcome | None = None
     """Of the event that ends it."""
     evidence: tuple[Guarded, ...] = ()
     """What was measured when it was decided to go on or to end."""
+    unreadable_files: int = 0
+    """Files of the prediction log and of feedback that could not be read, so that what they hold was not measured."""
 
 
 class Event(LogEntry):

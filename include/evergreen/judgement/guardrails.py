@@ -8,8 +8,10 @@ its own part of the chance of a false alarm, whatever the blocks have to do with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from evergreen.judgement.events import Guarded
@@ -21,15 +23,16 @@ from evergreen.judgement.sequential import (
     width_of_distribution,
     width_of_mean,
 )
-from evergreen.spec import ModelSpec
+from evergreen.spec import Guardrails, ModelSpec
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+METRIC_DROP = "metric_drop"
 _VARIANTS = (CHAMPION, CHALLENGER)
-VARIANT, ENTITY, AT, STATUS, LATENCY, OUTCOME = "variant", "entity", "at", "status", "latency_ms", "outcome"
+VARIANT, ENTITY, AT, STATUS, GRAPH_MS, OUTCOME = "variant", "entity", "at", "status", "graph_ms", "outcome"
 """The columns of the rows that are judged; the others are the outputs."""
 _SCALES = ("step", "day", "hour")
 _SECONDS = {"day": 86_400, "hour": 3_600}
@@ -53,8 +56,8 @@ def judge(spec: ModelSpec, rows: pd.DataFrame, starts: Sequence[datetime]) -> tu
     spec
         The model.
     rows
-        What was answered, a row each: variant, entity, at, status, latency_ms, outcome (null if it is not known), and
-        the model's outputs.
+        What was asked of a graph, a row each: variant, entity, at, status (``ok`` or ``error``), graph_ms and outcome
+        (null if they are not known), and the model's outputs.
     starts
         When each step of the rollout began; rows from before the first one do not count.
     """
@@ -63,7 +66,7 @@ def judge(spec: ModelSpec, rows: pd.DataFrame, starts: Sequence[datetime]) -> tu
     blocks = list(_blocks(rows, starts))
     found = []
     for name, limit in guardrails.active.items():
-        if name == "metric_drop":
+        if name == METRIC_DROP:
             found.append(_metric_drop(spec, rows, starts, limit, alpha))
         elif name == "prediction_shift":
             found.append(_largest(name, limit, [_shift(name, limit, block, alpha) for block in blocks]))
@@ -97,40 +100,81 @@ def _of(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
 def _rate(name: str, limit: float, block: _Block, alpha: float, spec: ModelSpec) -> Guarded:
     rows, chance = block.rows, alpha * block.chance / 2
     if name == "slow_rate":
-        rows = rows[rows[STATUS] == "ok"]
-        hits = rows[LATENCY] > float(spec.delivery.guardrails.latency_ms or 0)
+        rows = rows[(rows[STATUS] == "ok") & rows[GRAPH_MS].notna()]
+        hits = (rows[GRAPH_MS] > float(spec.delivery.guardrails.graph_ms or 0)).to_numpy()
     else:
-        hits = rows[STATUS] == name.removesuffix("_rate")
-    counts = {variant: (int(hits[rows[VARIANT] == variant].sum()), len(_of(rows, variant))) for variant in _VARIANTS}
-    shares = {variant: hit / count if count else None for variant, (hit, count) in counts.items()}
+        hits = (rows[STATUS] == "error").to_numpy()
+    of = {variant: (rows[VARIANT] == variant).to_numpy() for variant in _VARIANTS}
+    counts = {variant: (int(hits[own].sum()), int(own.sum())) for variant, own in of.items()}
+    counted = {"champion_rows": counts[CHAMPION][1], "challenger_rows": counts[CHALLENGER][1]}
+    if not _can_break(name, limit, chance, min(counted.values())):
+        return Guarded(guardrail=name, limit=limit, **counted)
     low = bounds_of_rate(*counts[CHALLENGER], chance)[0] - bounds_of_rate(*counts[CHAMPION], chance)[1]
-    mine, other = shares[CHALLENGER], shares[CHAMPION]
+    mine, other = (hit / count for hit, count in (counts[CHALLENGER], counts[CHAMPION]))
     return Guarded(
         guardrail=name,
         champion=other,
         challenger=mine,
-        difference=mine - other if mine is not None and other is not None else None,
+        difference=mine - other,
         low=low,
         limit=limit,
-        champion_rows=counts[CHAMPION][1],
-        challenger_rows=counts[CHALLENGER][1],
         broken=low > limit,
+        **counted,
     )
+
+
+def _can_break(name: str, limit: float, chance: float, entities: int) -> bool:
+    """Tell whether the worst challenger there can be would break a guardrail with so many entities of each variant."""
+    if not entities:
+        return False
+    if name == "prediction_shift":
+        return 1 - 2 * width_of_distribution(entities, chance) > limit
+    return bounds_of_rate(entities, entities, chance)[0] - bounds_of_rate(0, entities, chance)[1] > limit
+
+
+@lru_cache
+def entities_needed(guardrails: Guardrails, step: int, outputs: int) -> Mapping[str, int]:
+    """Return how many entities of each variant a step needs before a guardrail could break in it at all.
+
+    Parameters
+    ----------
+    guardrails
+        The limits. ``metric_drop`` is left out: it needs outcomes.
+    step
+        From 0: a later one has a smaller part of the chance of a false alarm.
+    outputs
+        How many values the model answers with.
+    """
+    chance = guardrails.alpha / len(guardrails.active) * chance_of_block(step) / len(_SCALES) / 2
+    needed = {}
+    for name, limit in guardrails.active.items():
+        if name == METRIC_DROP:
+            continue
+        own = chance / max(outputs, 1) if name == "prediction_shift" else chance
+        breaks, enough = partial(_can_break, name, limit, own), 1
+        while not breaks(enough):
+            enough *= 2
+        needed[name] = bisect_left(range(1, enough + 1), True, key=breaks) + 1
+    return needed
 
 
 def outputs_of(rows: pd.DataFrame) -> list[str]:
     """Return the names of the model's outputs in rows that are judged."""
-    return [name for name in rows.columns if name not in {VARIANT, ENTITY, AT, STATUS, LATENCY, OUTCOME, "block"}]
+    return [name for name in rows.columns if name not in {VARIANT, ENTITY, AT, STATUS, GRAPH_MS, OUTCOME, "block"}]
 
 
 def _shift(name: str, limit: float, block: _Block, alpha: float) -> Guarded:
     answered = block.rows[block.rows[STATUS] == "ok"]
-    outputs, parts = outputs_of(answered), [_of(answered, variant) for variant in _VARIANTS]
+    parts = [_of(answered, variant) for variant in _VARIANTS]
+    # of a class that only one of them knows there is nothing to compare: what it takes, the others lack
+    outputs = [output for output in outputs_of(answered) if all(part[output].notna().any() for part in parts)]
     rows = {"champion_rows": len(parts[0]), "challenger_rows": len(parts[1])}
-    if not outputs or not all(len(part) for part in parts):
+    if not outputs:
+        return Guarded(guardrail=name, limit=limit, **rows)
+    chance = alpha * block.chance / 2 / len(outputs)
+    if not _can_break(name, limit, chance, min(rows.values())):
         return Guarded(guardrail=name, limit=limit, **rows)
     apart = max(distance(*(part[output].to_numpy(dtype=float) for part in parts)) for output in outputs)
-    chance = alpha * block.chance / 2 / len(outputs)
     low = apart - sum(width_of_distribution(len(part), chance) for part in parts)
     return Guarded(guardrail=name, difference=apart, low=low, limit=limit, broken=low > limit, **rows)
 
@@ -138,7 +182,8 @@ def _shift(name: str, limit: float, block: _Block, alpha: float) -> Guarded:
 def _largest(name: str, limit: float, found: Sequence[Guarded]) -> Guarded:
     """Return what the block says in which the challenger is worst for certain."""
     measured = [one for one in found if one.low is not None]
-    return max(measured, key=lambda one: one.low or 0.0, default=Guarded(guardrail=name, limit=limit))
+    nothing = found[0] if found else Guarded(guardrail=name, limit=limit)
+    return max(measured, key=lambda one: one.low or 0.0, default=nothing)
 
 
 def _metric_drop(
@@ -153,7 +198,7 @@ def _metric_drop(
         end = starts[number + 1] if number + 1 < len(starts) else None
         inside = known[(known[AT] >= pd.Timestamp(start)) & ((known[AT] < pd.Timestamp(end)) if end else True)]
         found.append(_drop(spec, inside, limit, alpha * chance_of_block(number)))
-    return _largest("metric_drop", limit, found)
+    return _largest(METRIC_DROP, limit, found)
 
 
 def _drop(spec: ModelSpec, rows: pd.DataFrame, limit: float, chance: float) -> Guarded:
@@ -161,7 +206,7 @@ def _drop(spec: ModelSpec, rows: pd.DataFrame, limit: float, chance: float) -> G
 
     parts = [_of(rows, variant) for variant in _VARIANTS]
     counted = {"champion_rows": len(parts[0]), "challenger_rows": len(parts[1])}
-    nothing = Guarded(guardrail="metric_drop", limit=limit, **counted)
+    nothing = Guarded(guardrail=METRIC_DROP, limit=limit, **counted)
     entities = min(part[ENTITY].nunique() for part in parts)
     if entities < 2:
         return nothing
@@ -174,7 +219,7 @@ def _drop(spec: ModelSpec, rows: pd.DataFrame, limit: float, chance: float) -> G
     error = float(np.sqrt((len(others) - 1) / len(others) * np.square(others - others.mean()).sum()))
     low = float(worse[0]) - width_of_mean(error, entities, chance)
     return Guarded(
-        guardrail="metric_drop",
+        guardrail=METRIC_DROP,
         champion=float(figures[0][0]),
         challenger=float(figures[1][0]),
         difference=float(worse[0]),
@@ -189,7 +234,7 @@ def _left_out(spec: ModelSpec, rows: pd.DataFrame, groups: np.ndarray) -> np.nda
     """Return the deciding metric of all rows, then with each group of entities left out (a jackknife)."""
     import numpy as np
 
-    frame = rows[outputs_of(rows)].reset_index(drop=True)
+    frame = rows[outputs_of(rows)].fillna(0.0).reset_index(drop=True)  # a class that it does not know
     model: Scored = scored(spec.task, rows[OUTCOME].reset_index(drop=True), [frame])[0]
     weights = np.vstack([np.ones(len(rows)), groups[None, :] != np.arange(_GROUPS)[:, None]]).astype(float)
     return model.metric(spec.gate.metric, weights)

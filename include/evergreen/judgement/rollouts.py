@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from secrets import token_hex
 
+from pydantic import JsonValue
+
+from evergreen.contract import DataError
 from evergreen.judgement.events import MOVES, Event, EventKind, RolloutStep
-from evergreen.spec import ModelSpec
+from evergreen.spec import Delivery, Guardrails, ModelSpec
 
 _GO_ON = frozenset({EventKind.ROLLOUT_MOVED, EventKind.ROLLOUT_PAUSED, EventKind.ROLLOUT_RESUMED})
 
@@ -39,6 +42,8 @@ class Rollout:
         When it began, and when its present step did.
     training, partition
         The training that the challenger came from.
+    delivery
+        The section of model.yaml that it began with; empty if it began before that was kept.
     number
         Of the newest event about it: who decides on an older one is late.
     """
@@ -57,6 +62,7 @@ class Rollout:
     since: datetime
     training: str
     partition: date
+    delivery: Mapping[str, JsonValue]
     number: int
 
 
@@ -70,7 +76,33 @@ def first_step(spec: ModelSpec, version: str) -> RolloutStep:
         shadow=stage.shadow,
         salt=token_hex(8),
         split_by=spec.split_by,
+        delivery=spec.delivery.in_full,
     )
+
+
+def as_begun(spec: ModelSpec, rollout: Rollout) -> ModelSpec:
+    """Return a model as a rollout is judged: with the steps, minima and limits that the rollout began with.
+
+    Who edits model.yaml meanwhile changes the next rollout: a canary whose steps are fewer now is not at its end.
+
+    Raises
+    ------
+    DataError
+        If what was kept cannot be read.
+    """
+    if not rollout.delivery:
+        return spec
+    kept = {name: value for name, value in rollout.delivery.items() if name in Delivery.model_fields}
+    limits = kept.get("guardrails")
+    if isinstance(limits, dict):
+        kept["guardrails"] = {name: value for name, value in limits.items() if name in Guardrails.model_fields}
+    try:
+        return spec.model_copy(update={"delivery": Delivery.model_validate(kept)})
+    except ValueError as error:
+        raise DataError(
+            f"{spec.name}: the rollout {rollout.experiment} began with a section delivery that is none now: {error}",
+            f"End it: trigger {spec.name}.deliver with the action roll_back, or finish.",
+        ) from error
 
 
 def step_starts(events: Sequence[Event], rollout: Rollout) -> list[datetime]:
@@ -121,6 +153,7 @@ def _started(event: Event, at: RolloutStep) -> Rollout:
         since=event.at,
         training=event.training,
         partition=event.partition,
+        delivery=at.delivery,
         number=event.number,
     )
 

@@ -8,17 +8,21 @@ the id of the rollout that was under way, or ``none``. Feedback lies in ``feedba
 from __future__ import annotations
 
 import io
+import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from evergreen.contract import described
 from evergreen.data.served import AGE, FEATURE, OUTPUT, REQUEST
 from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "AGE",
@@ -27,6 +31,7 @@ __all__ = [
     "NO_EXPERIMENT",
     "OUTPUT",
     "REQUEST",
+    "LogRows",
     "Status",
     "feedback_schema",
     "keys_by_day",
@@ -38,6 +43,8 @@ __all__ = [
 
 Status = Literal["ok", "refused", "error"]
 NO_EXPERIMENT = "none"
+ABSENT = frozenset({"graph_ms"})
+"""Columns that files of servers from before have not."""
 DROPPED = b"evergreen.dropped"
 """In the metadata of a file: how many records its server had to drop since the file before."""
 
@@ -115,10 +122,49 @@ def keys_by_day(keys: Iterable[str]) -> dict[str, list[str]]:
     return days
 
 
-def read_log(store: ArtifactStore, keys: Sequence[str]) -> pa.Table:
-    """Read files of the log into one table; columns that only some have are null in the others."""
+class LogRows(NamedTuple):
+    """What is in files of the log, or of feedback."""
+
+    table: pa.Table
+    unreadable: int
+    """Files that are no Parquet, lack a column or have one of another type: their rows are not in the table."""
+
+
+def read_log(store: ArtifactStore, keys: Iterable[str], columns: Mapping[str, pa.DataType]) -> LogRows:
+    """Read columns of files, and the outputs where there are any.
+
+    Parameters
+    ----------
+    store, keys
+        Where the files are; one that is gone meanwhile has no rows.
+    columns
+        The columns and their types; those in ``ABSENT`` are null where a file has them not.
+    """
+    import pyarrow as pa
+
+    tables, unreadable = [], 0
+    for key in keys:
+        content = store.read(key)
+        if content is None:
+            continue
+        try:
+            tables.append(_read_columns(content, columns))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            log.warning("%s: it is left out: %s", key, described(error))
+            unreadable += 1
+    nothing = pa.table({name: pa.array([], kind) for name, kind in columns.items()})
+    return LogRows(pa.concat_tables([nothing, *tables], promote_options="default"), unreadable)
+
+
+def _read_columns(content: bytes, columns: Mapping[str, pa.DataType]) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tables = [pq.read_table(io.BytesIO(content)) for key in keys if (content := store.read(key)) is not None]
-    return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+    file = pq.ParquetFile(io.BytesIO(content))
+    there = file.schema_arrow.names
+    wanted = {**columns, **{name: pa.float64() for name in there if name.startswith(OUTPUT)}}
+    if lacking := [name for name in wanted if name not in there and name not in ABSENT]:
+        raise ValueError(f"it has no column {', '.join(lacking)}")
+    table = file.read(columns=[name for name in wanted if name in there])
+    nulls = pa.nulls(len(table))
+    return pa.table({name: (table[name] if name in there else nulls).cast(kind) for name, kind in wanted.items()})

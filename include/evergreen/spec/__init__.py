@@ -213,6 +213,12 @@ class ModelSpec(Frozen):
                 problems.append(f"{judged}, and serving.enabled is false")
             elif not self.serving.log:
                 problems.append(f"{judged}, and serving.log is false")
+            kept, longest = self.serving.log_retention_days, self.delivery.maximum_days
+            if kept < longest:
+                problems.append(
+                    f"serving.log_retention_days: {kept} days, and a rollout is judged by {longest} days of the log "
+                    "(delivery.maximum_days); keep it as long"
+                )
             if not self.split_by:
                 problems.append("delivery.split_by: the model has no entity keys; name inputs of its requests")
         return problems

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from evergreen.contract import Frozen
 from evergreen.field_types import Columns, Count, Days, Number
@@ -38,30 +38,28 @@ class Guardrails(Frozen):
     """What ends a rollout: the challenger is worse than the champion by more than this, beyond chance."""
 
     error_rate: Number | None = Field(default=0.01, ge=0, lt=1)
-    """Share of requests that ended in an error."""
-    refused_rate: Number | None = Field(default=0.05, ge=0, lt=1)
-    """Share of requests whose input was refused."""
+    """Share of what a variant was asked that ended in an error."""
     slow_rate: Number | None = Field(default=None, ge=0, lt=1)
-    """Share of answers that took longer than ``latency_ms``."""
-    latency_ms: Number | None = Field(default=None, gt=0)
+    """Share of answers for which the variant's graph took longer than ``graph_ms``."""
+    graph_ms: Number | None = Field(default=None, gt=0)
     prediction_shift: Number | None = Field(default=0.3, ge=0, lt=1)
     """The Kolmogorov-Smirnov distance of what both answer; of several outputs, the largest."""
     metric_drop: Number | None = Field(default=None, ge=0)
-    """Of ``gate.metric``, from the feedback."""
+    """Of ``gate.metric``, from feedback and labels."""
     alpha: Number = Field(default=0.05, gt=0, le=0.5)
     """The chance that a rollout of a challenger that is no worse is ended by any of them, however often one looks."""
 
     @property
     def active(self) -> dict[str, float]:
         """The limit of each guardrail that is on."""
-        names = ("error_rate", "refused_rate", "slow_rate", "prediction_shift", "metric_drop")
+        names = ("error_rate", "slow_rate", "prediction_shift", "metric_drop")
         limits = {name: getattr(self, name) for name in names}
         return {name: limit for name, limit in limits.items() if limit is not None}
 
     @model_validator(mode="after")
     def _complete(self) -> Guardrails:
-        if (self.slow_rate is None) != (self.latency_ms is None):
-            raise ValueError("slow_rate and latency_ms need each other: how many may be slower than what")
+        if (self.slow_rate is None) != (self.graph_ms is None):
+            raise ValueError("slow_rate and graph_ms need each other: how many may be slower than what")
         if not self.active:
             raise ValueError("none is on: a rollout that nothing can end is a direct promotion; use strategy direct")
         return self
@@ -88,8 +86,8 @@ class Delivery(Frozen):
     """Whose values decide who answers; empty: the entity keys."""
     minimum_requests: Count = Field(default=1000, ge=1)
     """Of each variant, before a step ends."""
-    minimum_entities: Count = Field(default=30, ge=2)
-    """Different values of ``split_by`` of each variant, before a step ends."""
+    minimum_entities: Count = Field(default=100, ge=2)
+    """Different values of ``split_by`` of each variant, before a step ends; more where a guardrail needs more."""
     minimum_minutes: Count = Field(default=30, ge=0)
     """Before a step ends."""
     minimum_labels: Count = Field(default=0, ge=0)
@@ -112,6 +110,12 @@ class Delivery(Frozen):
                 return (Stage(share=self.share / 100),)
             case _:
                 return (Stage(share=0, shadow=True),)
+
+    @property
+    def in_full(self) -> dict[str, JsonValue]:
+        """The section with every default written out, so that it says the same when a default has changed."""
+        of = {"steps": Strategy.CANARY, "share": Strategy.AB}
+        return self.model_dump(mode="json", exclude={name for name, one in of.items() if self.strategy is not one})
 
     @model_validator(mode="after")
     def _consistent(self) -> Delivery:

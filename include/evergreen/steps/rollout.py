@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
 
 from evergreen.contract import ConfigurationError, Output, Request, Result, Status, utc_now
 from evergreen.judgement.audit import log_of, read_events
 from evergreen.judgement.champions import champion_of, finish_move, refuse_in_backfill
 from evergreen.judgement.decisions import event_of
-from evergreen.judgement.events import OF_A_ROLLOUT, Event, EventKind, Guarded, RolloutOutcome, RolloutStep
-from evergreen.judgement.guardrails import AT, ENTITY, OUTCOME, VARIANT, judge
+from evergreen.judgement.events import OF_A_ROLLOUT, Event, EventKind, RolloutOutcome, RolloutStep
+from evergreen.judgement.looks import expired, look
 from evergreen.judgement.notices import tell_rollout
-from evergreen.judgement.rollouts import Rollout, rollout_of, step_starts
+from evergreen.judgement.rollouts import Rollout, as_begun, rollout_of, step_starts
 from evergreen.serving.observed import answers_of
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.loading import load_version
 from evergreen.training.registry import REPLACED, named_version, set_tags
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _KINDS = {
     "pause": EventKind.ROLLOUT_PAUSED,
@@ -85,72 +83,25 @@ def _act(request: Request, rollout: Rollout, action: str, by: str, reason: str) 
     return _concluded(request, logged)
 
 
-def _check(request: Request, spec: ModelSpec, rollout: Rollout, starts: Sequence[Any]) -> Result:
-    rows = answers_of(get_store(), spec, rollout)
-    found = judge(spec, rows, starts) if len(rows) else ()
-    missing = [*_missing(spec, rollout, rows), *_unmeasured(spec, found)]
-    facts = {**_facts(rollout), "checks": [one.model_dump(mode="json") for one in found], "waits_for": missing}
-    event = _decision(request, spec, rollout, found, missing)
-    if event is None:
-        why = "paused" if rollout.paused else "; ".join(missing)
-        return Result(facts={**facts, "event": None, "why": why})
-    kind, why, at = event
-    if kind is EventKind.PROMOTED:
+def _check(request: Request, spec: ModelSpec, rollout: Rollout, starts: Sequence[datetime]) -> Result:
+    now, spec = utc_now(), as_begun(spec, rollout)
+    facts, change = _facts(rollout), expired(spec, rollout, now)  # before anything is read: nothing can keep it alive
+    if change is None:
+        observed = answers_of(get_store(), spec, rollout)
+        seen = look(spec, rollout, observed.rows, starts, now)
+        checks = [one.model_dump(mode="json") for one in seen.found]
+        facts |= {"checks": checks, "waits_for": list(seen.missing), "unreadable_files": observed.unreadable}
+        if seen.change is None:
+            why = "paused" if rollout.paused else "; ".join(seen.missing)
+            return Result(facts={**facts, "event": None, "why": why})
+        change = replace(seen.change, at={**seen.change.at, "unreadable_files": observed.unreadable})
+    if change.kind is EventKind.PROMOTED:
         _refuse_unfit(request, rollout)
-    logged = _logged(request, rollout, kind, by=f"{rollout.strategy} of {spec.name}", why=why, seen=True, **at)
+    by = f"{rollout.strategy} of {spec.name}"
+    logged = _logged(request, rollout, change.kind, by=by, why=change.why, seen=True, **change.at)
     if isinstance(logged, str):
         return Result(facts={**facts, "event": None, "why": logged})
     return _concluded(request, logged, facts)
-
-
-def _decision(
-    request: Request, spec: ModelSpec, rollout: Rollout, found: Sequence[Guarded], missing: Sequence[str]
-) -> tuple[EventKind, str, dict[str, Any]] | None:
-    """Return what a check writes down: the event, why, and what it changes; None if it writes nothing."""
-    evidence = tuple(found)
-    if broken := [_in_words(one) for one in found if one.broken]:
-        return EventKind.ROLLOUT_ENDED, "; ".join(broken), {"evidence": evidence}
-    if utc_now() - rollout.started > timedelta(days=spec.delivery.maximum_days):
-        why = f"undecided after {spec.delivery.maximum_days} days: {'; '.join(missing) or 'it is paused'}"
-        return EventKind.ROLLOUT_ENDED, why, {"evidence": evidence, "outcome": RolloutOutcome.EXPIRED}
-    if rollout.paused or missing:
-        return None
-    stages, following = spec.delivery.stages, rollout.step + 1
-    if spec.delivery.strategy != rollout.strategy or following >= len(stages):
-        return EventKind.PROMOTED, "no guardrail is broken", {"evidence": evidence}
-    stage = stages[following]
-    moved = {"step": following, "share": stage.share, "shadow": stage.shadow, "evidence": evidence}
-    return EventKind.ROLLOUT_MOVED, "no guardrail is broken", moved
-
-
-def _missing(spec: ModelSpec, rollout: Rollout, rows: pd.DataFrame) -> list[str]:
-    """Return what the present step has still to show."""
-    delivery, inside = spec.delivery, rows[rows[AT] >= rollout.since] if len(rows) else rows
-    missing = []
-    waited = (utc_now() - rollout.since).total_seconds() / 60
-    if waited < delivery.minimum_minutes:
-        missing.append(f"{waited:.0f} of {delivery.minimum_minutes} minutes have passed")
-    is_last = rollout.step + 1 >= len(delivery.stages)
-    for variant in ("champion", "challenger"):
-        of = inside[inside[VARIANT] == variant]
-        counts = [
-            (len(of), delivery.minimum_requests, "requests"),
-            (of[ENTITY].nunique(), delivery.minimum_entities, "entities"),
-            (int(of[OUTCOME].notna().sum()), delivery.minimum_labels if is_last else 0, "outcomes"),
-        ]
-        missing += [f"the {variant} has {have} of {need} {what}" for have, need, what in counts if have < need]
-    return missing
-
-
-def _unmeasured(spec: ModelSpec, found: Sequence[Guarded]) -> list[str]:
-    """Return the guardrails that nothing is known of: that is no reason to go on; without labels to wait for it is."""
-    optional = set() if spec.delivery.minimum_labels else {"metric_drop"}
-    return [f"{one.guardrail} cannot be told yet" for one in found if one.low is None and one.guardrail not in optional]
-
-
-def _in_words(one: Guarded) -> str:
-    measured = f"{one.challenger:.4g} against {one.champion:.4g}, " if one.challenger is not None else ""
-    return f"{one.guardrail}: {measured}worse by at least {one.low:.4g}, and {one.limit:g} is allowed"
 
 
 def _refuse_unfit(request: Request, rollout: Rollout) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -53,7 +54,11 @@ def log_of(folder: Path, server: str = "me", limit: int = 10**9, masked: tuple[s
 
 def ids(folder: Path) -> list[str]:
     store = LocalStore(folder / "store")
-    return read_log(store, list(log_keys(store, MODEL))).to_pydict().get("prediction_id", [])
+    return column(store, "prediction_id")
+
+
+def column(store: LocalStore, name: str) -> list[str]:
+    return read_log(store, log_keys(store, MODEL), {name: pa.string()}).table[name].to_pylist()
 
 
 def test_what_was_answered_before_a_kill_is_in_the_log(tmp_path: Path) -> None:
@@ -120,7 +125,7 @@ def test_what_is_masked_is_in_no_file_and_one_entity_has_one_digest(tmp_path: Pa
     assert b"secret" not in spool.read_bytes()
     log.flush()
     store = LocalStore(tmp_path / "store")
-    digests = read_log(store, list(log_keys(store, MODEL))).to_pydict()["request_carrier"]
+    digests = column(store, "request_carrier")
     assert (len(digests[0]), digests[0] == digests[1], digests[0] == digests[2]) == (64, True, False)
 
 
