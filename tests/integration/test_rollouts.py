@@ -20,12 +20,15 @@ from evergreen.judgement import champions
 from evergreen.judgement.audit import log_of, read_events
 from evergreen.judgement.notices import is_rollout_told
 from evergreen.judgement.rollouts import rollout_of
+from evergreen.serving.engine import Engine
+from evergreen.serving.following import Follower
 from evergreen.serving.log_files import log_key, log_schema
+from evergreen.serving.online_features import OnlineFeatures
 from evergreen.settings import get_settings
 from evergreen.store import get_store
 from evergreen.training.registry import by_alias, connect
 from evergreen_airflow.alerts.findings import found_in
-from lifecycle_kit import PARTITION, Run, training_rows, write_model
+from lifecycle_kit import PARTITION, Run, evaluation_rows, training_rows, write_model
 
 pytestmark = pytest.mark.integration
 
@@ -237,3 +240,65 @@ def test_a_check_that_looked_before_a_pause_changes_nothing(model, monkeypatch):
     assert late.facts["event"] is None
     assert "was changed at this moment" in late.facts["why"]
     assert under_way(model).paused
+
+
+@pytest.mark.parametrize("delivery", [{"strategy": "direct"}, {**DELIVERY, "steps": [20]}], ids=str)
+def test_a_rollout_goes_on_by_what_it_began_with(model, tmp_path, delivery):
+    begun(model)
+    path = tmp_path / "models" / model / "model.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "delivery": delivery}))
+    assert "the challenger has 0 of 200 requests" in deliver(model, "too early").facts["waits_for"]
+    answer(model)
+    moved = deliver(model, "first step")
+    assert moved.facts["event"] == "rollout_moved", moved.facts
+    assert (under_way(model).share, under_way(model).delivery["steps"]) == (0.5, [20.0, 50.0])
+
+
+def test_what_could_not_be_read_is_on_record_with_the_decision(model):
+    begun(model)
+    answer(model)
+    rollout = under_way(model)
+    get_store().write(log_key(model, rollout.experiment, utc_now().date(), "torn"), b"PAR1")
+    assert deliver(model, "check").facts["unreadable_files"] == 1
+    last = read_events(get_store(), model)[-1]
+    assert (last.kind.value, last.rollout.unreadable_files) == ("rollout_moved", 1)
+
+
+def test_neither_a_person_nor_the_end_of_the_days_waits_for_the_log(model, monkeypatch):
+    from evergreen.steps import rollout as step
+
+    def unread(*_):
+        raise TemporaryError("the artifact store is slow")
+
+    monkeypatch.setattr(step, "answers_of", unread)
+    begun(model)
+    said = {"reason": "odd", "by": "ada"}
+    assert deliver(model, "check").failure is not None
+    assert deliver(model, "a", "pause", **said).facts["event"] == "rollout_paused"
+    assert deliver(model, "b", "resume", **said).facts["event"] == "rollout_resumed"
+    monkeypatch.setattr(step, "utc_now", lambda: utc_now() + timedelta(days=15))
+    assert deliver(model, "late").facts["outcome"] == "expired"
+
+
+def test_a_server_that_lacks_a_column_of_the_challenger_goes_on_with_the_champion(model, tmp_path):
+    engine = Engine(load_model(model), OnlineFeatures(load_model(model)))  # as it was started
+    follower = Follower({model: engine}, seconds=60)
+    assert follower.look() == {}
+    path = tmp_path / "models" / model / "model.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["features"]["numeric"].append("extra")
+    path.write_text(yaml.safe_dump(content))
+    training, evaluation = (make("binary").assign(extra=0.5) for make in (training_rows, evaluation_rows))
+    run = Run(model, "wider")
+    run.assemble(training, evaluation)
+    run.train_without_ray(training, BEFORE)
+    run.steps("evaluate", "gate", "register", "promote")
+    try:
+        assert "version 2 of small_binary asks for extra, and this server has no such column" in follower.look()[model]
+        assert engine.versions == ["1"]
+        newer = Engine(load_model(model), OnlineFeatures(load_model(model)))
+        assert Follower({model: newer}, seconds=60).look() == {}
+        assert newer.versions == ["1", "2"]
+        newer.close()
+    finally:
+        engine.close()
