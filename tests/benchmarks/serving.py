@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import yaml
 
+from evergreen.contract import RunIdentity, Window, utc_now
+from evergreen.judgement.audit import append
+from evergreen.judgement.events import Event, EventKind, RolloutStep
+from evergreen_laptop.credentials import read_credentials
+from evergreen_laptop.step_settings import signing_secrets
 from installation import TWO_WEEKS, Installation, free_ports, installed
 from isolation import inside
 from small_model import scaled_models
@@ -29,8 +37,11 @@ MODEL = "flight_delay"
 SERVER_CORE, CLIENT_CORE = 0, 1
 RATE, SECONDS, CONNECTIONS = 500, 20, 32
 OVERLOAD = 3
+ROUNDS = 3
+"""How often two are measured in turns, where one is compared with the other."""
 _KEPT = ("postgres", "mlflow")
-_HERE = Path(__file__).parent
+_HERE, _BIN = Path(__file__).parent, Path(sys.executable).parent
+_Started = tuple[int, float, psutil.Process]
 
 
 def measure(say: Callable[[str], None]) -> dict[str, Any]:
@@ -38,12 +49,19 @@ def measure(say: Callable[[str], None]) -> dict[str, Any]:
     with installed(scaled_models) as made:
         say("training a champion on six weeks of flights ...")
         made.run(*TWO_WEEKS, "--in-process", timeout=1800)
-        with inside(made.environment), _alone(made):
+        with inside(made.environment) as settings:  # a rollout is begun as its step does it: signed
+            signing = signing_secrets(settings, read_credentials(settings))
+        with inside({**made.environment, **signing}), _alone(made):
             from evergreen.serving.tokens import create_token
 
             asked, given, version = _rows()
             headers = {"Authorization": f"Bearer {create_token('bench', 'bench')}"}
-            return {**_ours(asked, headers, say), **_mlflow(given, version, say), **_graph_alone(version)}
+            return {
+                **_ours(asked, headers, say),
+                **_canary_with_log(made, asked, headers, version, say),
+                **_mlflow(given, version, say),
+                **_graph_alone(version),
+            }
 
 
 @contextmanager
@@ -69,10 +87,7 @@ def _alone(made: Installation) -> Iterator[None]:
 
 def _rows() -> tuple[list[str], list[str], str]:
     """Return bodies for our server and for MLflow's, of the same flights, and the champion's version."""
-    from datetime import date, timedelta
-
     from evergreen.catalog import load_model
-    from evergreen.contract import Window
     from evergreen.features.feature_store import training_set
     from evergreen.training.registry import CHAMPION, alias_number
 
@@ -89,19 +104,18 @@ def _rows() -> tuple[list[str], list[str], str]:
 def _ours(bodies: Sequence[str], headers: Mapping[str, str], say: Callable[[str], None]) -> dict[str, Any]:
     path = f"/models/{MODEL}/predict"
     say("starting the server ...")
-    with _on_one_core(["-m", "evergreen", "serve", f"--model={MODEL}"], path, bodies[0], headers) as (
-        port,
-        start,
-        server,
-    ):
+    with _serving(bodies, headers) as (port, start, server):
         memory = server.memory_info().rss / 2**20
         say(f"asking {RATE} times a second ...")
         steady = _load(port, path, headers, bodies, RATE, SECONDS)
+        say(_shown(steady))
         say("asking as often as it answers ...")
         most = _load(port, path, headers, bodies, 0, SECONDS / 2)
+        say(_shown(most))
         say(f"asking {OVERLOAD} times as often ...")
         rate = OVERLOAD * most["requests_per_second"]
         over = _load(port, path, headers, bodies, rate, SECONDS / 2, connections=256)
+        say(_shown(over))
     return {
         "start_to_first_answer_s": start,
         "memory_mib": memory,
@@ -109,6 +123,59 @@ def _ours(bodies: Sequence[str], headers: Mapping[str, str], say: Callable[[str]
         "capacity": _shown(most),
         "overload": _shown(over),
     }
+
+
+def _canary_with_log(
+    made: Installation, bodies: Sequence[str], headers: Mapping[str, str], version: str, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return what a canary of half of the entities, with the log on, costs beside a champion alone without a log.
+
+    Each is measured ``ROUNDS`` times, in turns. The challenger is the champion's own version, so that both do the same.
+    """
+    path = Path(made.environment["EVERGREEN_MODELS_DIR"]) / MODEL / "model.yaml"
+    written = path.read_text()
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    for canary in [False, True] * ROUNDS:
+        say(f"asking {'a canary with its log on' if canary else 'a champion without a log'} ...")
+        spec = yaml.safe_load(written)
+        path.write_text(yaml.safe_dump({**spec, "serving": {**spec.get("serving", {}), "log": canary}}))
+        _rollout(version, EventKind.ROLLOUT_STARTED if canary else EventKind.ROLLOUT_ENDED)
+        with _serving(bodies, headers) as (port, _, _):
+            told = _load(port, f"/models/{MODEL}/predict", headers, bodies, 0, SECONDS / 2)
+        rates[canary].append(told["requests_per_second"])
+        say(_shown(told))
+    path.write_text(written)
+    plain, logged = (statistics.median(rates[canary]) for canary in (False, True))
+    return {
+        "champion_without_log_per_s": plain,
+        "canary_with_log_per_s": logged,
+        "canary_with_log_costs": 1 - logged / plain,
+    }
+
+
+def _rollout(version: str, kind: EventKind) -> None:
+    """Begin or end a rollout to half of the entities, as the audit log tells it."""
+    from evergreen.store import get_store
+
+    step = RolloutStep(experiment="bench", strategy="canary", share=0.5, salt="bench", split_by=())
+    run = RunIdentity(dag_id="bench", run_id=f"{kind}-{time.time_ns()}", task_id="bench")
+    event = Event(
+        kind=kind,
+        model=MODEL,
+        at=utc_now(),
+        run=run,
+        partition=date(2013, 2, 11),
+        training=run.run_id,
+        version=version,
+        previous=version,
+        rollout=step,
+    )
+    append(get_store(), event)
+
+
+def _serving(bodies: Sequence[str], headers: Mapping[str, str]) -> AbstractContextManager[_Started]:
+    command = ["-m", "evergreen", "serve", f"--model={MODEL}"]
+    return _on_one_core(command, f"/models/{MODEL}/predict", bodies[0], headers)
 
 
 def _mlflow(bodies: Sequence[str], version: str, say: Callable[[str], None]) -> dict[str, Any]:
@@ -121,6 +188,7 @@ def _mlflow(bodies: Sequence[str], version: str, say: Callable[[str], None]) -> 
         for connections in (1, 4, 16):
             told = _load(port, "/invocations", {}, bodies, 0, SECONDS / 2, connections)
             found[f"mlflow_{connections}_connections"] = _shown(told)
+            say(_shown(told))
     return found
 
 
@@ -141,9 +209,7 @@ def _graph_alone(version: str) -> dict[str, float]:
 
 
 @contextmanager
-def _on_one_core(
-    command: Sequence[str], path: str, body: str, headers: Mapping[str, str]
-) -> Iterator[tuple[int, float, psutil.Process]]:
+def _on_one_core(command: Sequence[str], path: str, body: str, headers: Mapping[str, str]) -> Iterator[_Started]:
     """Run a server on one core; yields its port, and the seconds until its first answer."""
     (port,) = free_ports(1)
     began = time.perf_counter()
@@ -152,6 +218,7 @@ def _on_one_core(
             [sys.executable, *command, f"--port={port}"],
             stdout=log,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "PATH": f"{_BIN}:{os.environ['PATH']}"},  # where mlflow looks for uvicorn
             preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
         )
         try:
