@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import httpx
 
@@ -21,6 +22,7 @@ from evergreen.serving.clients import Issuer, TokenBook
 from evergreen.serving.guard import Guard
 from evergreen.serving.host import Host
 from evergreen.serving.requests import Column, InvalidRequestError, OverloadedError, Problem, Rows
+from evergreen.serving.shedding import SheddingProtocol, rooms_of
 from evergreen.serving.tokens import Token, digest_of
 from evergreen.spec.serving import Serving
 
@@ -32,6 +34,7 @@ COLUMNS = (
 )
 ROW = {"shop": "a", "visits": 3, "amount": 2.5, "kind": "x"}
 SECRET = "s" * 43
+LIMITS = Serving(maximum_rows=50, maximum_bytes=20_000)
 
 
 @dataclass
@@ -90,8 +93,7 @@ def guarded(*models: Halver, tokens: Sequence[Token] = tuple(TOKENS), issuer: Is
     book = TokenBook(lambda: list(tokens))
     book.refresh()
     host = Host({model.name: model for model in models or (Halver(),)})
-    limits = {name: Serving(maximum_rows=50, maximum_bytes=20_000) for name in host.models}
-    return Guard(make_app(host, limits), host, book, issuer, **options)
+    return Guard(make_app(host, dict.fromkeys(host.models, LIMITS)), host, book, issuer, **options)
 
 
 def client(guard: Guard) -> httpx.AsyncClient:
@@ -110,14 +112,15 @@ def ask(guard: Guard, method: str, path: str, **options) -> httpx.Response:
 
 
 @contextmanager
-def listening(guard: Guard) -> Iterator[int]:
+def listening(guard: Guard, limits: Serving = LIMITS) -> Iterator[int]:
     """Run an application on a port of this machine, with the server that people run it with."""
     import uvicorn
 
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(guard, loop="uvloop", http="httptools", log_config=None))
+        protocol = partial(SheddingProtocol, rooms_of(dict.fromkeys(guard.host.models, limits)), guard.host)
+        server = uvicorn.Server(uvicorn.Config(guard, loop="uvloop", http=protocol, log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         deadline = time.monotonic() + 30

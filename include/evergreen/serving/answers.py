@@ -41,6 +41,11 @@ class Served(Protocol):
         ...
 
     @property
+    def full(self) -> bool:
+        """Whether as many requests wait as may; one more is refused."""
+        ...
+
+    @property
     def versions(self) -> Sequence[str]:
         """The versions that answer now, the champion first."""
         ...

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future as ThreadFuture
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from evergreen.serving.answers import Answer
 from evergreen.serving.batches import Asked, Batch, Outcome, Shadow, answered
@@ -33,6 +34,7 @@ LANES = 2
 """Batches in flight: one waits for the online store while the other computes."""
 SHADOW_LIMIT = 4
 """Batches that may wait for the shadow."""
+_T = TypeVar("_T")
 _MEMORY = 0.8
 """How much of the measured duration of a batch stays when another is measured."""
 
@@ -69,6 +71,7 @@ class Engine:
         self._queue: dict[int, _Waiting] = {}  # by a number: in the order of arrival, and any may leave it
         self._arrivals = 0
         self._waiting_rows = 0
+        self._waiting_requests = 0
         self._queued_rows = 0
         self._in_flight = 0
         self._batch_seconds = 0.0
@@ -96,6 +99,11 @@ class Engine:
         return self._deployment is not None
 
     @property
+    def full(self) -> bool:
+        """Whether as many requests wait as may; one more is refused."""
+        return self._waiting_requests >= self._spec.serving.maximum_waiting_requests
+
+    @property
     def versions(self) -> Sequence[str]:
         """The versions that answer now, the champion first."""
         deployment = self._deployment
@@ -116,14 +124,18 @@ class Engine:
         self._queue[number] = waiting
         self._queued_rows += len(rows)
         self._waiting_rows += len(rows)
+        self._waiting_requests += 1
         self._idle.clear()
-        waiting.timer = loop.call_later(self._spec.serving.maximum_wait_ms / 1000, self._expire, number)
+        limit = self._spec.serving.maximum_wait_ms / 1000
+        # after what has been computed meanwhile is told: a busy loop makes a timer late, and its lanes look taken
+        waiting.timer = loop.call_later(limit, loop.call_soon, self._expire, number)
         loop.call_soon(self._start_batches, loop)  # so that what arrives at once is computed at once
         try:
             return await waiting.future
         finally:  # its client may have gone away
             self._take(number)
             self._waiting_rows -= len(rows)
+            self._waiting_requests -= 1
             WAITING.labels(self.name).set(self._waiting_rows)
             if not self._waiting_rows:
                 self._idle.set()
@@ -149,7 +161,7 @@ class Engine:
         if self._deployment is None:
             raise OverloadedError(f"no version of {self.name} is loaded", 5)
         serving = self._spec.serving
-        if self._waiting_rows and self._waiting_rows + rows > serving.maximum_waiting_rows:
+        if self.full or (self._waiting_rows and self._waiting_rows + rows > serving.maximum_waiting_rows):
             self._refuse("full")
         # a lane must be free first, and then every full batch before this one computed
         batches = self._queued_rows // BATCH_ROW_LIMIT + (self._in_flight >= LANES)
@@ -158,7 +170,8 @@ class Engine:
 
     def _refuse(self, why: str) -> None:
         REFUSED.labels(self.name, why).inc()
-        raise OverloadedError(f"{self._waiting_rows} rows wait for {self.name} already")
+        waiting = f"{self._waiting_rows} rows of {self._waiting_requests} requests"
+        raise OverloadedError(f"{waiting} wait for {self.name} already")
 
     def _expire(self, number: int) -> None:
         """Refuse a request that has waited too long; one that is being computed is answered."""
@@ -203,15 +216,15 @@ class Engine:
             return
         self._in_flight += 1
         computed = Batch(self._spec, self._features, self._log, deployment, [waiting.asked for waiting in batch])
-        done = loop.run_in_executor(self._threads, answered, computed)
-        done.add_done_callback(functools.partial(self._release, loop, batch, time.perf_counter()))
+        release = functools.partial(self._release, loop, batch, time.perf_counter())
+        self._threads.submit(answered, computed).add_done_callback(functools.partial(_from_thread, loop, release))
 
     def _release(
         self,
         loop: asyncio.AbstractEventLoop,
         batch: list[_Waiting],
         started: float,
-        done: asyncio.Future[tuple[list[Outcome], Shadow | None]],
+        done: ThreadFuture[tuple[list[Outcome], Shadow | None]],
     ) -> None:
         """Give every request of a batch its outcome, and go on with what waits."""
         self._in_flight -= 1
@@ -249,7 +262,7 @@ class Engine:
 
 
 def _from_thread(
-    loop: asyncio.AbstractEventLoop, callback: Callable[[ThreadFuture[None]], None], done: ThreadFuture[None]
+    loop: asyncio.AbstractEventLoop, callback: Callable[[ThreadFuture[_T]], None], done: ThreadFuture[_T]
 ) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(callback, done)

@@ -29,7 +29,7 @@ _REQUEST_ID = re.compile(rb"[\w.:-]{1,64}")
 _OPEN = ("/v2/health/live", "/v2/health/ready")
 """What anybody may ask: a kubelet has no token."""
 _FOR_BROWSERS = ("/docs", "/openapi.json")
-_HEADERS = (
+COMMON_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
     (b"referrer-policy", b"no-referrer"),
@@ -176,7 +176,7 @@ class _Reply:
             closing = ((b"connection", b"close"),) if self._host.draining else ()
             identity = (b"x-request-id", self._identity.encode())
             present = {name for name, _ in message["headers"]}
-            common = (one for one in _HEADERS if one[0] not in present)
+            common = (one for one in COMMON_HEADERS if one[0] not in present)
             message = {**message, "headers": [*message["headers"], identity, *common, *closing]}
         await self._send(message)
 

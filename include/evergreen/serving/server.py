@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from evergreen.catalog import load_model
 from evergreen.serving.app import make_app
@@ -15,6 +17,7 @@ from evergreen.serving.clients import TokenBook, configured_issuer
 from evergreen.serving.guard import Guard
 from evergreen.serving.host import Host
 from evergreen.serving.serve import build_host
+from evergreen.serving.shedding import SheddingProtocol, rooms_of
 from evergreen.serving.tracing import configured_tracer
 from evergreen.settings import get_settings
 
@@ -54,14 +57,17 @@ def run_server(
             host=address,
             port=port or settings.serving_port,
             loop="uvloop",
-            http="httptools",
+            http=cast("type[asyncio.Protocol]", partial(SheddingProtocol, rooms_of(limits), host)),
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing asks where a request comes from: its token tells who sent it
             log_config=None,
             timeout_graceful_shutdown=_LEAVING_SECONDS,
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )
+        gc.collect()
+        gc.freeze()  # what the libraries hold stays: to look through it again takes the time of two hundred answers
         _server_of(config, host, settings.serving_drain_seconds).run()
     tokens.stop()
 

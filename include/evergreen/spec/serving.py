@@ -32,6 +32,9 @@ class Serving(Frozen):
     """Of one request's body."""
     maximum_waiting_rows: Count = Field(default=4000, ge=1)
     """Rows that may wait for an answer at once, in one server process."""
+    maximum_waiting_requests: Count = Field(default=64, ge=1)
+    """Requests that may wait for an answer at once, in one server process: about this many times the work of one is
+    how long the last of them waits."""
     maximum_wait_ms: Number = Field(default=25, gt=0, le=60_000)
     """A request that would wait longer than this before it is computed is refused at once."""
     requests_per_second: Number | None = Field(default=None, gt=0)

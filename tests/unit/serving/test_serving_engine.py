@@ -150,7 +150,7 @@ def test_a_request_is_refused_when_it_has_waited_too_long_and_one_more_when_ther
             await until(lambda: engine._in_flight == len(first))
         waiting = asyncio.ensure_future(engine.predict(rows(1.0), "me"))
         await asyncio.sleep(0)
-        with pytest.raises(OverloadedError, match="3 rows wait"):
+        with pytest.raises(OverloadedError, match="3 rows of 3 requests wait"):
             await engine.predict(rows(1.0), "me")
         with pytest.raises(OverloadedError, match="20 ms"):
             await waiting
