@@ -145,8 +145,8 @@ def test_a_class_that_the_champion_does_not_know_ends_a_rollout_only_if_it_is_gi
         return {"output_a": first, "output_b": 1 - first - share * new, "output_c": share if new else None}
 
     leave("a", [row(number, **classes(number)) for number in range(2000)], ("a", "b", "c"))
-    told = [(f"p{number}", "a" if number // 2 % 100 > number // 2 % 7 * 10 else "b") for number in range(2000)]
-    leave_feedback("a", *told)
+    told = [(number, "a" if number // 2 % 100 > number // 2 % 7 * 10 else "b") for number in range(2000)]
+    leave_feedback("a", *((f"p{number}", "c" if number // 2 % 100 == 99 else known) for number, known in told))
     delivery = {"strategy": "canary", "guardrails": {"prediction_shift": 0.3, "metric_drop": 0.2}}
     spec = judged_spec(Task.MULTICLASS, delivery)
     gate = spec.gate.model_copy(update={"metric": "log_loss", "direction": Direction.MINIMIZE})

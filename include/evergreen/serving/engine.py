@@ -142,7 +142,9 @@ class Engine:
 
     async def feedback(self, prediction_id: str, outcome: object, client: str) -> None:
         """Keep what became of a prediction: see `evergreen.serving.answers.Served`."""
-        record = checked_feedback(self._spec, self.outputs, prediction_id, outcome, client)
+        variants = self._deployment.variants if self._deployment else ()
+        outputs = dict.fromkeys(name for variant in variants for name in variant.graph.outputs)
+        record = checked_feedback(self._spec, list(outputs), prediction_id, outcome, client)
         if self._log is None:
             raise OverloadedError(f"{self.name} keeps no log (serving.log is false), and so no feedback", 3600)
         if not await asyncio.to_thread(self._log.append, [record]):

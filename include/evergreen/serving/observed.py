@@ -31,7 +31,7 @@ class Observed(NamedTuple):
 def answers_of(store: ArtifactStore, spec: ModelSpec, rollout: Rollout) -> Observed:
     """Return every row of a rollout that a variant's graph was asked for.
 
-    What was refused is left out: that is decided before a variant is chosen. Outcomes are looked up only where the
+    What was refused is left out: that does not depend on the variant. Outcomes are looked up only where the
     guardrail ``metric_drop`` asks for them.
     """
     import pyarrow as pa

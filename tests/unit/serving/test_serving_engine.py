@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from evergreen.catalog import load_model
 from evergreen.contract import DataError
 from evergreen.serving.answers import Answer
+from evergreen.serving.batches import new_id
 from evergreen.serving.deployment import Deployment, Variant
 from evergreen.serving.engine import LANES, Engine
 from evergreen.serving.following import refuse_unfit
 from evergreen.serving.online_features import FeatureRows
 from evergreen.serving.requests import Column, InvalidRequestError, OverloadedError, Problem, Rows, Value
-from evergreen.spec import ModelSpec
+from evergreen.spec import ModelSpec, Task
 from evergreen.training.graph import Graph, GraphDescription
 from serving_engine_kit import summing_graph
 
@@ -312,6 +313,24 @@ def test_a_version_that_asks_for_a_column_that_its_server_lacks_is_refused_by_na
     with pytest.raises(DataError, match="version 9 of m asks for tail, gate, and this server has no such column: it"):
         refuse_unfit("m", Variant("9", asking_graph("amount", "tail", "gate")), engine.supplied)
     engine.close()
+
+
+def test_feedback_may_name_a_class_that_the_challenger_alone_knows() -> None:
+    kept = Kept()
+
+    async def go() -> None:
+        engine = engine_of(Held())
+        engine._log = kept  # type: ignore[assignment]
+        engine._spec = engine._spec.model_copy(update={"task": Task.MULTICLASS})
+        known = [Graph(GraphDescription(outputs=outputs), GRAPH.session) for outputs in (("a", "b"), ("a", "b", "c"))]
+        engine.use(Deployment(Variant("8", known[0]), Variant("9", known[1]), 0.5, False, "e1", "s", ("amount",)))
+        await engine.feedback(new_id(datetime(2024, 1, 1, tzinfo=UTC)), "c", "me")
+        with pytest.raises(InvalidRequestError):
+            await engine.feedback(new_id(datetime(2024, 1, 1, tzinfo=UTC)), "d", "me")
+        engine.close()
+
+    asyncio.run(go())
+    assert [one["outcome"] for one in kept.records] == ["c"]
 
 
 async def until(met: Any, seconds: float = 60) -> None:
