@@ -142,6 +142,7 @@ def addresses() -> dict[str, str]:
     return {
         "Airflow": airflow_url(settings),
         "MLflow": settings.mlflow_tracking_uri,
+        "Predictions": f"http://127.0.0.1:{settings.serving_port}",
         "Passwords": str(credentials_file(settings)),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,10 +13,12 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from evergreen.contract import Manifest, Status
 from evergreen.data.lake import get_lake
+from evergreen.serving.tokens import read_tokens
 from evergreen.settings import get_settings
 from evergreen.store import get_store
 from evergreen_airflow.replay.summary import Summary
@@ -127,6 +130,33 @@ def check_manifests() -> None:
     assert max(replayed) == LAST
 
 
+def check_traffic(found: Summary) -> None:
+    """The last week was asked of the server: every request answered, by the champion, and all of it in the log."""
+    *earlier, last = found.rows
+    assert not any(row.traffic for row in earlier)
+    traffic = last.traffic
+    assert traffic is not None
+    assert traffic.requests == traffic.statuses["200"] == traffic.variants["champion"] > 1000, traffic
+    assert traffic.p99_ms is not None
+    assert traffic.p50_ms <= traffic.p99_ms
+    assert traffic.decision == "no rollout is under way"
+    deadline = time.monotonic() + 60
+    while logged_answers() < traffic.requests:
+        assert time.monotonic() < deadline, logged_answers()
+        time.sleep(1)
+    assert not [token for token in read_tokens() if token.client == "replay" and token.revoked is None]
+
+
+def logged_answers() -> int:
+    """Return how many answers, and outcomes of as many, the artifact store has."""
+    store = get_store()
+    counts = [
+        sum(pq.read_metadata(io.BytesIO(store.read(key) or b"")).num_rows for key in store.keys(f"{folder}/{MODEL}/"))
+        for folder in ("served", "feedback")
+    ]
+    return min(counts)
+
+
 def test_two_weeks_through_the_scheduler(inside: Installation) -> None:
     done = inside.run(*TWO_WEEKS, timeout=1200)
     found = summary(inside)
@@ -135,6 +165,7 @@ def test_two_weeks_through_the_scheduler(inside: Installation) -> None:
     check_decisions(found)
     check_registry(found)
     check_manifests()
+    check_traffic(found)
     assert sum(row.rows_in for row in found.rows) > (flights_of_the_year().ds <= str(LAST)).sum()
     for expected in ("first champion", "Airflow", "MLflow", "summary.json"):
         assert expected in done.stdout

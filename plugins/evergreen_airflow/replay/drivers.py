@@ -59,6 +59,10 @@ class Driver(Protocol):
         """Ingest one day the daily way, with everything that follows from it."""
         ...
 
+    def check_rollout(self, run_id: str, window: Window) -> None:
+        """Look once at the rollout that is under way."""
+        ...
+
 
 class AirflowDriver:
     """Through the scheduler: starts runs over REST, waits for them and for the asset cascade."""
@@ -116,6 +120,10 @@ class AirflowDriver:
                 self._finish(training)
                 runs["train"] = training.dag_run_id
         return PeriodRuns(**runs)
+
+    def check_rollout(self, run_id: str, window: Window) -> None:
+        """Start ``<model>.deliver`` and wait for it."""
+        self._run("deliver", run_id, {})
 
     def _run(self, pipeline: str, run_id: str, conf: Mapping[str, JsonValue], partition_key: str | None = None) -> None:
         dag = dag_id(self.model, pipeline)
@@ -230,6 +238,10 @@ class InProcessDriver:
                 runs["train"] = _training_run(guard)
                 self._pipeline("train", runs["train"], window)
         return PeriodRuns(**runs)
+
+    def check_rollout(self, run_id: str, window: Window) -> None:
+        """Run the step of ``<model>.deliver``."""
+        self._pipeline("deliver", run_id, window)
 
     def _pipeline(self, pipeline: str, run_id: str, window: Window) -> bool:
         """Run a pipeline's steps in order, up to the first that does not say ok; returns whether all did."""

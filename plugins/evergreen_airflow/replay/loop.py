@@ -15,11 +15,15 @@ from rich.table import Table
 
 from evergreen.catalog import load_model
 from evergreen.environment import complete
+from evergreen.judgement.audit import read_events
+from evergreen.judgement.rollouts import rollout_of
 from evergreen.settings import get_settings
 from evergreen.spec import ModelSpec
+from evergreen.store import get_store
 from evergreen_airflow.replay.drivers import AirflowDriver, Driver, InProcessDriver, Report
 from evergreen_airflow.replay.plan import LoopPlan, Period, PeriodLength, label_of, make_plan
 from evergreen_airflow.replay.summary import PeriodRuns, Row, Summary, summarize
+from evergreen_airflow.replay.traffic import Traffic, send
 from evergreen_airflow.rest_api import AirflowApi
 
 
@@ -65,8 +69,9 @@ def run_loop(
     with out.status("starting") as status:
         progress = _Progress(out, status)
         driver = _airflow(airflow(), spec, progress.show) if airflow else _in_process(spec, progress.show)
-        runs = _replay(plan, driver, progress, "loop" if airflow else "inprocess")
-    summary = summarize(spec, plan, runs)
+        prefix = "loop" if airflow else "inprocess"
+        runs, traffic = _replay(spec, plan, driver, progress, prefix, (addresses or {}).get("Predictions"))
+    summary = summarize(spec, plan, runs, traffic)
     path = store_summary(summary)
     out.print(*_tables(summary), sep="\n\n")
     out.print()
@@ -77,10 +82,14 @@ def run_loop(
 
 def store_summary(summary: Summary) -> Path:
     """Write the summary to ``<state_dir>/loop/summary.json``; returns the path."""
-    path = get_settings().state_dir / "loop" / "summary.json"
+    path = _summary_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def _summary_file() -> Path:
+    return get_settings().state_dir / "loop" / "summary.json"
 
 
 def _in_process(spec: ModelSpec, report: Report) -> Driver:
@@ -94,16 +103,39 @@ def _airflow(api: AirflowApi, spec: ModelSpec, report: Report) -> Driver:
     return driver
 
 
-def _replay(plan: LoopPlan, driver: Driver, progress: _Progress, prefix: str) -> list[PeriodRuns]:
+def _replay(
+    spec: ModelSpec, plan: LoopPlan, driver: Driver, progress: _Progress, prefix: str, server: str | None
+) -> tuple[list[PeriodRuns], dict[str, Traffic]]:
+    """Run all periods; returns their runs, and the traffic of those that had any."""
     with progress.of(f"history {plan.history}"):
         history = driver.backfill(f"{prefix}__history", plan.history)
     with progress.of(f"first champion, {plan.history.end}"):
         champion = driver.train(f"{prefix}__first_champion", plan.history.end)
     runs = [history.model_copy(update={"train": champion.train})]
+    traffic = _earlier_traffic(plan)
     for period in plan.periods:
         with progress.of(period.label):
             runs.append(_replay_period(period, driver, prefix))
-    return runs
+        rolled_out = rollout_of(read_events(get_store(), spec.name)) is not None
+        last = period is plan.periods[-1] and period.label not in traffic
+        if server is not None and (rolled_out or last):
+            with progress.of(f"{period.label} as requests"):
+                traffic[period.label] = send(
+                    spec, period.window, server, driver, f"{prefix}__{period.label}", progress.show
+                )
+    return runs, traffic
+
+
+def _earlier_traffic(plan: LoopPlan) -> dict[str, Traffic]:
+    """Return the traffic of a loop before this one with the same plan, as far as it was answered."""
+    path = _summary_file()
+    if not path.exists():
+        return {}
+    earlier = Summary.model_validate_json(path.read_text(encoding="utf-8"))
+    same = earlier.model == plan.model and [row.window for row in earlier.rows[1:]] == [
+        period.window for period in plan.periods
+    ]
+    return {row.period: row.traffic for row in earlier.rows if same and row.traffic and row.traffic.requests}
 
 
 def _replay_period(period: Period, driver: Driver, prefix: str) -> PeriodRuns:
@@ -165,6 +197,26 @@ def _tables(summary: Summary) -> Iterator[Table]:
         numbers.add_row(*_cells(row))
         reasons.add_row(row.period, escape(row.why))
     yield from (numbers, reasons)
+    if any(row.traffic for row in summary.rows):
+        yield _traffic_table(summary)
+
+
+def _traffic_table(summary: Summary) -> Table:
+    """Return what the server was asked, and what became of the rollouts meanwhile."""
+    table = Table(title=f"{summary.model}: asked of its server", box=None, padding=(0, 1, 0, 0))
+    table.add_column("period", no_wrap=True)
+    for name in ("requests", "p99 ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("variant", "decision"):
+        table.add_column(name)
+    for row in summary.rows:
+        if row.traffic is not None:
+            answered = sum(row.traffic.variants.values())
+            shares = [f"{name} {count / answered:.0%}" for name, count in sorted(row.traffic.variants.items())]
+            p99 = "-" if row.traffic.p99_ms is None else f"{row.traffic.p99_ms:.1f}"
+            cells = (row.period, f"{row.traffic.requests:,}", p99, ", ".join(shares) or "-", row.traffic.decision)
+            table.add_row(*map(escape, cells))
+    return table
 
 
 def _cells(row: Row) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from evergreen.contract import Manifest, RunIdentity, Status, Window
@@ -11,6 +12,7 @@ from evergreen.spec import ModelSpec
 from evergreen.store import ArtifactStore, get_store, read_manifest
 from evergreen.stored import Part, Stored
 from evergreen_airflow.replay.plan import LoopPlan, Period
+from evergreen_airflow.replay.traffic import Traffic
 
 
 class PeriodRuns(Part):
@@ -44,6 +46,8 @@ class Row(Part):
     why: str
     report_uri: str | None = None
     runs: PeriodRuns
+    traffic: Traffic | None = None
+    """What was asked of the server, in the last period and where a challenger was rolled out."""
 
 
 class Summary(Stored):
@@ -55,10 +59,16 @@ class Summary(Stored):
     rows: tuple[Row, ...]
 
 
-def summarize(spec: ModelSpec, plan: LoopPlan, runs: list[PeriodRuns]) -> Summary:
-    """Build the summary of a finished loop; ``runs`` are those of the history and of every period."""
+def summarize(
+    spec: ModelSpec, plan: LoopPlan, runs: list[PeriodRuns], traffic: Mapping[str, Traffic] | None = None
+) -> Summary:
+    """Build the summary of a finished loop.
+
+    ``runs`` are those of the history and of every period, ``traffic`` that of some periods by their labels.
+    """
     periods = [Period(label="history", window=plan.history), *plan.periods]
-    rows = tuple(make_row(spec, period, ids) for period, ids in zip(periods, runs, strict=True))
+    made = (make_row(spec, period, ids) for period, ids in zip(periods, runs, strict=True))
+    rows = tuple(row.model_copy(update={"traffic": (traffic or {}).get(row.period)}) for row in made)
     return Summary(model=spec.name, metric=spec.gate.metric, history=plan.history, rows=rows)
 
 
