@@ -11,6 +11,7 @@ artifact store under `reports/<model>/<partition>/<run>/`.
   is in the log. Drift is judged all the same.
 - *Verdict "insufficient"*: fewer rows than `drift.minimum_rows`; small samples drift by chance, so there is no verdict.
 - *`concept_columns` of check_performance*: the label has another relation to these inputs than the champion learned.
+- *`evidence` of the result*: whether what was served was judged, or offline rows, and why.
 - *Drift is not an incident*: it only proposes a retraining. Look at the report, and at `<model>.retrain` for what
   came of it.
 """

@@ -51,6 +51,41 @@ class Outcomes:
     unreadable: int = 0
 
 
+def real_answers(spec: ModelSpec, window: Window, snapshot: str | None = None) -> pa.Table | None:
+    """Return the answers that callers got to the events of some days, whichever version gave them.
+
+    What a challenger answered in the shadow of the champion is none of them: each request counts once.
+
+    Parameters
+    ----------
+    spec, window
+        The model, and the days of the events, in UTC.
+    snapshot
+        The version of the table to read; without one, the current one.
+
+    Returns
+    -------
+    pyarrow.Table or None
+        The rows of ``served``; None if nothing was ever ingested of the prediction log.
+    """
+    import pyarrow.compute as pc
+
+    lake = get_lake()
+    if not lake.has(spec.name, SERVED):
+        return None
+    table = lake.read(spec.name, SERVED, window, snapshot)
+    in_shadow = pc.field("shadow") if "shadow" in table.column_names else pc.scalar(False)
+    return table.filter((pc.field("status") == "ok") & ~pc.coalesce(in_shadow, pc.scalar(False)))
+
+
+def outputs_of(spec: ModelSpec, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return what answers say, as a model's own prediction has it: one number, or a probability for each class."""
+    outputs = rows[[name for name in rows.columns if name.startswith(OUTPUT)]].dropna(axis=1, how="all")
+    outputs = outputs.rename(columns=lambda name: name.removeprefix(OUTPUT))
+    # a class that another version does not know has no probability in its rows
+    return outputs.fillna(0.0) if spec.task is Task.MULTICLASS else outputs
+
+
 def served_with_outcomes(spec: ModelSpec, window: Window) -> Outcomes:
     """Return the answers to the events of some days, with their outcomes as they are known now.
 

@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING
 
 from evergreen.contract import StepError
 from evergreen.handover import file_digest
-from evergreen.monitoring.baseline import PREDICTION, DriftBaseline
-from evergreen.monitoring.counting import Counted, count, frame_batches
+from evergreen.monitoring.baseline import PREDICTION, ColumnBaseline, DriftBaseline
+from evergreen.monitoring.counting import Counted
 from evergreen.monitoring.drift import DriftReport, compare
+from evergreen.monitoring.evidence import Evidence
 from evergreen.monitoring.evidently_report import evidently_html
 from evergreen.monitoring.learning import learn_reference
 from evergreen.monitoring.predictions import numeric, with_prediction
 from evergreen.monitoring.reference import Reference
+from evergreen.monitoring.served import ServedRows, count_in
 from evergreen.spec import ModelSpec
 from evergreen.training.loading import load_version
 from evergreen.training.registry import Version
 from evergreen.trust.keys import UntrustedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
 log = logging.getLogger(__name__)
@@ -35,13 +39,15 @@ class Comparison:
     report
         The verdict and its figures.
     rows
-        The window's rows.
+        The rows that were compared.
     reference_digest
         Names the reference: what its inputs were like.
     baseline, counted
         The counts that were compared; None where there was nothing to compare.
     evidently
         Evidently's report; empty if there is none.
+    evidence
+        Where the rows are from; None where there was nothing to compare.
     """
 
     report: DriftReport
@@ -50,26 +56,49 @@ class Comparison:
     baseline: DriftBaseline | None = None
     counted: Counted | None = None
     evidently: str = ""
+    evidence: Evidence | None = None
 
 
 def compare_with_champion(
-    spec: ModelSpec, champion: Version, reference: Reference, current: pd.DataFrame
+    spec: ModelSpec, champion: Version, reference: Reference, current: pd.DataFrame, served: ServedRows
 ) -> Comparison:
     """Compare the inputs of a window with a reference, and what the champion says of both.
 
-    A champion that cannot be loaded, or asked, leaves the inputs to be compared without it.
+    What was served counts where it is enough. What the log does not tell, as it is masked in it or too few answers are
+    the champion's, is compared in the offline rows, or said not to be where those are too few. A champion that cannot
+    be loaded, or asked, leaves the inputs to be compared without it.
     """
     frames = [current] if reference.baseline or reference.rows is None else [current, reference.rows]
     frames, problem = _scored(spec, champion, frames)
     baseline = reference.baseline or learn_reference(spec, frames[-1])
-    columns = {name: column for name, column in baseline.columns.items() if name in frames[0].columns}
+    compared = [*served.frames, frames[0]]
+    columns = {name: of for name, of in baseline.columns.items() if any(name in frame.columns for frame in compared)}
     baseline = baseline.model_copy(update={"columns": columns})
-    counted = count(columns, frame_batches(frames[0], list(columns)))
+    digest, offline, rows = reference_digest(baseline), list[str](), [*served.frames, current]
+    if served.frames:
+        lacking = served.lacks(columns)
+        offline = lacking if len(current) >= spec.drift.minimum_rows else []
+        if not offline:
+            compared, rows = [*served.frames], [*served.frames]
+            baseline = baseline.model_copy(update={"columns": columns | _not_told(columns, lacking, len(current))})
+    counted = count_in(baseline.columns, compared)
     report = compare(spec, baseline, counted)
-    if problem:
+    if problem and PREDICTION not in columns:
         report = replace(report, why=f"{report.why}; the champion's predictions are not compared: {problem}")
-    pages = "" if report.verdict == "insufficient" else _evidently(spec, reference, current)
-    return Comparison(report, (current,), reference_digest(baseline), baseline, counted, pages)
+    evidence = Evidence(
+        source="served" if served.frames else "offline",
+        rows=served.answers if served.frames else len(current),
+        offline=tuple(offline),
+        why=served.why,
+    )
+    pages = "" if report.verdict == "insufficient" else _evidently(spec, reference, rows[0])
+    return Comparison(report, tuple(rows), digest, baseline, counted, pages, evidence)
+
+
+def _not_told(columns: dict[str, ColumnBaseline], lacking: Sequence[str], offline: int) -> dict[str, ColumnBaseline]:
+    """Return the columns that nobody tells of, with the reason."""
+    why = f"not told by the prediction log, and only {offline} offline rows"
+    return {name: columns[name].model_copy(update={"unjudged": columns[name].unjudged or why}) for name in lacking}
 
 
 def _scored(spec: ModelSpec, champion: Version, frames: list[pd.DataFrame]) -> tuple[list[pd.DataFrame], str]:
@@ -97,4 +126,5 @@ def reference_digest(baseline: DriftBaseline) -> str:
 def _evidently(spec: ModelSpec, reference: Reference, current: pd.DataFrame) -> str:
     if reference.rows is None:
         return ""
-    return evidently_html(spec.drift.columns, numeric(spec), reference.rows, current)
+    columns = [name for name in spec.drift.columns if name in current.columns]
+    return evidently_html(columns, numeric(spec), reference.rows, current)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, JsonValue
 
 from evergreen.contract import Frozen, Manifest, Request, Status, folder_name
+from evergreen.monitoring.evidence import Evidence
 from evergreen.spec import RANGES
 from evergreen.stored import Part, Stored
 
@@ -89,6 +90,8 @@ class DriftDocument(Stored):
     run: str = ""
     """The address of the task that wrote it."""
     columns: dict[str, ColumnDrift] = Field(default_factory=dict)
+    evidence: Evidence | None = None
+    """None in reports of before what was served was looked at, and where nothing was compared."""
 
 
 class MetricInterval(Part):
@@ -164,6 +167,8 @@ class Proposal(Frozen):
     report_id: str
     retrain: bool
     why: str
+    evidence: dict[str, str] = Field(default_factory=dict)
+    """By check, the rows that it has judged, in words; those of before this was said have none."""
 
 
 def report_key(request: Request, file: str) -> str:
@@ -207,7 +212,14 @@ def proposal_of(drift: Manifest, performance: Manifest | None) -> Proposal:
         # its rows may have changed when those of the other have not
         reports.append(str(performance.facts.get("report_id", "")).rpartition("-")[2])
     why = "; ".join(reasons) or f"nothing proposes a retraining: {'; '.join(_why_not(drift, performance))}"
-    return Proposal(report_id="-".join(reports), retrain=bool(reasons), why=why)
+    evidence = {check.step: found.words for check in (drift, performance) if check and (found := _evidence(check))}
+    return Proposal(report_id="-".join(reports), retrain=bool(reasons), why=why, evidence=evidence)
+
+
+def _evidence(check: Manifest) -> Evidence | None:
+    """Return where the rows are from that a check has judged; None where it judged none or does not say so."""
+    found = check.facts.get("evidence")
+    return Evidence.model_validate(found) if found else None
 
 
 def _why_not(drift: Manifest, performance: Manifest | None) -> Iterator[str]:

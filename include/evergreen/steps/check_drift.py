@@ -13,6 +13,7 @@ from evergreen.catalog import config_digest
 from evergreen.contract import Output, Request, Result, Window
 from evergreen.data.lake import get_lake
 from evergreen.data.lineage import current_together
+from evergreen.data.served import SERVED, real_answers
 from evergreen.features.feature_store import feature_tables, training_set
 from evergreen.handover import store_output
 from evergreen.judgement.champions import champion_of
@@ -23,6 +24,7 @@ from evergreen.monitoring.files import PAGE, report_files
 from evergreen.monitoring.metric_picture import metric_over_time
 from evergreen.monitoring.proposal import DRIFT_REPORT, DriftDocument, report_id, report_key
 from evergreen.monitoring.reference import Reference, champion_reference
+from evergreen.monitoring.served import served_rows
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registry import Version
@@ -54,11 +56,13 @@ def run(request: Request, spec: ModelSpec) -> Result:
         why = "there is no champion yet, so nothing to compare with"
         return _result(request, spec, Comparison(DriftReport("insufficient", why)), "", (), None)
     stated_of_version(champion)  # its tags say what it learned from: what is compared with
-    inputs = current_together(spec.name, feature_tables(spec))
+    log_table = [SERVED] if get_lake().has(spec.name, SERVED) else []
+    inputs = current_together(spec.name, [*feature_tables(spec), *log_table])
     snapshots = {table.name: table.version for table in inputs}
     read = partial(training_set, spec, snapshots=snapshots, labelled=False)
     reference = _reference(spec, champion, window, snapshots["examples"], read)
-    found = compare_with_champion(spec, champion, reference, read(window))
+    served = served_rows(spec, champion.number, real_answers(spec, window, snapshots.get(SERVED)))
+    found = compare_with_champion(spec, champion, reference, read(window), served)
     log.info("%s: %s, reference: %s", found.report.verdict, found.report.why, reference.name)
     read_from = (champion.output("champion"), *inputs, *reference.files)
     return _result(request, spec, found, reference.name, read_from, champion)
@@ -119,6 +123,8 @@ def _facts(
     """Return what is found, and whether it proposes a retraining after the verdicts of the partitions before."""
     report, rules = found.report, f"{config_digest(spec)}{found.reference_digest}"
     proposed, windows = proposes(spec, report.verdict, earlier)
+    window = str(spec.monitored_window(request.partition))
+    evidence = found.evidence.model_copy(update={"window": window}).model_dump(mode="json") if found.evidence else None
     return {
         "report_id": report_id(spec.name, request.partition, rules, *found.rows),
         "verdict": report.verdict,
@@ -128,7 +134,8 @@ def _facts(
         "drifted_share": report.share,
         "drifted_columns": [*report.drifted],
         "reference": reference,
-        "current": str(spec.monitored_window(request.partition)),
+        "current": window,
+        "evidence": evidence,
     }
 
 

@@ -76,7 +76,12 @@ def _judge(
 
 
 def _facts(request: Request, proposal: Proposal) -> dict[str, JsonValue]:
-    return {"report_id": proposal.report_id, "proposal": proposal.why, "partition": str(request.partition)}
+    return {
+        "report_id": proposal.report_id,
+        "proposal": proposal.why,
+        "evidence": {**proposal.evidence},
+        "partition": str(request.partition),
+    }
 
 
 def _judged(spec: ModelSpec, proposal: Proposal) -> list[_Training]:

@@ -1,0 +1,180 @@
+"""What was served is what drift and performance are measured in, where a server's log tells enough of it."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from evergreen.catalog import load_model
+from evergreen.contract import Manifest, RunIdentity, Window
+from evergreen.handover import key_of
+from evergreen.monitoring.proposal import DriftDocument, proposal_of
+from evergreen.runner import build_request, execute
+from evergreen.settings import Settings, get_settings
+from evergreen.store import get_store
+from evergreen.training.loading import load_version
+from evergreen.training.registry import Version, by_alias, connect
+from lifecycle_kit import PARTITION, Run, evaluation_rows, leave_examples, rows, training_rows, write_model
+from served_kit import leave_served
+
+pytestmark = pytest.mark.integration
+BEFORE = Window(start=PARTITION - timedelta(days=59), end=PARTITION - timedelta(days=20))
+NEWEST = PARTITION + timedelta(days=20)
+
+
+@pytest.fixture
+def champion(lake_settings: Settings, mlflow_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A model with a champion that learned from the first 40 days, and 20 days of examples after them."""
+    monkeypatch.setenv("EVERGREEN_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.setenv("EVERGREEN_MLFLOW_TRACKING_URI", mlflow_server)
+    get_settings.cache_clear()
+    name = write_model(tmp_path / "models", "binary")
+    leave_examples(name, pd.concat([training_rows("binary"), evaluation_rows("binary")]))
+    run = Run(name, "champion")
+    run.assemble()
+    run.train_without_ray(training_rows("binary"), BEFORE)
+    run.steps("evaluate", "gate", "register", "promote")
+    yield name
+    connect().delete_registered_model(name)
+
+
+def newest(**changes: Any) -> pd.DataFrame:
+    """Rows of the window that is monitored."""
+    return rows("binary", PARTITION + timedelta(days=1), 20, seed=9).assign(**changes)
+
+
+def moved(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(x=frame["x"] + 2)
+
+
+def champion_of(model: str) -> Version:
+    version = by_alias(model, "champion")
+    assert version is not None
+    return version
+
+
+def answers_to(model: str, frame: pd.DataFrame) -> np.ndarray:
+    """What the champion says of rows."""
+    scorer = load_version(champion_of(model))
+    return scorer.predict(frame[list(scorer.inputs)]).iloc[:, 0].to_numpy()
+
+
+def serve(model: str, frame: pd.DataFrame, **columns: Any) -> None:
+    """Leave the champion's answers to rows."""
+    said = {"output_probability": answers_to(model, frame), "version": champion_of(model).number}
+    leave_served(model, frame, **{**said, **columns})
+
+
+def monitor(model: str, step: str, partition: date = NEWEST) -> Manifest:
+    run, window = RunIdentity(dag_id="m", run_id="r", task_id=step), Window(start=partition, end=partition)
+    manifest = execute(build_request(step, model, window, run, {}, {}))
+    assert manifest.failure is None, manifest.failure
+    return manifest
+
+
+def change_model(model: str, **sections: Any) -> None:
+    path = load_model(model).folder / "model.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | sections))
+
+
+def test_requests_that_moved_are_drift_though_the_offline_rows_did_not(champion: str) -> None:
+    leave_examples(champion, newest())
+    unserved = monitor(champion, "check_drift")
+    assert unserved.facts["verdict"] == "stable"
+    assert unserved.facts["evidence"]["source"] == "offline"
+    assert unserved.facts["evidence"]["why"] == "no prediction log was ingested"
+    serve(champion, moved(newest()))
+    drift = monitor(champion, "check_drift")
+    assert (drift.facts["verdict"], drift.facts["drifted_columns"]) == ("drift", ["x", "prediction"])
+    assert drift.facts["evidence"] == {
+        "source": "served",
+        "rows": 1200,
+        "window": f"{PARTITION + timedelta(days=1)}..{NEWEST}",
+        "offline": [],
+        "why": "",
+    }
+    assert "served" in {table.name for table in drift.inputs}
+    assert drift.facts["report_id"] != unserved.facts["report_id"]
+    document = DriftDocument.parse(get_store().read(key_of(drift.output("drift_report").uri)) or b"")
+    assert document.evidence is not None
+    assert document.evidence.source == "served"
+    assert (
+        f"1200 served answers of {PARTITION + timedelta(days=1)}..{NEWEST}"
+        in proposal_of(drift, None).evidence["check_drift"]
+    )
+
+
+def test_what_was_served_as_it_was_learned_is_stable_though_the_offline_rows_moved(champion: str) -> None:
+    leave_examples(champion, moved(newest()))
+    serve(champion, newest())
+    facts = monitor(champion, "check_drift").facts
+    assert (facts["verdict"], facts["evidence"]["source"]) == ("stable", "served")
+
+
+def test_too_few_answers_are_no_evidence(champion: str) -> None:
+    leave_examples(champion, newest())
+    serve(champion, moved(newest()).head(499))
+    facts = monitor(champion, "check_drift").facts
+    assert (facts["verdict"], facts["evidence"]["source"]) == ("stable", "offline")
+    assert facts["evidence"]["why"] == "499 answers in the prediction log, 500 are needed"
+
+
+def test_the_few_that_a_challenger_answers_are_no_drift_of_predictions(champion: str) -> None:
+    frame = newest()
+    of_challenger = np.arange(len(frame)) % 10 == 0
+    said = np.where(of_challenger, 0.999, answers_to(champion, frame))
+    version = champion_of(champion).number
+    variants = np.where(of_challenger, "challenger", "champion")
+    leave_examples(champion, frame)
+    serve(
+        champion,
+        frame,
+        output_probability=said,
+        variant=variants,
+        version=np.where(of_challenger, "99", version),
+    )
+    facts = monitor(champion, "check_drift").facts
+    assert (facts["verdict"], facts["evidence"]["rows"]) == ("stable", 1200)
+    serve(champion, frame, output_probability=said)  # the same said by the champion is drift
+    assert monitor(champion, "check_drift").facts["drifted_columns"] == ["prediction"]
+
+
+def test_shadows_and_refusals_are_no_requests(champion: str) -> None:
+    frame = newest()
+    leave_examples(champion, frame)
+    odd = moved(frame.iloc[::2])
+    both = pd.concat([frame, odd, odd]).sort_values("ds", kind="stable")
+    marks = pd.concat([frame.assign(m="ok"), odd.assign(m="shadow"), odd.assign(m="refused")])
+    marks = marks.sort_values("ds", kind="stable")["m"].to_numpy()
+    status = np.where(marks == "refused", "refused", "ok")
+    serve(champion, both, shadow=marks == "shadow", status=status)
+    facts = monitor(champion, "check_drift").facts
+    assert (facts["verdict"], facts["evidence"]["rows"]) == ("stable", 1200)
+    serve(champion, both)
+    assert monitor(champion, "check_drift").facts["verdict"] == "drift"
+
+
+def test_a_masked_column_is_compared_offline_and_where_that_is_too_little_it_is_said(champion: str) -> None:
+    leave_examples(champion, moved(newest()))
+    change_model(champion, serving={"masked": ["x"]})
+    serve(champion, newest(), request_x="a digest")
+    facts = monitor(champion, "check_drift").facts
+    assert (facts["drifted_columns"], facts["evidence"]["offline"]) == (["x"], ["x"])
+    leave_examples(champion, moved(newest()).groupby("ds").head(20))
+    silent = monitor(champion, "check_drift").facts
+    assert (silent["verdict"], silent["evidence"]["offline"]) == ("stable", [])
+    assert "not told by the prediction log, and only 400 offline rows, so no index: x" in silent["why"]
+
+
+def test_the_answers_of_an_earlier_champion_are_not_this_ones(champion: str) -> None:
+    leave_examples(champion, newest())
+    serve(champion, newest(), version="77", output_probability=0.999)
+    facts = monitor(champion, "check_drift").facts
+    assert (facts["verdict"], facts["evidence"]["offline"]) == ("stable", ["prediction"])
+    assert "0 answers of version" in facts["evidence"]["why"]
