@@ -3,8 +3,8 @@
 **Fires** on the model's cron, for the day before; by hand, with a partition, or a first and a last day, in the form.
 Each run also looks at the `serving.log_late_days` days before its own: one with files that came since is read again.
 
-**Publishes** no asset. Days older than `serving.log_retention_days` are removed, from the tables and from the artifact
-store.
+**Publishes** no asset. Days written longer ago than `serving.log_retention_days` are removed, from the tables and
+from the artifact store.
 
 #### Triage notes
 

@@ -237,3 +237,34 @@ def test_days_that_are_kept_long_enough_are_removed_with_their_files(tmp_path: P
         assert get_lake().partitions(MODEL, table) == [(str(kept), 1)]
         assert [key.split("/")[-2] for key in get_store().keys(f"{table}/{MODEL}/")] == [str(kept)]
     assert ingest(run="again").status is Status.SKIPPED
+
+
+def keep(days: int, tmp_path: Path) -> None:
+    path = tmp_path / "models" / MODEL / "model.yaml"
+    spec = yaml.safe_load(path.read_text()) | {"serving": {"log_retention_days": days, "log_late_days": 1}}
+    path.write_text(yaml.safe_dump(spec))
+
+
+def test_what_was_written_lately_is_kept_though_its_event_is_older(tmp_path: Path) -> None:
+    keep(5, tmp_path)
+    long_ago = date(2024, 1, 5)
+    at = datetime(2024, 3, 9, 12, tzinfo=UTC)
+    leave("a", [answer(1, long_ago, served_at=at)], long_ago)
+    ingest(long_ago)
+    ingest()
+    assert get_lake().partitions(MODEL, "served") == [(str(long_ago), 1)]
+    assert len(list(get_store().keys(f"served/{MODEL}/"))) == 1
+    later = ingest(DAY + timedelta(days=5))
+    assert later.facts["served"]["removed"] == [str(long_ago)]
+    assert get_lake().partitions(MODEL, "served") == list(get_store().keys(f"served/{MODEL}/")) == []
+
+
+def test_what_was_never_ingested_is_not_removed(tmp_path: Path) -> None:
+    keep(5, tmp_path)
+    old, older = DAY - timedelta(days=20), DAY - timedelta(days=21)
+    leave("a", [answer(1, old)], old)
+    ingest(old)
+    more = [leave("b", [answer(2, old)], old), leave("a", [answer(3, older)], older)]
+    assert ingest().facts["served"]["removed"] == []
+    assert set(more) < set(get_store().keys(f"served/{MODEL}/"))
+    assert get_lake().partitions(MODEL, "served") == [(str(old), 1)]

@@ -230,21 +230,39 @@ def _each_once(table: str, rows: pa.Table, found: Found) -> pa.Table:
 
 
 def remove_older(spec: ModelSpec, table: str, before: date) -> list[str]:
-    """Remove the days before one from a table, and the files they came in; returns these days."""
-    from pyiceberg.expressions import LessThan
+    """Remove the days whose records were all written before one, with the files they came in; returns these days.
+
+    An event may be years older than its record, as in a replay: it is the record's time that counts. A day with a file
+    that was not ingested stays as it is.
+    """
+    from pyiceberg.expressions import In
 
     lake, store = get_lake(), get_store()
-    old = [day for day, _ in lake.partitions(spec.name, table) if day < str(before)]
-    if old:
+    if not lake.has(spec.name, table):
+        return []
+    keys = keys_by_day(store.keys(f"{table}/{spec.name}/"))
+    ingested = recorded_by_day(lake.load(spec.name, table), _FILES)
+    gone = [
+        day
+        for day, files in sorted(ingested.items())
+        if day < str(before)  # nothing is written long before its event: most days need not be read
+        and (day not in keys or _names(keys[day]) == files)
+        and _written_before(spec, table, day, before)
+    ]
+    if gone:
         with lake_errors(f"the table {spec.name}.{table}"):
-            retrying_races(_COMMIT_SECONDS)(
-                lambda: lake.load(spec.name, table).delete(LessThan(PARTITION, str(before)))
-            )
-    gone = set(old)
-    for prefix in ("", f"{SET_ASIDE}/"):
-        for day, keys in keys_by_day(store.keys(f"{prefix}{table}/{spec.name}/")).items():
-            if day < str(before):
-                gone.add(day)
-                for key in keys:
-                    store.remove(key)
-    return sorted(gone)
+            retrying_races(_COMMIT_SECONDS)(lambda: lake.load(spec.name, table).delete(In(PARTITION, gone)))
+        aside = keys_by_day(store.keys(f"{SET_ASIDE}/{table}/{spec.name}/"))
+        for key in (key for day in gone for key in (*keys.get(day, ()), *aside.get(day, ()))):
+            store.remove(key)
+    return gone
+
+
+def _written_before(spec: ModelSpec, table: str, day: str, before: date) -> bool:
+    """Tell whether the newest record of a day was written before another day, in UTC."""
+    import pyarrow.compute as pc
+
+    written = _ORDER[table][0]
+    window = Window(start=date.fromisoformat(day), end=date.fromisoformat(day))
+    newest = pc.max(get_lake().read(spec.name, table, window, columns=[written])[written]).as_py()
+    return newest is None or newest.date() < before
