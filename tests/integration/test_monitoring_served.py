@@ -8,14 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 
 from evergreen.catalog import load_model
 from evergreen.contract import Manifest, RunIdentity, Window
+from evergreen.data.lake import get_lake
+from evergreen.data.served import FEEDBACK
 from evergreen.handover import key_of
-from evergreen.monitoring.proposal import DriftDocument, proposal_of
+from evergreen.monitoring.proposal import DriftDocument, PerformanceDocument, proposal_of
 from evergreen.runner import build_request, execute
+from evergreen.serving.log_files import feedback_schema
 from evergreen.settings import Settings, get_settings
 from evergreen.store import get_store
 from evergreen.training.loading import load_version
@@ -178,3 +182,95 @@ def test_the_answers_of_an_earlier_champion_are_not_this_ones(champion: str) -> 
     facts = monitor(champion, "check_drift").facts
     assert (facts["verdict"], facts["evidence"]["offline"]) == ("stable", ["prediction"])
     assert "0 answers of version" in facts["evidence"]["why"]
+
+
+def performance(model: str) -> tuple[Manifest, PerformanceDocument]:
+    manifest = monitor(model, "check_performance")
+    content = get_store().read(key_of(manifest.output("performance_report").uri)) or b""
+    return manifest, PerformanceDocument.parse(content)
+
+
+def tell(model: str, frame: pd.DataFrame, outcomes: np.ndarray) -> None:
+    """Leave feedback on the answers to a frame's rows."""
+    table = pd.DataFrame(
+        {
+            "ds": frame["ds"].to_numpy(),
+            "prediction_id": [f"p{place}" for place in range(len(frame))],
+            "outcome": [str(outcome) for outcome in outcomes],
+            "at": pd.to_datetime(frame["ds"], utc=True).astype("datetime64[us, UTC]").to_numpy(),
+            "client": "tests",
+        }
+    )
+    table["at"] = table["at"].dt.tz_localize("UTC") if table["at"].dt.tz is None else table["at"]
+    schema = pa.schema([("ds", pa.string()), *feedback_schema()])
+    window = Window(start=PARTITION + timedelta(days=1), end=NEWEST)
+    get_lake().write(model, FEEDBACK, pa.Table.from_pandas(table, schema, preserve_index=False), window)
+
+
+def test_the_champion_is_measured_in_what_it_answered_and_each_variant_by_itself(champion: str) -> None:
+    frame = newest()
+    leave_examples(champion, frame)
+    half = np.arange(len(frame)) % 2 == 0
+    said = np.where(half, answers_to(champion, frame), 1 - answers_to(champion, frame))
+    number = champion_of(champion).number
+    roles = {"variant": np.where(half, "champion", "challenger"), "version": np.where(half, number, "99")}
+    serve(champion, frame, output_probability=said, **roles)
+    tell(champion, frame, frame["outcome"].to_numpy())
+    manifest, document = performance(champion)
+    assert document.evidence is not None
+    assert (document.evidence.source, document.evidence.rows) == ("served", 600)
+    assert document.served is not None
+    assert (document.served.answers, document.served.outcomes, document.served.disagreements) == (1200, 1200, 0)
+    one, other = document.served.variants
+    assert (one.variant, one.version, one.answers, one.outcomes) == ("champion", number, 600, 600)
+    assert (other.variant, other.version) == ("challenger", "99")
+    assert one.value is not None
+    assert other.value is not None
+    assert one.value > 0.8 > 0.2 > other.value
+    assert one.low is not None
+    assert one.low < one.value
+    assert manifest.metrics["auc"] == one.value
+    assert manifest.facts["proposal"] is False
+    assert {"served", "feedback"} <= {table.name for table in manifest.inputs}
+
+
+def test_answers_that_were_wrong_propose_though_the_offline_predictions_are_right(champion: str) -> None:
+    frame = newest()
+    leave_examples(champion, frame)
+    offline, _ = performance(champion)
+    assert offline.facts["proposal"] is False
+    serve(champion, frame, output_probability=1 - answers_to(champion, frame))
+    tell(champion, frame, frame["outcome"].to_numpy())
+    manifest, _ = performance(champion)
+    assert manifest.facts["proposal"] is True
+    assert manifest.facts["report_id"] != offline.facts["report_id"]
+    drift = monitor(champion, "check_drift")
+    said = proposal_of(drift, manifest).evidence["check_performance"]
+    assert said == f"1200 served answers of {PARTITION + timedelta(days=1)}..{NEWEST}"
+
+
+def test_too_few_outcomes_leave_it_to_the_offline_predictions(champion: str) -> None:
+    frame = newest()
+    leave_examples(champion, frame)
+    serve(champion, frame, output_probability=1 - answers_to(champion, frame))
+    tell(champion, frame.head(99), frame["outcome"].head(99).to_numpy())
+    manifest, document = performance(champion)
+    assert manifest.metrics["auc"] > 0.8
+    assert document.evidence is not None
+    assert (document.evidence.source, document.evidence.rows) == ("offline", 1200)
+    number = champion_of(champion).number
+    assert document.evidence.why == f"99 answers of version {number} with a known outcome, 100 are needed"
+    assert document.served is not None
+    assert document.served.outcomes == 99
+
+
+def test_feedback_alone_is_enough_where_no_example_has_a_label(champion: str) -> None:
+    frame = newest()
+    leave_examples(champion, frame.assign(outcome=np.nan))
+    serve(champion, frame)
+    tell(champion, frame, np.where(np.arange(len(frame)) < 3, "perhaps", frame["outcome"].astype(str)))
+    manifest, document = performance(champion)
+    assert manifest.metrics["auc"] > 0.8
+    assert document.served is not None
+    assert (document.served.outcomes, document.served.unreadable) == (1197, 3)
+    assert manifest.facts["concept"] == "insufficient"

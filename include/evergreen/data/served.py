@@ -18,6 +18,8 @@ from evergreen.data.transform import EVENT_TIMESTAMP
 from evergreen.spec import ModelSpec, Task
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     import pyarrow as pa
 
@@ -86,7 +88,7 @@ def outputs_of(spec: ModelSpec, rows: pd.DataFrame) -> pd.DataFrame:
     return outputs.fillna(0.0) if spec.task is Task.MULTICLASS else outputs
 
 
-def served_with_outcomes(spec: ModelSpec, window: Window) -> Outcomes:
+def served_with_outcomes(spec: ModelSpec, window: Window, snapshots: Mapping[str, str] | None = None) -> Outcomes:
     """Return the answers to the events of some days, with their outcomes as they are known now.
 
     A model without entity keys, or with one that is masked in the log, knows no labels of its answers: only feedback.
@@ -97,6 +99,8 @@ def served_with_outcomes(spec: ModelSpec, window: Window) -> Outcomes:
         The model.
     window
         The days of the events, in UTC.
+    snapshots
+        Versions of the tables to read, by name; of the others, the current one is read.
 
     Raises
     ------
@@ -105,10 +109,11 @@ def served_with_outcomes(spec: ModelSpec, window: Window) -> Outcomes:
     """
     import pyarrow.compute as pc
 
-    table = get_lake().read(spec.name, SERVED, window).filter(pc.field("status") == "ok")
+    pins = snapshots or {}
+    table = get_lake().read(spec.name, SERVED, window, pins.get(SERVED)).filter(pc.field("status") == "ok")
     rows = _as_text(table, [f"{REQUEST}{key}" for key in spec.features.keys]).to_pandas()
-    told, unreadable = _feedback(spec, rows)
-    labels, ambiguous = labels_of(spec, window, rows)
+    told, unreadable = _feedback(spec, rows, pins.get(FEEDBACK))
+    labels, ambiguous = labels_of(spec, window, rows, pins.get("examples"))
     outcome = told.where(told.notna(), labels)
     source = told.notna().map({True: FEEDBACK, False: None}).where(told.notna() | labels.isna(), "label")
     both = told.notna() & labels.notna()
@@ -120,7 +125,7 @@ def served_with_outcomes(spec: ModelSpec, window: Window) -> Outcomes:
     )
 
 
-def _feedback(spec: ModelSpec, rows: pd.DataFrame) -> tuple[pd.Series, int]:
+def _feedback(spec: ModelSpec, rows: pd.DataFrame, snapshot: str | None) -> tuple[pd.Series, int]:
     """Return the newest feedback of each answer, and of how many answers it is no outcome.
 
     All days are read: it may come as long after the event as the log is kept.
@@ -132,7 +137,7 @@ def _feedback(spec: ModelSpec, rows: pd.DataFrame) -> tuple[pd.Series, int]:
     lake = get_lake()
     if not lake.has(spec.name, FEEDBACK):
         return pd.Series(None, index=rows.index, dtype=object), 0
-    table = lake.read(spec.name, FEEDBACK, columns=["prediction_id", "outcome", "at"])
+    table = lake.read(spec.name, FEEDBACK, snapshot=snapshot, columns=["prediction_id", "outcome", "at"])
     ours = table.filter(pc.is_in(table["prediction_id"], pa.array(rows["prediction_id"].unique(), pa.string())))
     return told_of(spec, rows["prediction_id"], ours.to_pandas())
 
@@ -156,7 +161,9 @@ def told_of(spec: ModelSpec, predictions: pd.Series, feedback: pd.DataFrame) -> 
     return outcome, int((said.notna() & outcome.isna()).sum())
 
 
-def labels_of(spec: ModelSpec, window: Window, rows: pd.DataFrame) -> tuple[pd.Series, int]:
+def labels_of(
+    spec: ModelSpec, window: Window, rows: pd.DataFrame, snapshot: str | None = None
+) -> tuple[pd.Series, int]:
     """Return the label of each answer's example, and how many answers have several that differ.
 
     Parameters
@@ -167,6 +174,8 @@ def labels_of(spec: ModelSpec, window: Window, rows: pd.DataFrame) -> tuple[pd.S
         The days of the events, in UTC.
     rows
         The answers: the entity keys as they were asked, as text, and ``event_timestamp``.
+    snapshot
+        The version of the examples to read; without one, the current one.
     """
     import pandas as pd
 
@@ -177,7 +186,7 @@ def labels_of(spec: ModelSpec, window: Window, rows: pd.DataFrame) -> tuple[pd.S
     # a model's days are those of its time zone, an answer's those of UTC
     days = Window(start=window.start - timedelta(days=1), end=window.end + timedelta(days=1))
     same = [*keys, EVENT_TIMESTAMP]
-    examples = lake.read(spec.name, "examples", days, columns=[*same, label])
+    examples = lake.read(spec.name, "examples", days, snapshot, columns=[*same, label])
     known = _as_text(examples, keys).to_pandas().dropna(subset=[label])
     outcomes = known.assign(outcome=_outcomes(spec, known[label].astype(object))).groupby(same)["outcome"]
     counted = outcomes.agg(["first", "nunique"]).reset_index()

@@ -1,4 +1,4 @@
-"""Where the rows are from that a check has judged, as its report says."""
+"""What a report says of the rows that were judged: where they are from, and how good what was served was."""
 
 from __future__ import annotations
 
@@ -27,3 +27,34 @@ class Evidence(Part):
         notes = [f"offline: {', '.join(self.offline)}"] if self.offline else []
         notes += [self.why] if self.why else []
         return f"{said} ({'; '.join(notes)})" if notes else said
+
+
+class VariantPerformance(Part):
+    """How good a version was in what it answered itself."""
+
+    variant: str
+    version: str
+    answers: int
+    """In the shadow of the champion, too."""
+    outcomes: int
+    """Answers of which it is known what became of them."""
+    value: float | None = None
+    """The deciding metric; None where it is not defined."""
+    low: float | None = None
+    """The ends of the interval that holds the truth with 95 %; None where the days tell none."""
+    high: float | None = None
+
+
+class ServedPerformance(Part):
+    """How good the answers of a window were, as far as it is known what became of them."""
+
+    answers: int = 0
+    outcomes: int = 0
+    """Answers of which it is known what became of them."""
+    disagreements: int = 0
+    """Answers of which the feedback says another outcome than the label."""
+    ambiguous: int = 0
+    """Answers to which several examples with different labels belong."""
+    unreadable: int = 0
+    """Answers whose newest feedback is no outcome of the task."""
+    variants: tuple[VariantPerformance, ...] = ()

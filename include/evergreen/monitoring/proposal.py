@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, JsonValue
 
 from evergreen.contract import Frozen, Manifest, Request, Status, folder_name
-from evergreen.monitoring.evidence import Evidence
+from evergreen.monitoring.evidence import Evidence, ServedPerformance
 from evergreen.spec import RANGES
 from evergreen.stored import Part, Stored
 
@@ -159,6 +159,10 @@ class PerformanceDocument(Stored):
     """What was estimated of this window before its labels came."""
     estimate_held: bool | None = None
     """Whether the truth lies in that interval."""
+    evidence: Evidence | None = None
+    """What the deciding metric was measured in; None in reports of before that was said."""
+    served: ServedPerformance | None = None
+    """What was served, by variant; None where there is no log of it."""
 
 
 class Proposal(Frozen):
