@@ -12,6 +12,7 @@ artifact store under `reports/<model>/<partition>/<run>/`.
 - *Verdict "insufficient"*: fewer rows than `drift.minimum_rows`; small samples drift by chance, so there is no verdict.
 - *`concept_columns` of check_performance*: the label has another relation to these inputs than the champion learned.
 - *`evidence` of the result*: whether what was served was judged, or offline rows, and why.
+- *`skew` is "skewed"*: features were served with other or older values than offline; `skew_why` names the worst.
 - *Drift is not an incident*: it only proposes a retraining. Look at the report, and at `<model>.retrain` for what
   came of it.
 """

@@ -20,7 +20,7 @@ from evergreen.handover import key_of
 from evergreen.monitoring.proposal import DriftDocument, PerformanceDocument, proposal_of
 from evergreen.runner import build_request, execute
 from evergreen.serving.log_files import feedback_schema
-from evergreen.settings import Settings, get_settings
+from evergreen.settings import PROJECT_ROOT, Settings, get_settings
 from evergreen.store import get_store
 from evergreen.training.loading import load_version
 from evergreen.training.registry import Version, by_alias, connect
@@ -274,3 +274,94 @@ def test_feedback_alone_is_enough_where_no_example_has_a_label(champion: str) ->
     assert document.served is not None
     assert (document.served.outcomes, document.served.unreadable) == (1197, 3)
     assert manifest.facts["concept"] == "insufficient"
+
+
+DEFINITIONS = """
+from datetime import timedelta
+from feast import Entity, FeatureView, Field, ValueType
+from feast.types import Float64, String
+from evergreen.features.feast_lake import LakeSource
+
+site = Entity(name="site", value_type=ValueType.STRING)
+of_site = FeatureView(
+    name="small_binary_of_site",
+    entities=[site],
+    schema=[Field(name="site", dtype=String), Field(name="visits", dtype=Float64)],
+    source=LakeSource(model="small_binary", table="of_site"),
+    ttl=timedelta(days=3),
+)
+"""
+
+
+@pytest.fixture
+def viewed(champion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The model with a view whose row of each site is known two hours before each day of the window."""
+    repository = tmp_path / "feature_repo"
+    repository.mkdir()
+    settings = (PROJECT_ROOT / "feature_repo/feature_store.yaml").read_text()
+    (repository / "feature_store.yaml").write_text(settings)
+    (repository / f"{champion}.py").write_text(DEFINITIONS)
+    monkeypatch.setenv("EVERGREEN_FEATURE_REPO", str(repository))
+    get_settings.cache_clear()
+    content = yaml.safe_load((load_model(champion).folder / "model.yaml").read_text())
+    view = {"name": "of_site", "sql": "of_site.sql", "entities": ["site"], "features": ["visits"]}
+    features = {**content["features"], "views": [view], "numeric": ["x", "gap", "visits"]}
+    change_model(champion, features=features)
+    days = [PARTITION + timedelta(days=number) for number in range(20)]
+    known = pd.DataFrame([(day, site) for day in days for site in ("north", "south", "west")], columns=["day", "site"])
+    at = pd.to_datetime(known["day"], utc=True) + pd.Timedelta(hours=22)
+    rows = known.assign(ds=known["day"].astype(str), event_timestamp=at, visits=visits_on(at)).drop(columns="day")
+    rows["event_timestamp"] = rows["event_timestamp"].astype("datetime64[us, UTC]")
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    get_lake().write(champion, "of_site", table, Window(start=days[0], end=days[-1]))
+    return champion
+
+
+def visits_on(at: pd.Series) -> np.ndarray:
+    """What a site's row of a day says."""
+    return (at - pd.Timestamp(PARTITION, tz="UTC")).dt.days.to_numpy().astype(float) + 1
+
+
+def visits_of(frame: pd.DataFrame) -> np.ndarray:
+    """What the row in force at an answer says, which is that of the day before."""
+    return visits_on(pd.to_datetime(frame["ds"], utc=True)) - 1
+
+
+def test_one_feature_that_is_served_otherwise_is_skew_and_proposes_nothing(viewed: str) -> None:
+    frame = newest()
+    leave_examples(viewed, frame)
+    right = {"feature_visits": visits_of(frame), "age_of_site": 7200.0}
+    serve(viewed, frame, **right)
+    equal = monitor(viewed, "check_drift")
+    assert equal.facts["skew"] == "equal", equal.facts["skew_why"]
+    odd = np.where(np.arange(len(frame)) % 4 == 0, -1.0, visits_of(frame))
+    serve(viewed, frame, **{**right, "feature_visits": odd})
+    skewed = monitor(viewed, "check_drift")
+    assert (skewed.facts["skew"], skewed.facts["verdict"]) == ("skewed", "stable")
+    assert "visits in 25.0%" in str(skewed.facts["skew_why"])
+    assert not proposal_of(skewed, None).retrain
+    document = DriftDocument.parse(get_store().read(key_of(skewed.output("drift_report").uri)) or b"")
+    assert document.skew is not None
+    assert list(document.skew.columns) == ["visits", "age_of_site"]
+    assert "served -1.0, offline" in document.skew.columns["visits"].examples[0]
+
+
+def test_online_rows_of_the_day_before_are_skew(viewed: str) -> None:
+    frame = newest()
+    leave_examples(viewed, frame)
+    serve(viewed, frame, feature_visits=visits_of(frame) - 1, age_of_site=7200.0 + 86_400)
+    assert "age_of_site in 100.0%" in str(monitor(viewed, "check_drift").facts["skew_why"])
+
+
+def test_a_masked_key_makes_skew_unknown_and_a_masked_input_does_not(viewed: str) -> None:
+    frame = newest()
+    leave_examples(viewed, frame)
+    change_model(viewed, serving={"masked": ["site"]})
+    right = {"feature_visits": visits_of(frame), "age_of_site": 7200.0}
+    serve(viewed, frame, request_site="a digest", **right)
+    facts = monitor(viewed, "check_drift").facts
+    assert (facts["skew"], facts["skew_why"]) == ("insufficient", "the log does not tell the keys: site")
+    change_model(viewed, serving={"masked": ["hour", "x"]})
+    get_lake().catalog.drop_table((viewed, "served"))
+    serve(viewed, frame, request_x="a digest", request_hour="another", **right)
+    assert monitor(viewed, "check_drift").facts["skew"] == "equal"

@@ -17,6 +17,7 @@ from evergreen.monitoring.learning import learn_reference
 from evergreen.monitoring.predictions import numeric, with_prediction
 from evergreen.monitoring.reference import Reference
 from evergreen.monitoring.served import ServedRows, count_in
+from evergreen.monitoring.skew import Skew
 from evergreen.spec import ModelSpec
 from evergreen.training.loading import load_version
 from evergreen.training.registry import Version
@@ -48,6 +49,8 @@ class Comparison:
         Evidently's report; empty if there is none.
     evidence
         Where the rows are from; None where there was nothing to compare.
+    skew
+        What was found of the features that were served; None where there was no champion.
     """
 
     report: DriftReport
@@ -57,6 +60,7 @@ class Comparison:
     counted: Counted | None = None
     evidently: str = ""
     evidence: Evidence | None = None
+    skew: Skew | None = None
 
 
 def compare_with_champion(

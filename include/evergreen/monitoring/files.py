@@ -61,6 +61,7 @@ def report_files(
         "window": f"{facts['current']}, {counted.rows:,} rows",
         "reference": f"{facts['reference']}, {baseline.rows:,} rows of {len(baseline.days)} days",
         **({"evidence": found.evidence.words} if found.evidence else {}),
+        **({"skew": found.skew.why} if found.skew else {}),
         **({"labels": labels} if labels else {}),
     }
     title = f"{model}: drift of {history[-1][0]}"

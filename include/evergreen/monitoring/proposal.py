@@ -11,6 +11,7 @@ from pydantic import Field, JsonValue
 
 from evergreen.contract import Frozen, Manifest, Request, Status, folder_name
 from evergreen.monitoring.evidence import Evidence, ServedPerformance
+from evergreen.monitoring.skew import Skew
 from evergreen.spec import RANGES
 from evergreen.stored import Part, Stored
 
@@ -92,6 +93,8 @@ class DriftDocument(Stored):
     columns: dict[str, ColumnDrift] = Field(default_factory=dict)
     evidence: Evidence | None = None
     """None in reports of before what was served was looked at, and where nothing was compared."""
+    skew: Skew | None = None
+    """Whether the features that were served are the offline ones; None as with the evidence."""
 
 
 class MetricInterval(Part):

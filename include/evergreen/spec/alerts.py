@@ -18,6 +18,7 @@ class AlertEvent(enum.StrEnum):
     PARTITION_LATE = "partition_late"
     PERFORMANCE_DROP = "performance_drop"
     DRIFT = "drift"
+    SKEW = "skew"
     GATE_REFUSED = "gate_refused"
     APPROVAL_WAITS = "approval_waits"
     PROMOTION = "promotion"

@@ -45,6 +45,8 @@ class Serving(Frozen):
     """Whether what was answered is logged."""
     masked: Columns = ()
     """Columns of requests and features that the log holds a keyed digest of, and never the value."""
+    maximum_skew: Number = Field(default=0.05, ge=0, lt=1)
+    """Share of the answers in which a feature may differ from what it is offline; a larger one is told to people."""
     log_late_days: Days = Field(default=3, ge=0, le=90)
     """How many days before its own an ingestion of the log looks at again, for files that came late."""
     log_retention_days: Days = Field(default=90, ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,10 +12,13 @@ from pydantic import JsonValue
 
 from evergreen.catalog import config_digest
 from evergreen.contract import Output, Request, Result, Window
-from evergreen.data.lake import get_lake
+from evergreen.data.lake import PARTITION, get_lake
 from evergreen.data.lineage import current_together
-from evergreen.data.served import SERVED, real_answers
-from evergreen.features.feature_store import feature_tables, training_set
+from evergreen.data.served import REQUEST, SERVED, real_answers
+from evergreen.data.transform import EVENT_TIMESTAMP
+from evergreen.features.feast_repo import apply
+from evergreen.features.feature_store import example_columns, feature_tables, inputs_of, training_set
+from evergreen.features.row_times import row_times
 from evergreen.handover import store_output
 from evergreen.judgement.champions import champion_of
 from evergreen.monitoring.comparison import Comparison, compare_with_champion
@@ -25,6 +29,7 @@ from evergreen.monitoring.metric_picture import metric_over_time
 from evergreen.monitoring.proposal import DRIFT_REPORT, DriftDocument, report_id, report_key
 from evergreen.monitoring.reference import Reference, champion_reference
 from evergreen.monitoring.served import served_rows
+from evergreen.monitoring.skew import FEWEST_ROWS, Skew, compare_features, no_skew
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.registry import Version
@@ -32,15 +37,19 @@ from evergreen.training.signatures import stated_of_version
 from evergreen.training.tracking import log_monitoring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
+    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 _SEASON_DAYS = 364
 """A year of whole weeks: Mondays are compared with Mondays."""
 _SEASON_COVER = 0.9
 """Share of the days a year earlier that must have rows for them to be the reference."""
+_COMPARED = 20_000
+"""Answers whose features are looked up offline."""
+_PLAIN = (PARTITION, EVENT_TIMESTAMP)
 _SHOWN = 60
 """Partitions that the pictures look back on."""
 
@@ -61,11 +70,41 @@ def run(request: Request, spec: ModelSpec) -> Result:
     snapshots = {table.name: table.version for table in inputs}
     read = partial(training_set, spec, snapshots=snapshots, labelled=False)
     reference = _reference(spec, champion, window, snapshots["examples"], read)
-    served = served_rows(spec, champion.number, real_answers(spec, window, snapshots.get(SERVED)))
+    answers = real_answers(spec, window, snapshots.get(SERVED))
+    served = served_rows(spec, champion.number, answers)
     found = compare_with_champion(spec, champion, reference, read(window), served)
+    found = replace(found, skew=_skew(spec, answers, snapshots))
     log.info("%s: %s, reference: %s", found.report.verdict, found.report.why, reference.name)
     read_from = (champion.output("champion"), *inputs, *reference.files)
     return _result(request, spec, found, reference.name, read_from, champion)
+
+
+def _skew(spec: ModelSpec, answers: pa.Table | None, snapshots: Mapping[str, str]) -> Skew:
+    """Compare the features that were served with those of the same entities at the same moments, offline."""
+    keys = spec.features.keys
+    if answers is None or not spec.features.views:
+        return no_skew("no prediction log was ingested" if answers is None else "the model has no features of views")
+    if masked := sorted({*keys} & {*spec.serving.masked}):
+        return no_skew(f"the log does not tell the keys: {', '.join(masked)}")
+    sample = answers.sort_by("prediction_id")
+    sample = sample.take([*range(0, len(sample), max(1, -(-len(sample) // _COMPARED)))])
+    if len(sample) < FEWEST_ROWS:
+        return no_skew(f"{len(sample)} answers to compare, {FEWEST_ROWS} are needed")
+    apply(spec)
+    offline = inputs_of(spec, _asked(spec, sample), snapshots)
+    times = {view.name: row_times(spec, view, offline, snapshots) for view in spec.features.views}
+    return compare_features(spec, sample.to_pandas(), offline, times)
+
+
+def _asked(spec: ModelSpec, answers: pa.Table) -> pa.Table:
+    """Return what was asked as examples have it; what is masked is null, as no view is looked up by it."""
+    import pyarrow as pa
+
+    columns = {name: name if name in _PLAIN else f"{REQUEST}{name}" for name in example_columns(spec)}
+    told = {name for name, logged in columns.items() if logged in answers.column_names} - {*spec.serving.masked}
+    return pa.table(
+        {name: answers[logged] if name in told else pa.nulls(len(answers)) for name, logged in columns.items()}
+    )
 
 
 def _reference(
@@ -102,6 +141,7 @@ def _result(
         **facts,
         "run": request.run.address,
         "columns": report.columns,
+        "skew": found.skew,
         "psi": report.index("values"),
         "missing_psi": report.index("missing"),
         "rules": spec.drift.model_dump(mode="json"),
@@ -136,6 +176,7 @@ def _facts(
         "reference": reference,
         "current": window,
         "evidence": evidence,
+        **({"skew": found.skew.verdict, "skew_why": found.skew.why} if found.skew else {}),
     }
 
 

@@ -113,7 +113,10 @@ def _of_rollout(event: str | None) -> Callable[[Manifest], str | None]:
 
 
 RESULTS: Mapping[str, tuple[Row, ...]] = {
-    "check_drift": (Row(AlertEvent.DRIFT, Status.OK, _report("verdict", "drift"), "the inputs of {partition}: {why}"),),
+    "check_drift": (
+        Row(AlertEvent.DRIFT, Status.OK, _report("verdict", "drift"), "the inputs of {partition}: {why}"),
+        Row(AlertEvent.SKEW, Status.OK, _report("skew", "skewed"), "the features served to {partition}: {skew_why}"),
+    ),
     "check_performance": (
         Row(AlertEvent.PERFORMANCE_DROP, Status.OK, _report("proposal", True), "the champion has become worse: {why}"),
     ),

@@ -34,6 +34,10 @@ ADVICE: Mapping[AlertEvent, Advice] = MappingProxyType(
         AlertEvent.DRIFT: Advice(
             "info", "Nothing: a retraining is proposed, and the guard decides. Look at the columns in the drift report."
         ),
+        AlertEvent.SKEW: Advice(
+            "warning",
+            "Look at `skew` in drift.json, then at `materialize` of these days: no training mends it.",
+        ),
         AlertEvent.GATE_REFUSED: Advice(
             "warning",
             "The champion stays. Read why in `evergreen history`, then look at the data of the newest days.",

@@ -44,6 +44,10 @@ def manifest(step: str, run_id: str = "r", status: str = "ok", **facts: Any) -> 
             *(AlertEvent.DRIFT, "d-1", "the inputs of 2013-05-31: 4 of 11 columns drifted"),
         ),
         (
+            manifest("check_drift", verdict="stable", skew="skewed", skew_why="visits in 20.0%", report_id="d-2"),
+            *(AlertEvent.SKEW, "d-2", "the features served to 2013-05-31: visits in 20.0%"),
+        ),
+        (
             manifest("check_performance", proposal=True, report_id="p-1", why="auc of version 3: 0.61"),
             *(AlertEvent.PERFORMANCE_DROP, "p-1", "the champion has become worse: auc of version 3: 0.61"),
         ),
