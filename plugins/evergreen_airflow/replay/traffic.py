@@ -1,7 +1,7 @@
 """The last period's examples as requests to the server: what clients would have asked, and told of afterwards.
 
-The online store has the newest features alone, so all are asked about noon of the day after the period, and the label of
-each example goes back as the outcome. While a challenger is rolled out, its checks are run between the requests.
+The online store has the newest features alone, so all are asked about noon of the day after the period, and the label
+of each example goes back as the outcome. While a challenger is rolled out, its checks are run between the requests.
 """
 
 from __future__ import annotations
