@@ -136,12 +136,14 @@ def check_traffic(found: Summary) -> None:
     assert not any(row.traffic for row in earlier)
     traffic = last.traffic
     assert traffic is not None
-    assert traffic.requests == traffic.statuses["200"] == traffic.variants["champion"] > 1000, traffic
+    answered = traffic.statuses["200"]
+    assert answered == traffic.variants["champion"] > 1000, traffic
+    assert traffic.statuses.keys() <= {"200", "503"}, traffic  # a busy machine makes it say that it has no room
     assert traffic.p99_ms is not None
     assert traffic.p50_ms <= traffic.p99_ms
     assert traffic.decision == "no rollout is under way"
     deadline = time.monotonic() + 60
-    while logged_answers() < traffic.requests:
+    while logged_answers() < answered:
         assert time.monotonic() < deadline, logged_answers()
         time.sleep(1)
     assert not [token for token in read_tokens() if token.client == "replay" and token.revoked is None]
@@ -167,7 +169,7 @@ def test_two_weeks_through_the_scheduler(inside: Installation) -> None:
     check_manifests()
     check_traffic(found)
     assert sum(row.rows_in for row in found.rows) > (flights_of_the_year().ds <= str(LAST)).sum()
-    for expected in ("first champion", "Airflow", "MLflow", "summary.json"):
+    for expected in ("first champion", "Airflow", "MLflow", "no rollout is under way", "summary.json"):
         assert expected in done.stdout
 
     before = {manifest.run.key: manifest for manifest in manifests()}

@@ -219,7 +219,10 @@ RULES = (
     Rule(
         *(REPLAY, "evergreen"),
         "The replay asks Airflow or the runner for steps, and reads what they leave: it has no logic of the rooms.",
-        but=FLOOR | RECORDS | {"evergreen.runner", "evergreen.cli"},
+        but=FLOOR
+        | RECORDS
+        | {"evergreen.runner", "evergreen.cli"}
+        | {"evergreen.data.lake", "evergreen.judgement", "evergreen.serving.tokens"},  # it asks as a client does
     ),
     Rule(REPLAY, "airflow", "The replay is a command: importing Airflow would take every `evergreen` command seconds."),
     Rule(

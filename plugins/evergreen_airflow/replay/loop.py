@@ -76,7 +76,7 @@ def run_loop(
     out.print(*_tables(summary), sep="\n\n")
     out.print()
     for name, address in {**(addresses or {}), **_addresses(summary, path)}.items():
-        out.print(f"{name:10} {address}", soft_wrap=True, highlight=False)
+        out.print(f"{name:11} {address}", soft_wrap=True, highlight=False)
     return summary
 
 

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 REQUESTS = 2000
 """At most, of one round; the examples are taken evenly over the period."""
-AT_ONCE = 8
+AT_ONCE = 4
 READY_SECONDS = 60.0
 """How long the server may take until it answers for the model: it looks for a new champion every few seconds."""
 LOG_SECONDS = 12.0
 """After so long the answers are in the prediction log, where a check finds them."""
-ROUNDS = 20
+ROUNDS = 5
 """Checks after which a rollout that is still under way is left to its schedule."""
 
 

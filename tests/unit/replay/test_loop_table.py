@@ -11,6 +11,7 @@ from rich.console import Console
 from evergreen.contract import Window
 from evergreen_airflow.replay.loop import _Progress, _tables
 from evergreen_airflow.replay.summary import PeriodRuns, Row, Summary
+from evergreen_airflow.replay.traffic import Traffic
 
 WHY = (
     "improvement of auc -0.0021 (95% interval -0.0071 to +0.0032): not better by more than 0 beyond noise; "
@@ -58,6 +59,16 @@ def test_every_number_is_whole_and_every_reason_is_there(width: int) -> None:
     words = " ".join(text.split())
     assert WHY in words
     assert len([line for line in lines if "improvement of auc" in line and "interval" in line]) == 1  # no narrow column
+
+
+def test_what_the_server_was_asked_has_a_table_of_its_own() -> None:
+    first, last = SUMMARY.rows
+    asked = Traffic(requests=1565, p99_ms=10.04, variants={"champion": 750, "challenger": 250}, decision="canary: 2")
+    out = Console(file=io.StringIO(), width=80)
+    out.print(*_tables(SUMMARY.model_copy(update={"rows": (first, last.model_copy(update={"traffic": asked}))})))
+    cells = out.file.getvalue().splitlines()[-1].split()
+    assert cells == ["2013-04-07", "1,565", "10.0", "challenger", "25%,", "champion", "75%", "canary:", "2"]
+    assert len(list(_tables(SUMMARY))) == 2  # nothing was asked: no table
 
 
 @pytest.mark.parametrize(("longest", "passed", "said"), [(60, 200, 1), (60, 90, 0), (0, 9000, 0)])
