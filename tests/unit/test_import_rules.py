@@ -510,7 +510,7 @@ TWINS = [
     ("evergreen_airflow.operator", "def f():\n    from evergreen.data.lake import get_lake", "evergreen"),
     ("evergreen_airflow.kubelet.pod_process", "from evergreen import runner", "evergreen"),
     ("evergreen_airflow.kubelet.warm_server", "import evergreen.authoring.checks", "evergreen.authoring"),
-    ("evergreen_airflow.replay.loop", "from evergreen.data.lake import get_lake", "evergreen"),
+    ("evergreen_airflow.replay.loop", "from evergreen.steps.gate import run", "evergreen"),
     ("evergreen_airflow.replay.loop", "from airflow.models import DagRun", "airflow"),
     ("evergreen_airflow.replay.loop", "from evergreen_airflow import operator", "evergreen_airflow"),
     ("evergreen_airflow.replay.loop", "from ..operator import StepOperator", "evergreen_airflow"),

@@ -116,9 +116,8 @@ def _replay(
     for period in plan.periods:
         with progress.of(period.label):
             runs.append(_replay_period(period, driver, prefix))
-        rolled_out = rollout_of(read_events(get_store(), spec.name)) is not None
         last = period is plan.periods[-1] and period.label not in traffic
-        if server is not None and (rolled_out or last):
+        if server is not None and (last or rollout_of(read_events(get_store(), spec.name)) is not None):
             with progress.of(f"{period.label} as requests"):
                 traffic[period.label] = send(
                     spec, period.window, server, driver, f"{prefix}__{period.label}", progress.show
