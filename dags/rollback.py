@@ -42,7 +42,7 @@ for spec in models():
                 type=["null", "string"],
                 pattern="^([0-9]+|none)$",
                 title="Version",
-                description="A version that was champion, or none. Empty: the one before the present champion.",
+                description="One that was champion, or none. Empty: the one before; during a rollout, the champion.",
             ),
             reason=Param(type="string", minLength=1, title="Reason", description="Kept in the audit log."),
             confirm=Param(type="string", const=spec.name, title="Confirmation", description=f"Write {spec.name}."),

@@ -26,7 +26,7 @@ from evergreen.serving.log_files import log_key, log_schema
 from evergreen.serving.online_features import OnlineFeatures
 from evergreen.settings import get_settings
 from evergreen.store import get_store
-from evergreen.training.registry import by_alias, connect
+from evergreen.training.registry import REPLACED, by_alias, connect
 from evergreen_airflow.alerts.findings import found_in
 from lifecycle_kit import PARTITION, Run, evaluation_rows, training_rows, write_model
 
@@ -302,3 +302,60 @@ def test_a_server_that_lacks_a_column_of_the_challenger_goes_on_with_the_champio
         newer.close()
     finally:
         engine.close()
+
+
+def test_an_older_training_does_not_end_the_rollout_of_a_newer_one(model):
+    older = Run(model, "older", partition=PARTITION - timedelta(days=1))
+    older.assemble()
+    older.train_without_ray(training_rows("binary"), BEFORE, spoil=False)
+    older.steps("evaluate", "gate", "register")
+    begun(model)
+    newer = under_way(model)
+    refused = older.step("promote")
+    assert refused.status is Status.REFUSED
+    assert f"version {newer.challenger}, which learned from newer days" in refused.reason
+    assert under_way(model) == newer
+
+
+def test_a_rollback_that_comes_after_the_end_of_a_rollout_takes_nothing_away_unless_told(model):
+    begun(model)
+    answer(model, challenger_errors=100)
+    assert deliver(model, "a").facts["outcome"] == "rolled_back"
+    late = Run(model, "late", dag="rollback")
+    failure = late.step("rollback", reason="it answers with errors", by="ada").failure
+    assert "the rollout of version 2" in failure.message
+    assert "version 1, the champion, answers everything" in failure.message
+    assert "--to none" in failure.hint
+    assert by_alias(model, "champion").number == "1"
+    told = Run(model, "told", dag="rollback").step("rollback", reason="it is bad too", by="ada", version="none")
+    assert told.failure is None
+    assert by_alias(model, "champion") is None
+
+
+def test_a_rollout_that_begins_while_none_is_told_is_told(model, monkeypatch):
+    tell = champions.tell_rollout
+
+    def told_and_begun(store, name, *, under_way):
+        tell(store, name, under_way=under_way)
+        if not under_way and rollout_of(read_events(store, name)) is None:
+            begun(name)
+
+    monkeypatch.setattr(champions, "tell_rollout", told_and_begun)
+    champions.tell_whether_rolled_out(get_store(), model)
+    assert under_way(model) is not None
+    assert is_rollout_told(get_store(), model)
+
+
+def test_what_a_promotion_replaced_is_kept_when_the_registry_was_away(model, monkeypatch):
+    begun(model)
+
+    def away(*_):
+        raise TemporaryError("the registry is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(champions, "set_tags", away)
+        assert deliver(model, "a", "finish", reason="good", by="ada").failure is not None
+    assert by_alias(model, "champion").number == "1"
+    assert deliver(model, "next").status is Status.SKIPPED
+    champion = by_alias(model, "champion")
+    assert (champion.number, champion.tags[REPLACED]) == ("2", "1")

@@ -10,9 +10,20 @@ from evergreen.contract import ConfigurationError, Request, RunIdentity, StepErr
 from evergreen.judgement.audit import append, read_events
 from evergreen.judgement.decisions import event_of
 from evergreen.judgement.events import MOVES, OF_THE_ALIAS, Event, EventKind, last_move
+from evergreen.judgement.notices import tell_rollout
+from evergreen.judgement.rollouts import rollout_of
 from evergreen.pipelines import dag_id
 from evergreen.store import ArtifactStore, get_store
-from evergreen.training.registry import CHAMPION, Version, by_alias, by_number, remove_alias, set_alias, set_tags
+from evergreen.training.registry import (
+    CHAMPION,
+    REPLACED,
+    Version,
+    by_alias,
+    by_number,
+    remove_alias,
+    set_alias,
+    set_tags,
+)
 
 log = logging.getLogger(__name__)
 
@@ -166,12 +177,21 @@ def settle(request: Request, *, from_anywhere: bool = False) -> Event:
             return moved
 
 
+def tell_whether_rolled_out(store: ArtifactStore, model: str) -> None:
+    """Leave word whether a rollout is under way; one that begins at this moment is not missed."""
+    tell_rollout(store, model, under_way=False)
+    if rollout_of(read_events(store, model)) is not None:  # who begins one says so after it has
+        tell_rollout(store, model, under_way=True)
+
+
 def finish_move(request: Request, events: Sequence[Event]) -> None:
     """Let the alias follow a rollout's promotion; nothing to do if it has, wherever it was moved since."""
     moved = last_move(events)
     if moved is None or moved.kind is not EventKind.PROMOTED or moved.rollout is None or moved.version is None:
         return
-    if by_number(moved.model, moved.version).tags.get(_MOVED) != str(moved.number):
+    version = by_number(moved.model, moved.version)
+    if version.tags.get(_MOVED) != str(moved.number):
+        set_tags(version, {REPLACED: moved.previous or "0"})  # before the alias: a crash in between loses nothing
         settle(request)
 
 

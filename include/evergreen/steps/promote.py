@@ -16,7 +16,7 @@ from evergreen.judgement.decisions import DecisionRecord, decision_of, event_of
 from evergreen.judgement.events import Event, EventKind, last_move
 from evergreen.judgement.notices import tell_rollout
 from evergreen.judgement.questions import Answer
-from evergreen.judgement.rollouts import first_step
+from evergreen.judgement.rollouts import first_step, rollout_of
 from evergreen.judgement.rules import decide
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
@@ -165,4 +165,10 @@ def _objection(events: Sequence[Event], request: Request, promotion: Event) -> s
         )
     if rollback:
         return f"{rollback.by} rolled back to version {rollback.version} after the decision: train again"
+    rollout = rollout_of(events)
+    if rollout is not None and rollout.partition > promotion.partition:
+        return (
+            f"version {rollout.challenger}, which learned from newer days ({rollout.partition}), is being rolled out: "
+            f"version {promotion.version} does not end that"
+        )
     return None

@@ -6,10 +6,17 @@ from collections.abc import Sequence
 
 from evergreen.contract import ConfigurationError, Request, Result, TemporaryError
 from evergreen.judgement.audit import append, read_events
-from evergreen.judgement.champions import champions, notice, refuse_in_backfill, served_before, settle, under_way
+from evergreen.judgement.champions import (
+    champions,
+    notice,
+    refuse_in_backfill,
+    served_before,
+    settle,
+    tell_whether_rolled_out,
+    under_way,
+)
 from evergreen.judgement.decisions import event_of
-from evergreen.judgement.events import Event, EventKind, last_move
-from evergreen.judgement.notices import tell_rollout
+from evergreen.judgement.events import MOVES, Event, EventKind, last_move
 from evergreen.judgement.rollouts import rollout_of
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
@@ -24,9 +31,10 @@ def run(request: Request, spec: ModelSpec) -> Result:
     """Log who rolls back and why (parameters ``by`` and ``reason``), then move the alias to ``version``.
 
     Without a version it is the champion before the present one; while a rollout is under way, it is the champion, and
-    the rollout ends, as it does by every rollback. Where the alias was moved past the audit log, it is
-    the champion that the log has. With ``none`` nothing serves, and the next challenger is a first one. Run again, it
-    finishes what it began, unless the champion was moved since.
+    the rollout ends, as it does by every rollback. When a rollout has ended since the champion was moved, the version
+    has to be named: whoever means that rollout would take away the champion. Where the alias was moved past the audit
+    log, it is the champion that the log has. With ``none`` nothing serves, and the next challenger is a first one. Run
+    again, it finishes what it began, unless the champion was moved since.
     """
     refuse_in_backfill(request)
     reason = str(request.params.get("reason") or "").strip()
@@ -47,7 +55,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
         _refuse_if_moved(request, begun, last_move(events))
         target = named_version(spec.name, begun.version) if begun.version else None
     _refuse_if_moved(request, begun, settle(request, from_anywhere=True))
-    tell_rollout(get_store(), spec.name, under_way=False)
+    tell_whether_rolled_out(get_store(), spec.name)
     return Result(
         outputs=(target.output("champion"),) if target else (),
         facts={"version": begun.version, "previous": begun.previous, "by": begun.by, "why": begun.why},
@@ -81,7 +89,7 @@ def _target(request: Request, events: Sequence[Event]) -> Version | None:
         number = requested or out_of_place.previous
         hint = f"Name the version that is to serve: --to {seen} takes over where the alias is."
     else:
-        number = requested or (rollout.champion if rollout else served_before(events, str(champion)))
+        number = requested or (rollout.champion if rollout else _before(events, model, str(champion)))
         hint = "Only a better challenger can replace it."
     if number is None:
         raise ConfigurationError(f"{model} had no champion before version {champion or seen}.", hint)
@@ -95,6 +103,25 @@ def _target(request: Request, events: Sequence[Event]) -> Version | None:
             f"Name one that was: {', '.join(served) or 'there is none'}.",
         )
     return target
+
+
+def _before(events: Sequence[Event], model: str, champion: str) -> str | None:
+    """Return the version that served before the champion.
+
+    Raises
+    ------
+    ConfigurationError
+        If a rollout has ended since the champion was moved: the traffic is back with the champion already.
+    """
+    earlier, kinds = served_before(events, champion), {*MOVES, EventKind.ROLLOUT_ENDED}
+    newest = next(event for event in reversed(events) if event.kind in kinds)
+    if newest.kind is EventKind.ROLLOUT_ENDED:
+        raise ConfigurationError(
+            f"the rollout of version {newest.version} of {model} has ended ({newest.why}), and version {champion}, the "
+            f"champion, answers everything.",
+            f"To take that away too, name the version that is to serve: --to {earlier or _NONE}.",
+        )
+    return earlier
 
 
 def _logged(event: Event, seen: Event | None) -> Event:

@@ -9,17 +9,16 @@ from typing import Any
 
 from evergreen.contract import ConfigurationError, Output, Request, Result, Status, utc_now
 from evergreen.judgement.audit import log_of, read_events
-from evergreen.judgement.champions import champion_of, finish_move, refuse_in_backfill
+from evergreen.judgement.champions import champion_of, finish_move, refuse_in_backfill, tell_whether_rolled_out
 from evergreen.judgement.decisions import event_of
 from evergreen.judgement.events import OF_A_ROLLOUT, Event, EventKind, RolloutOutcome, RolloutStep
 from evergreen.judgement.looks import expired, look
-from evergreen.judgement.notices import tell_rollout
 from evergreen.judgement.rollouts import Rollout, as_begun, rollout_of, step_starts
 from evergreen.serving.observed import answers_of
 from evergreen.spec import ModelSpec
 from evergreen.store import get_store
 from evergreen.training.loading import load_version
-from evergreen.training.registry import REPLACED, named_version, set_tags
+from evergreen.training.registry import named_version
 
 _KINDS = {
     "pause": EventKind.ROLLOUT_PAUSED,
@@ -47,7 +46,7 @@ def run(request: Request, spec: ModelSpec) -> Result:
     rollout = rollout_of(events)
     if rollout is None:
         finish_move(request, events)  # of a check that was killed between its record and the alias
-        tell_rollout(store, spec.name, under_way=False)
+        tell_whether_rolled_out(store, spec.name)
         if action == "check":
             return Result(status=Status.SKIPPED, reason="no rollout is under way")
         raise ConfigurationError(f"{action}: no rollout of {spec.name} is under way.", "Look: evergreen history.")
@@ -140,11 +139,10 @@ def _concluded(request: Request, event: Event, facts: dict[str, Any] | None = No
     outputs: tuple[Output, ...] = ()
     if event.kind is EventKind.PROMOTED:
         version = named_version(event.model, str(event.version))
-        set_tags(version, {REPLACED: event.previous or "0"})
         finish_move(request, read_events(get_store(), event.model))
         outputs = (version.output("champion"),)
     if event.kind not in OF_A_ROLLOUT or event.kind is EventKind.ROLLOUT_ENDED:
-        tell_rollout(get_store(), event.model, under_way=rollout_of(read_events(get_store(), event.model)) is not None)
+        tell_whether_rolled_out(get_store(), event.model)
     said = {"event": event.kind.value, "outcome": at.outcome, "why": event.why, "by": event.by}
     place = {"rollout": at.experiment, "strategy": at.strategy, "step": at.step, "share": at.share}
     versions = {"version": event.version, "previous": event.previous}
