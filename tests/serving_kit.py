@@ -52,7 +52,7 @@ class Halver:
     asked: list[Rows] = field(default_factory=list)
     outcomes: list[tuple[str, object, str]] = field(default_factory=list)
 
-    async def predict(self, rows: Rows, client: str) -> list[Answer]:
+    async def predict(self, rows: Rows, client: str, version: str | None = None) -> list[Answer]:
         self.asked_for += 1
         if not self.ready:
             raise OverloadedError(f"{self.name} has no champion yet", retry_after=3)

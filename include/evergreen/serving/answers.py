@@ -41,24 +41,19 @@ class Served(Protocol):
         ...
 
     @property
-    def full(self) -> bool:
-        """Whether as many requests wait as may; one more is refused."""
-        ...
-
-    @property
     def versions(self) -> Sequence[str]:
         """The versions that answer now, the champion first."""
         ...
 
-    async def predict(self, rows: Rows, client: str) -> list[Answer]:
-        """Answer every row, or none.
+    async def predict(self, rows: Rows, client: str, version: str | None = None) -> list[Answer]:
+        """Answer every row, or none; by a version, if one is named, whatever the split says.
 
         Raises
         ------
         InvalidRequestError
             If features are missing or stale, and the model refuses such.
         OverloadedError
-            If there is no room, no version is loaded, or the online store does not answer.
+            If there is no room, no version or not the one that is named is loaded, or the online store does not answer.
         """
         ...
 

@@ -178,7 +178,7 @@ class _Endpoints:
         end = header_length(request, body)
         checker = self._checkers[model.name]
         inference = protocol_v2.read(checker, parsed_json(body[:end]), body[end:], model.outputs)
-        answers = await model.predict(inference.rows, client.name)
+        answers = await model.predict(inference.rows, client.name, request.path_params.get("version"))
         header, tail = protocol_v2.write(model.name, inference, answers)
         _answered(request, len(answers))
         if not tail:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from evergreen.serving.answers import Answer, VariantName
 from evergreen.serving.deployment import Deployment, Variant
-from evergreen.serving.log_files import AGE, FEATURE, OUTPUT, REQUEST, Status
+from evergreen.serving.log_files import AGE, FEATURE, NO_EXPERIMENT, OUTPUT, REQUEST, Status
 from evergreen.serving.metrics import ANSWERED, GRAPH_FAILED, REFUSED
 from evergreen.serving.online_features import FeatureRows, OnlineFeatures
 from evergreen.serving.prediction_log import PredictionLog
@@ -84,6 +84,8 @@ class Asked:
 
     rows: Rows
     client: str
+    version: str | None = None
+    """The one that is to answer, if the client has named it: such an answer is no evidence in a rollout."""
     received: float = field(default_factory=time.perf_counter)
 
 
@@ -173,7 +175,8 @@ class _Computing:
         self.batch, self.now, self.moments, self.columns, self.found = batch, now, moments, columns, found
         self.inputs = {**columns, **found.values}
         self.answered: list[tuple[int, dict[str, Any]]] = []
-        self.names = [self._variant(row) for row in range(len(moments))]
+        asked = (one for one in batch.requests for _ in range(len(one.rows)))
+        self.names = [self._variant(row, one.version) for row, one in enumerate(asked)]
 
     def outcomes(self) -> list[Outcome]:
         """Return an outcome for each request, after all of them are in the log."""
@@ -197,9 +200,11 @@ class _Computing:
             start += len(asked.rows)
         return spans
 
-    def _variant(self, row: int) -> VariantName:
+    def _variant(self, row: int, version: str | None) -> VariantName:
         """Return who is to answer a row."""
         deployment, features = self.batch.deployment, self.batch.spec.features
+        if version is not None:
+            return "champion" if version == deployment.champion.version else "challenger"
         if not deployment.is_split:
             return "champion"
         by = deployment.split_by or features.keys or features.request_inputs
@@ -271,7 +276,7 @@ class _Computing:
             "version": variant.version,
             "status": status,
             "reason": reason,
-            "experiment": deployment.experiment,
+            "experiment": NO_EXPERIMENT if asked.version else deployment.experiment,
             "client": asked.client,
             "server": SERVER,
             "shadow": False,

@@ -149,7 +149,7 @@ class Issuer:
             )
         except (jwt.PyJWTError, ValueError):
             return None
-        name = str(claims["sub"])[:80]
+        name = f"jwt:{claims['sub']}"[:80]  # no token of ours can be of a client that is called so
         if "models" not in claims:
             return Client(name)
         models = claims["models"]

@@ -99,11 +99,6 @@ class Engine:
         return self._deployment is not None
 
     @property
-    def full(self) -> bool:
-        """Whether as many requests wait as may; one more is refused."""
-        return self._waiting_requests >= self._spec.serving.maximum_waiting_requests
-
-    @property
     def versions(self) -> Sequence[str]:
         """The versions that answer now, the champion first."""
         deployment = self._deployment
@@ -113,13 +108,13 @@ class Engine:
         """Answer with another deployment from the next batch on; may be called from any thread."""
         self._deployment = deployment
 
-    async def predict(self, rows: Rows, client: str) -> list[Answer]:
+    async def predict(self, rows: Rows, client: str, version: str | None = None) -> list[Answer]:
         """Answer every row, or none: see `evergreen.serving.answers.Served`."""
         self._admit(len(rows))
         if not len(rows):
             return []
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(Asked(rows, client), loop.create_future())
+        waiting = _Waiting(Asked(rows, client, version), loop.create_future())
         number = self._arrivals = self._arrivals + 1
         self._queue[number] = waiting
         self._queued_rows += len(rows)
@@ -163,7 +158,9 @@ class Engine:
         if self._deployment is None:
             raise OverloadedError(f"no version of {self.name} is loaded", 5)
         serving = self._spec.serving
-        if self.full or (self._waiting_rows and self._waiting_rows + rows > serving.maximum_waiting_rows):
+        if self._waiting_requests >= serving.maximum_waiting_requests:
+            self._refuse("full")
+        if self._waiting_rows and self._waiting_rows + rows > serving.maximum_waiting_rows:
             self._refuse("full")
         # a lane must be free first, and then every full batch before this one computed
         batches = self._queued_rows // BATCH_ROW_LIMIT + (self._in_flight >= LANES)
@@ -215,6 +212,13 @@ class Engine:
         if deployment is None:  # taken away while they waited
             for waiting in batch:
                 waiting.future.set_exception(OverloadedError(f"no version of {self.name} is loaded", 5))
+            return
+        versions = {None, *(variant.version for variant in deployment.variants)}
+        for waiting in [one for one in batch if one.asked.version not in versions]:  # taken away while it waited
+            batch.remove(waiting)
+            gone = f"version {waiting.asked.version} of {self.name} does not answer any more"
+            waiting.future.set_exception(OverloadedError(gone, 1))
+        if not batch:
             return
         self._in_flight += 1
         computed = Batch(self._spec, self._features, self._log, deployment, [waiting.asked for waiting in batch])

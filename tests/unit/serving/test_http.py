@@ -363,6 +363,12 @@ def test_a_client_of_the_issuer_is_let_in(tmp_path) -> None:
     assert ask(guard, "POST", PATH, json=ROW, headers=_signed(models=["others"])).status_code == 403
 
 
+def test_no_client_of_the_issuer_is_taken_for_one_with_a_token(tmp_path) -> None:
+    shown = _signed(sub="shop")["Authorization"].removeprefix("Bearer ")
+    known = asyncio.run(_issuer(tmp_path).client_of(shown))
+    assert known.name == "jwt:shop"
+
+
 @pytest.mark.parametrize("models", ["others", {"others": 1}, 5, True])
 def test_models_that_are_no_list_are_not_all_of_them(tmp_path, models: object) -> None:
     answer = ask(guarded(issuer=_issuer(tmp_path)), "POST", PATH, json=ROW, headers=_signed(models=models))

@@ -203,6 +203,45 @@ class Kept:
         return True
 
 
+@pytest.mark.parametrize(("version", "factor"), [("8", 1.0), ("9", 2.0)])
+def test_a_version_that_is_named_answers_whatever_the_split_says_and_is_no_evidence(
+    version: str, factor: float
+) -> None:
+    async def go() -> list[Answer]:
+        engine = engine_of(Held())
+        engine._log = kept  # type: ignore[assignment]
+        challenger = Variant("9", summing_graph(2.0))
+        engine.use(Deployment(Variant("8", GRAPH), challenger, 0.5, False, "e1", "s", ("amount",)))
+        named, split = await asyncio.gather(
+            engine.predict(rows(*map(float, range(100))), "me", version), engine.predict(rows(1.0, 2.0), "me")
+        )
+        engine.close()
+        assert {record["experiment"] for record in kept.records[: len(named)]} == {"none"}
+        assert [record["experiment"] for record in kept.records[len(named) :]] == ["e1"] * len(split)
+        return named
+
+    kept = Kept()
+    answers = asyncio.run(go())
+    assert {answer.version for answer in answers} == {version}
+    assert amounts(answers) == [factor * number for number in range(100)]
+
+
+def test_a_version_that_is_taken_away_while_a_request_for_it_waits_is_said() -> None:
+    async def go() -> list[Any]:
+        engine = engine_of(Held())
+        engine.use(Deployment(Variant("8", GRAPH)))
+        asked = [asyncio.ensure_future(engine.predict(rows(1.0), "me", version)) for version in ("8", None)]
+        engine.use(Deployment(Variant("9", GRAPH)))
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        engine.close()
+        return found
+
+    gone, answered = asyncio.run(go())
+    assert isinstance(gone, OverloadedError)
+    assert "version 8 of flight_delay does not answer any more" in str(gone)
+    assert answered[0].version == "9"
+
+
 UNANSWERED = [summing_graph(float("inf")), summing_graph(float("nan")), asking_graph("a column that nobody has")]
 
 
