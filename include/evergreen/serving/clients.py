@@ -31,6 +31,9 @@ _KEYS_SECONDS = 60.0
 _KEYS_LAST_SECONDS = 3600.0
 """A key that its issuer has withdrawn vouches for nobody after so long."""
 _NOBODY = digest_of("")
+_KEPT_LIMITS = 10_000
+"""Clients after which those who have asked nothing for a while are forgotten: an issuer may name any number."""
+_ROUNDING_SECONDS = 1e-9
 
 
 @dataclass(frozen=True)
@@ -217,20 +220,24 @@ def looks_like_token(text: str) -> bool:
 
 
 class Limiter:
-    """Token buckets: so many requests a second by client and model, with a second's worth at once."""
+    """So many requests a second by client and model, a second's worth at once (the generic cell rate algorithm)."""
 
     def __init__(self) -> None:
-        self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
+        self._due: dict[tuple[str, str], float] = {}
+        """When all that a client has asked would have been asked at an even pace; what is past tells nothing."""
+        self._most = _KEPT_LIMITS
 
     def wait(self, client: str, model: str, rate: float | None) -> float:
         """Return 0 and count a request, or the seconds until there is room for one."""
         if rate is None:
             return 0.0
-        now, most = time.monotonic(), max(1.0, rate)
-        left, then = self._buckets.get((client, model), (most, now))
-        left = min(most, left + (now - then) * rate)
-        if left < 1:
-            self._buckets[client, model] = (left, now)
-            return (1 - left) / rate
-        self._buckets[client, model] = (left - 1, now)
+        now, at_once = time.monotonic(), max(1.0, rate)
+        due = max(self._due.get((client, model), now), now) + 1 / rate
+        early = due - now - at_once / rate
+        if early > _ROUNDING_SECONDS:
+            return early
+        self._due[client, model] = due
+        if len(self._due) > self._most:
+            self._due = {key: later for key, later in self._due.items() if later > now}
+            self._most = max(_KEPT_LIMITS, 2 * len(self._due))
         return 0.0

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from evergreen.contract import TemporaryError, utc_now
-from evergreen.serving.clients import Issuer, TokenBook
+from evergreen.serving.clients import Issuer, Limiter, TokenBook
 from evergreen.serving.http_metrics import REQUESTS
 from evergreen.serving.tracing import configured_tracer
 from serving_kit import ROW, SECRET, TOKENS, Halver, ask, bearer, body_of, client, guarded, token
@@ -509,3 +509,14 @@ def test_no_body_makes_the_server_fail(body: object) -> None:
 
 def test_every_token_of_the_kit_is_another() -> None:
     assert len({one.id for one in TOKENS}) == len(TOKENS)
+
+
+def test_the_limits_of_clients_that_ask_no_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = 100.0
+    monkeypatch.setattr("evergreen.serving.clients.time.monotonic", lambda: moment)
+    limiter = Limiter()
+    for number in range(30_000):
+        assert limiter.wait(f"jwt:{number}", "sums", 2.0) == 0
+        moment += 0.001
+    assert len(limiter._due) <= 10_000
+    assert [limiter.wait("jwt:29999", "sums", 2.0), round(limiter.wait("jwt:29999", "sums", 2.0), 2)] == [0, 0.5]
