@@ -24,13 +24,10 @@ import httpx
 import psutil
 import yaml
 
-from evergreen.contract import RunIdentity, Window, utc_now
-from evergreen.judgement.audit import append
-from evergreen.judgement.events import Event, EventKind, RolloutStep
-from evergreen_laptop.credentials import read_credentials
-from evergreen_laptop.step_settings import signing_secrets
+from evergreen.contract import Window
 from installation import TWO_WEEKS, Installation, free_ports, installed
 from isolation import inside
+from rollout_kit import begin_rollout, end_rollout, signing
 from small_model import scaled_models
 
 MODEL = "flight_delay"
@@ -49,9 +46,9 @@ def measure(say: Callable[[str], None]) -> dict[str, Any]:
     with installed(scaled_models) as made:
         say("training a champion on six weeks of flights ...")
         made.run(*TWO_WEEKS, "--in-process", timeout=1800)
-        with inside(made.environment) as settings:  # a rollout is begun as its step does it: signed
-            signing = signing_secrets(settings, read_credentials(settings))
-        with inside({**made.environment, **signing}), _alone(made):
+        with inside(made.environment):  # a rollout is begun as its step does it: signed
+            key = signing()
+        with inside({**made.environment, **key}), _alone(made):
             from evergreen.serving.tokens import create_token
 
             asked, given, version = _rows()
@@ -139,9 +136,11 @@ def _canary_with_log(
         say(f"asking {'a canary with its log on' if canary else 'a champion without a log'} ...")
         spec = yaml.safe_load(written)
         path.write_text(yaml.safe_dump({**spec, "serving": {**spec.get("serving", {}), "log": canary}}))
-        _rollout(version, EventKind.ROLLOUT_STARTED if canary else EventKind.ROLLOUT_ENDED)
+        begun = begin_rollout(MODEL, version, version, strategy="canary", steps=[50]) if canary else None
         with _serving(bodies, headers) as (port, _, _):
             told = _load(port, f"/models/{MODEL}/predict", headers, bodies, 0, SECONDS / 2)
+        if begun is not None:
+            end_rollout(begun)
         rates[canary].append(told["requests_per_second"])
         say(_shown(told))
     path.write_text(written)
@@ -151,26 +150,6 @@ def _canary_with_log(
         "canary_with_log_per_s": logged,
         "canary_with_log_costs": 1 - logged / plain,
     }
-
-
-def _rollout(version: str, kind: EventKind) -> None:
-    """Begin or end a rollout to half of the entities, as the audit log tells it."""
-    from evergreen.store import get_store
-
-    step = RolloutStep(experiment="bench", strategy="canary", share=0.5, salt="bench", split_by=())
-    run = RunIdentity(dag_id="bench", run_id=f"{kind}-{time.time_ns()}", task_id="bench")
-    event = Event(
-        kind=kind,
-        model=MODEL,
-        at=utc_now(),
-        run=run,
-        partition=date(2013, 2, 11),
-        training=run.run_id,
-        version=version,
-        previous=version,
-        rollout=step,
-    )
-    append(get_store(), event)
 
 
 def _serving(bodies: Sequence[str], headers: Mapping[str, str]) -> AbstractContextManager[_Started]:
