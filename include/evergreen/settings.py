@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     serving_mask_key: SecretStr | None = None
     """What the prediction log digests the columns of ``serving.masked`` with; the same in all servers of a model."""
     serving_spool_megabytes: Annotated[int, Field(ge=1, le=1_000_000)] = 256
-    """How much of a model's prediction log a server keeps while the artifact store does not take it."""
+    """How much of the prediction log a server keeps while the artifact store does not take it; its models share it."""
     serving_most_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 1024
     """How many requests it answers at once; one more is told to come again before it is read."""
     serving_drain_seconds: Annotated[float, Field(ge=0, le=600)] = 5

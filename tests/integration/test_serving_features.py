@@ -175,3 +175,16 @@ def test_one_bad_request_of_a_batch_fails_alone_and_all_of_it_is_logged(spec: Mo
     told = {"version": "7", "client": "one", "request_place": "ü", "request_person": 1, "feature_rain": 3.5}
     assert kept | told | {"output_probability": 37.0, "age_places": 0.0, "event_timestamp": KNOWN} == kept
     assert replace(first[0], prediction_id="") == Answer("", "7", "champion", {"probability": 37.0})
+
+
+@pytest.mark.parametrize(("models", "kept"), [(1, 1_000_000), (4, 250_000)])
+def test_the_models_of_a_server_share_its_spool(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, models: int, kept: int
+) -> None:
+    monkeypatch.setenv("EVERGREEN_SERVING_SPOOL_MEGABYTES", "1")
+    get_settings.cache_clear()
+    told = {"prediction_id": "x" * 10_000, "outcome": "1", "client": "me", "at": KNOWN, "event_timestamp": KNOWN}
+    with PredictionLog.of(spec, OnlineFeatures(spec), models) as written:
+        most = next(number for number in range(1000) if not written.append([told]))
+    assert kept * 0.9 < most * 10_000 < kept
+    get_settings.cache_clear()

@@ -67,8 +67,10 @@ class PredictionLog:
 
     @classmethod
     @contextmanager
-    def of(cls, spec: ModelSpec, features: OnlineFeatures) -> Iterator[PredictionLog]:
+    def of(cls, spec: ModelSpec, features: OnlineFeatures, models: int = 1) -> Iterator[PredictionLog]:
         """Yield the log of a model as the settings say; at the end everything is brought to the artifact store.
+
+        ``models`` of a server share its spool evenly: one that writes much takes no other's room.
 
         Raises
         ------
@@ -80,7 +82,7 @@ class PredictionLog:
         _check_masked(spec, has_key=key is not None)
         digest = hmac.digest(key.get_secret_value().encode(), b"evergreen prediction log", "sha256") if key else b""
         folder = settings.state_dir / "spool" / spec.name
-        spool = Spool(folder, SERVER, settings.serving_spool_megabytes * 1_000_000)
+        spool = Spool(folder, SERVER, settings.serving_spool_megabytes * 1_000_000 // models)
         whole = [name for name, kind in features.key_kinds.items() if kind == "integer"]
         written = cls(spec, whole, get_store(), spool, digest)
         written.start()

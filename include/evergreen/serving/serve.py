@@ -72,7 +72,7 @@ def _engines(specs: Sequence[ModelSpec], stack: ExitStack, *, needed: bool) -> I
     for spec in specs:
         try:
             features = OnlineFeatures(spec)
-            written = stack.enter_context(PredictionLog.of(spec, features)) if spec.serving.log else None
+            written = stack.enter_context(PredictionLog.of(spec, features, len(specs))) if spec.serving.log else None
         except ConfigurationError as error:
             if needed:
                 raise
