@@ -368,7 +368,7 @@ def test_a_bad_challenger_is_rolled_back_by_itself(admin: Person) -> None:
         spec = load_model(MODEL)
         token = create_token("e2e", "e2e", [MODEL])
         begun = begin_rollout(MODEL, champion="2", challenger="1", **CANARY)
-        rows, _ = traffic._examples(spec, week)
+        rows, _ = traffic.requests_of(spec, week)
         until(lambda: {one["version"] for one in ask(admin, token, rows[:20])} == {"1", "2"}, 60, lambda: rows[:20])
         predictions = ask(admin, token, rows)
         admin.http.patch(f"/api/v2/dags/{MODEL}.deliver", json={"is_paused": False}).raise_for_status()

@@ -84,7 +84,7 @@ def send(spec: ModelSpec, window: Window, server: str, driver: Driver, prefix: s
     report(f"waiting for {server} to serve {spec.name}")
     if why := _not_ready(spec.name, server):
         return Traffic(decision=f"not served: {why}")
-    rows, outcomes = _examples(spec, window)
+    rows, outcomes = requests_of(spec, window)
     with _token(spec.name) as headers:
         asker = _Asker(spec.name, server, headers)
         report(f"asking {server} about {len(rows)} examples")
@@ -141,7 +141,7 @@ def _not_ready(model: str, server: str) -> str:
         time.sleep(0.5)
 
 
-def _examples(spec: ModelSpec, window: Window) -> tuple[list[dict[str, Any]], list[Any]]:
+def requests_of(spec: ModelSpec, window: Window) -> tuple[list[dict[str, Any]], list[Any]]:
     """Return rows as a client asks about them, and what became of each: None where that is not known."""
     label = spec.features.examples.label
     names = list(dict.fromkeys([*spec.features.keys, *spec.features.request_inputs]))
