@@ -16,7 +16,6 @@ from evergreen.environment import add
 serving_app = typer.Typer(no_args_is_help=True)
 tokens_app = typer.Typer(no_args_is_help=True, help="The tokens with which clients ask for predictions.")
 
-_CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LASTS = re.compile(r"([1-9][0-9]{0,3})d")
 
 
@@ -53,10 +52,6 @@ def create(
     from evergreen.catalog import load_model
     from evergreen.serving.tokens import create_token
 
-    if not _CLIENT.fullmatch(client):
-        raise ConfigurationError(
-            f"{client!r} cannot be a client's name.", "Use up to 64 letters, digits, dots, dashes and underscores."
-        )
     for name in model or []:
         load_model(name)
     end = None

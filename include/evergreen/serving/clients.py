@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,11 @@ _KEYS_SECONDS = 60.0
 _KEYS_LAST_SECONDS = 3600.0
 """A key that its issuer has withdrawn vouches for nobody after so long."""
 _NOBODY = digest_of("")
-_KEPT_LIMITS = 10_000
-"""Clients after which those who have asked nothing for a while are forgotten: an issuer may name any number."""
-_ROUNDING_SECONDS = 1e-9
+_VOUCHED = "jwt:"
+"""What the name of a client that an issuer vouches for begins with: no token's client may have a colon in its name, so
+that limits, logs and feedback never take one for the other."""
+_LONGEST_SUBJECT = 255
+"""Characters of ``sub``, as OpenID Connect has it; cut, two subjects would be one."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Client:
     Parameters
     ----------
     name
-        The token's client, or the subject that the issuer names.
+        The token's client; or ``jwt:`` and the subject that the issuer names.
     models
         Those it may ask; None is all.
     requests_per_second
@@ -152,7 +155,10 @@ class Issuer:
             )
         except (jwt.PyJWTError, ValueError):
             return None
-        name = f"jwt:{claims['sub']}"[:80]  # no token of ours can be of a client that is called so
+        subject = str(claims["sub"])
+        if not 0 < len(subject) <= _LONGEST_SUBJECT:
+            return None
+        name = f"{_VOUCHED}{subject}"
         if "models" not in claims:
             return Client(name)
         models = claims["models"]
@@ -220,24 +226,33 @@ def looks_like_token(text: str) -> bool:
 
 
 class Limiter:
-    """So many requests a second by client and model, a second's worth at once (the generic cell rate algorithm)."""
+    """Token buckets: so many requests a second by client and model, with a second's worth at once.
 
-    def __init__(self) -> None:
-        self._due: dict[tuple[str, str], float] = {}
-        """When all that a client has asked would have been asked at an even pace; what is past tells nothing."""
-        self._most = _KEPT_LIMITS
+    Parameters
+    ----------
+    most
+        Buckets that are kept. Beyond it the one that was asked longest ago is forgotten, and begins full again.
+    """
+
+    def __init__(self, most: int = 10_000) -> None:
+        self._most = most
+        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many buckets are kept."""
+        return len(self._buckets)
 
     def wait(self, client: str, model: str, rate: float | None) -> float:
         """Return 0 and count a request, or the seconds until there is room for one."""
         if rate is None:
             return 0.0
-        now, at_once = time.monotonic(), max(1.0, rate)
-        due = max(self._due.get((client, model), now), now) + 1 / rate
-        early = due - now - at_once / rate
-        if early > _ROUNDING_SECONDS:
-            return early
-        self._due[client, model] = due
-        if len(self._due) > self._most:
-            self._due = {key: later for key, later in self._due.items() if later > now}
-            self._most = max(_KEPT_LIMITS, 2 * len(self._due))
+        now, most = time.monotonic(), max(1.0, rate)
+        left, then = self._buckets.pop((client, model), (most, now))
+        if len(self._buckets) >= self._most:
+            self._buckets.popitem(last=False)
+        left = min(most, left + (now - then) * rate)
+        if left < 1:
+            self._buckets[client, model] = (left, now)
+            return (1 - left) / rate
+        self._buckets[client, model] = (left - 1, now)
         return 0.0

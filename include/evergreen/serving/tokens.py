@@ -7,6 +7,7 @@ guess. The table ``serving_tokens`` is in the database ``serving``, which the st
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 DATABASE = "serving"
 PREFIX = "evg"
+_CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TABLE = """
 CREATE TABLE IF NOT EXISTS serving_tokens (
     id text PRIMARY KEY,
@@ -75,7 +77,17 @@ def create_token(
     expires: datetime | None = None,
     requests_per_second: float | None = None,
 ) -> str:
-    """Make a token for a client and return it: nobody can read it again."""
+    """Make a token for a client and return it: nobody can read it again.
+
+    Raises
+    ------
+    ConfigurationError
+        If the client's name has a character by which it could be taken for another's.
+    """
+    if not _CLIENT.fullmatch(client):
+        raise ConfigurationError(
+            f"{client!r} cannot be a client's name.", "Use up to 64 letters, digits, dots, dashes and underscores."
+        )
     identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     row = (
         *(identity, client, digest_of(secret), list(models) or None, requests_per_second),

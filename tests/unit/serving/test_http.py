@@ -19,9 +19,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from evergreen.contract import TemporaryError, utc_now
+from evergreen.contract import ConfigurationError, TemporaryError, utc_now
 from evergreen.serving.clients import Issuer, Limiter, TokenBook
 from evergreen.serving.http_metrics import REQUESTS
+from evergreen.serving.tokens import create_token
 from evergreen.serving.tracing import configured_tracer
 from serving_kit import ROW, SECRET, TOKENS, Halver, ask, bearer, body_of, client, guarded, token
 
@@ -253,6 +254,15 @@ def test_a_client_that_asks_too_often_waits() -> None:
     assert ask(guard, "POST", PATH, json=ROW).status_code == 200
 
 
+def test_however_many_clients_there_are_their_limits_take_no_more_room() -> None:
+    limiter = Limiter(most=100)
+    assert limiter.wait("often", "m", 1.0) == 0
+    for number in range(1000):
+        assert limiter.wait(f"client-{number}", "m", 1.0) == 0
+        assert limiter.wait("often", "m", 1.0) > 0, "who asks all the time is not forgotten"
+    assert len(limiter) == 100
+
+
 def test_more_requests_than_there_is_room_for_are_told_to_come_again() -> None:
     model = Halver(seconds=0.2)
 
@@ -363,10 +373,25 @@ def test_a_client_of_the_issuer_is_let_in(tmp_path) -> None:
     assert ask(guard, "POST", PATH, json=ROW, headers=_signed(models=["others"])).status_code == 403
 
 
-def test_no_client_of_the_issuer_is_taken_for_one_with_a_token(tmp_path) -> None:
-    shown = _signed(sub="shop")["Authorization"].removeprefix("Bearer ")
-    known = asyncio.run(_issuer(tmp_path).client_of(shown))
-    assert known.name == "jwt:shop"
+def test_a_client_of_the_issuer_is_never_taken_for_one_with_a_token(tmp_path) -> None:
+    model = Halver()
+    guard = guarded(model, issuer=_issuer(tmp_path))
+    sent = {"model": "sums", "prediction_id": "p-0", "outcome": 1}
+    for headers in (bearer(), _signed(sub="shop")):
+        assert ask(guard, "POST", "/feedback", json=sent, headers=headers).status_code == 202
+    assert [client for _, _, client in model.outcomes] == ["shop", "jwt:shop"]
+    with pytest.raises(ConfigurationError, match="'jwt:shop' cannot be a client's name"):
+        create_token("jwt:shop", "anna")
+
+
+def test_two_long_subjects_are_two_clients_and_none_has_no_end(tmp_path) -> None:
+    model = Halver()
+    guard = guarded(model, issuer=_issuer(tmp_path))
+    sent = {"model": "sums", "prediction_id": "p-0", "outcome": 1}
+    subjects = ["s" * 254 + "1", "s" * 254 + "2", "s" * 256, ""]
+    found = [ask(guard, "POST", "/feedback", json=sent, headers=_signed(sub=one)).status_code for one in subjects]
+    assert found == [202, 202, 401, 401]
+    assert len({client for _, _, client in model.outcomes}) == 2
 
 
 @pytest.mark.parametrize("models", ["others", {"others": 1}, 5, True])
@@ -509,14 +534,3 @@ def test_no_body_makes_the_server_fail(body: object) -> None:
 
 def test_every_token_of_the_kit_is_another() -> None:
     assert len({one.id for one in TOKENS}) == len(TOKENS)
-
-
-def test_the_limits_of_clients_that_ask_no_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    moment = 100.0
-    monkeypatch.setattr("evergreen.serving.clients.time.monotonic", lambda: moment)
-    limiter = Limiter()
-    for number in range(30_000):
-        assert limiter.wait(f"jwt:{number}", "sums", 2.0) == 0
-        moment += 0.001
-    assert len(limiter._due) <= 10_000
-    assert [limiter.wait("jwt:29999", "sums", 2.0), round(limiter.wait("jwt:29999", "sums", 2.0), 2)] == [0, 0.5]
