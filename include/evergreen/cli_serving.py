@@ -30,8 +30,9 @@ def serve(
 ) -> None:
     """Answer requests for predictions, with the champions, until told to stop."""
     # whoever serves does not stop for a registry that is away: it is asked again at the next look
-    retries = "EVERGREEN_MLFLOW_RETRY_SECONDS"
-    add({retries: os.environ.get(retries, "0")})
+    # nor for a PostgreSQL that lets nobody in
+    least = {"EVERGREEN_MLFLOW_RETRY_SECONDS": "0", "PGCONNECT_TIMEOUT": "2"}
+    add({name: os.environ.get(name, value) for name, value in least.items()})
     from evergreen.logs import configure
     from evergreen.serving.server import run_server
 

@@ -19,7 +19,8 @@ from evergreen.serving.answers import Answer
 from evergreen.serving.deployment import Deployment
 from evergreen.serving.engine import Engine
 from evergreen.serving.log_files import log_keys, log_schema, read_log
-from evergreen.serving.online_features import CACHED_SECONDS, OnlineFeatures, _repo_config
+from evergreen.serving.online_features import CACHED_SECONDS, OnlineFeatures
+from evergreen.serving.online_store import repo_config
 from evergreen.serving.prediction_log import PredictionLog
 from evergreen.serving.requests import Column, InvalidRequestError, Rows
 from evergreen.settings import get_settings
@@ -43,7 +44,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterato
         patch.setenv("EVERGREEN_MODELS_DIR", str(folder / "models"))
         patch.setenv("EVERGREEN_FEATURE_REPO", str(folder / "feature_repo"))
         get_settings.cache_clear()
-        _repo_config.cache_clear()
+        repo_config.cache_clear()
         write_model(folder)
         spec = load_model(MODEL)
         apply(spec)
@@ -51,7 +52,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterato
         write_features("people", PEOPLE)
         materialize(spec, DAY)
         yield spec
-        _repo_config.cache_clear()
+        repo_config.cache_clear()
 
 
 def serving(spec: ModelSpec, policy: Unavailable) -> ModelSpec:

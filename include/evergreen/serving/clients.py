@@ -102,13 +102,14 @@ class TokenBook:
         Raises
         ------
         OverloadedError
-            If the table has not been read yet: nobody knows whether the token is good.
+            If the table has not been read yet, or cannot be read and did not have the token before: nobody knows
+            whether it is good.
         """
-        if not self.tokens_read:
-            raise OverloadedError("the tokens cannot be read yet", retry_after=math.ceil(REFRESH_SECONDS))
         _, _, rest = token.partition("_")
         identity, _, secret = rest.partition("_")
         known = self._tokens.get(identity)
+        if known is None and (not self.tokens_read or self.stale_since is not None):
+            raise OverloadedError("the tokens cannot be read now", retry_after=math.ceil(REFRESH_SECONDS))
         # compared whether or not there is such a token: how long that takes tells nothing
         same = hmac.compare_digest(digest_of(secret), known.digest if known else _NOBODY)
         if known is None or not same or not known.valid(utc_now()):

@@ -1,67 +1,30 @@
 """The features of a micro-batch, from Feast's online store, judged at the time of each row's event.
 
-Feast's SQL registry stays closed: the views are those of feature_repo/<model>.py, which materialize has applied.
 docs/decisions/online-features.md says what is missing, what is stale, and for how long a row is kept here.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
-from evergreen.contract import ConfigurationError, described
-from evergreen.environment import add, feast_variables
+from evergreen.contract import ConfigurationError
 from evergreen.features.feast_repo import definitions
 from evergreen.serving.metrics import UNAVAILABLE_FEATURES
-from evergreen.serving.requests import Column, Kind, OverloadedError, Problem, Value
-from evergreen.settings import get_settings
+from evergreen.serving.online_store import NOTHING, Key, OnlineStore, Stored, View
+from evergreen.serving.requests import Column, Kind, Problem, Value
 from evergreen.spec import ModelSpec
 from evergreen.spec.serving import Unavailable
-
-if TYPE_CHECKING:
-    from feast.repo_config import RepoConfig
-
-log = logging.getLogger(__name__)
 
 CACHED_SECONDS = 5.0
 """How long after a materialization an old row may still be answered with."""
 MOST_CACHED = 50_000
 """Rows of views."""
-RETRY_SECONDS = 2
-"""When a client should come again after the online store was away."""
-
-Key = tuple[Value, ...]
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A key's row of a view in the online store; ``at`` is None if there is none."""
-
-    at: datetime | None
-    values: Mapping[str, Value]
-
-
-NOTHING = Stored(None, {})
-
-
-@dataclass(frozen=True)
-class View:
-    """A view as the server reads it."""
-
-    name: str
-    entities: tuple[str, ...]
-    features: tuple[str, ...]
-    ttl: timedelta | None
-    feast: Any
 
 
 @dataclass
@@ -112,7 +75,7 @@ class OnlineFeatures:
         self.key_kinds: dict[str, Kind] = {}
         for view in self._views:
             self.key_kinds |= {name: _kind(view, name) for name in view.entities}
-        self._local = threading.local()
+        self._store = OnlineStore(spec.name, self.key_kinds)
         self._cache: OrderedDict[tuple[str, Key], tuple[float, Stored]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -133,20 +96,27 @@ class OnlineFeatures:
             If the online store does not answer.
         """
         found = FeatureRows()
-        for view in self._views:
-            asked: list[Key] = list(zip(*(keys[name] for name in view.entities), strict=True))
-            rows = self._rows(view, asked)
-            ages: list[float | None] = []
-            used = []
-            for number, (key, moment) in enumerate(zip(asked, at, strict=True)):
-                row, age, problem = self._judged(view, key, rows[key], moment, number)
-                used.append(row.values)
-                ages.append(age)
-                if problem is not None:
-                    found.problems.setdefault(number, []).append(problem)
-            found.ages[view.name] = ages
-            found.values |= {name: [row.get(name) for row in used] for name in view.features}
+        with self._store.in_time():
+            for view in self._views:
+                self._read(view, keys, at, found)
         return found
+
+    def _read(
+        self, view: View, keys: Mapping[str, Sequence[Value]], at: Sequence[datetime], found: FeatureRows
+    ) -> None:
+        """Add the features of one view."""
+        asked: list[Key] = list(zip(*(keys[name] for name in view.entities), strict=True))
+        rows = self._rows(view, asked)
+        ages: list[float | None] = []
+        used = []
+        for number, (key, moment) in enumerate(zip(asked, at, strict=True)):
+            row, age, problem = self._judged(view, key, rows[key], moment, number)
+            used.append(row.values)
+            ages.append(age)
+            if problem is not None:
+                found.problems.setdefault(number, []).append(problem)
+        found.ages[view.name] = ages
+        found.values |= {name: [row.get(name) for row in used] for name in view.features}
 
     def _judged(
         self, view: View, key: Key, row: Stored, at: datetime, number: int
@@ -198,7 +168,7 @@ class OnlineFeatures:
                     known[key] = kept[1]
         unknown = [key for key in dict.fromkeys(asked) if key not in known]
         if unknown:
-            read = dict(zip(unknown, self._read(view, unknown), strict=True))
+            read = dict(zip(unknown, self._store.read(view, unknown), strict=True))
             known |= read
             with self._lock:
                 for key, row in read.items():
@@ -207,54 +177,6 @@ class OnlineFeatures:
                 while len(self._cache) > MOST_CACHED:
                     self._cache.popitem(last=False)
         return known
-
-    def _read(self, view: View, keys: Sequence[Key]) -> list[Stored]:
-        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-
-        wanted = {}
-        for key in keys:
-            with suppress(ValueError):  # a number of more than 64 bits, half a character: no such key can be stored
-                values = [self._value(*pair) for pair in zip(view.entities, key, strict=True)]
-                wanted[key] = EntityKey(join_keys=view.entities, entity_values=values)
-        if not wanted:
-            return [NOTHING] * len(keys)
-        config = _repo_config()
-        for attempt in (1, 2):  # a connection that the server has closed meanwhile is noticed by its first use
-            try:
-                found = self._store(config).online_read(config, view.feast, list(wanted.values()), list(view.features))
-                break
-            except Exception as error:  # of psycopg, redis or whichever store it is
-                self._local.store = None  # its connection is of no use any more: the next read opens another
-                if attempt == 2:
-                    log.warning("%s: the online store does not answer: %s", self._spec.name, described(error))
-                    raise OverloadedError("the online store does not answer", RETRY_SECONDS) from error
-        rows = dict(zip(wanted, (_stored(at, values) for at, values in found), strict=True))
-        return [rows.get(key, NOTHING) for key in keys]
-
-    def _value(self, name: str, value: Value) -> Any:
-        from feast.protos.feast.types.Value_pb2 import Value as FeastValue
-
-        if self.key_kinds[name] == "string":
-            return FeastValue(string_val=str(value))
-        return FeastValue(int64_val=int(value or 0))
-
-    def _store(self, config: RepoConfig) -> Any:
-        """Return this thread's own store: Feast's keeps one connection, which threads would wait for."""
-        if getattr(self._local, "store", None) is None:
-            from feast.infra.online_stores.helpers import get_online_store_from_config
-
-            self._local.store = get_online_store_from_config(config.online_store)
-        return self._local.store
-
-
-@lru_cache(maxsize=1)
-def _repo_config() -> RepoConfig:
-    """Return what feature_store.yaml says."""
-    from feast.repo_config import load_repo_config
-
-    settings = get_settings()
-    add(feast_variables(settings))
-    return load_repo_config(settings.feature_repo, settings.feature_repo / "feature_store.yaml")
 
 
 def _in_words(age: timedelta) -> str:
@@ -276,17 +198,3 @@ def _kind(view: View, name: str) -> Kind:
             f"feature_repo: {view.feast.name}: the key {name} is {dtype}.", "Keys that are served are String or Int64."
         )
     return kinds[dtype]
-
-
-def _stored(at: datetime | None, values: Mapping[str, Any] | None) -> Stored:
-    """Return a row as Feast gives it in plain values."""
-    if at is None or values is None:
-        return NOTHING
-    # Feast writes the time without a zone, PostgreSQL reads and shows it in the session's: the clock's face is UTC
-    return Stored(at.replace(tzinfo=UTC), {name: _plain(value) for name, value in values.items()})
-
-
-def _plain(value: Any) -> Value:
-    kind = value.WhichOneof("val")
-    plain: Value = None if kind is None or kind == "null_val" else getattr(value, kind)
-    return None if isinstance(plain, float) and math.isnan(plain) else plain

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from evergreen.contract import ConfigurationError, TemporaryError, utc_now
+from evergreen.serving.deadlines import DEADLINES, shut_down
 from evergreen.settings import get_settings
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 DATABASE = "serving"
 PREFIX = "evg"
+ANSWER_SECONDS = 3
+"""So long PostgreSQL may take to let us in, and as long to answer."""
 _CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TABLE = """
 CREATE TABLE IF NOT EXISTS serving_tokens (
@@ -148,7 +152,10 @@ def _connected(*, create: bool = False) -> Iterator[psycopg.Connection[dict[str,
 
     address = get_settings().database(DATABASE).replace("postgresql+psycopg:", "postgresql:", 1)
     try:
-        with psycopg.connect(address, connect_timeout=5, tcp_user_timeout=5000, row_factory=dict_row) as connection:
+        connection = psycopg.connect(address, connect_timeout=ANSWER_SECONDS, row_factory=dict_row)
+        with DEADLINES.within(ANSWER_SECONDS, partial(shut_down, connection)), connection:
+            # a server that does answer ends it itself: one that waits for a lock would go on without us
+            connection.execute(f"SET LOCAL statement_timeout = '{ANSWER_SECONDS}s'")
             if create:
                 connection.execute(_TABLE)
             yield connection
