@@ -32,8 +32,6 @@ BATCH_ROW_LIMIT = 256
 """Rows after which no further request joins a batch; one larger request is a batch of its own."""
 LANES = 2
 """Batches in flight: one waits for the online store while the other computes."""
-COMPUTE_SECONDS = 5.0
-"""After so long a batch that has begun is given up by those who wait for it: its online store hangs."""
 SHADOW_LIMIT = 4
 """Batches that may wait for the shadow."""
 _T = TypeVar("_T")
@@ -224,20 +222,17 @@ class Engine:
             return
         self._in_flight += 1
         computed = Batch(self._spec, self._features, self._log, deployment, [waiting.asked for waiting in batch])
-        late = loop.call_later(COMPUTE_SECONDS, self._give_up, batch)
-        release = functools.partial(self._release, loop, batch, late, time.perf_counter())
+        release = functools.partial(self._release, loop, batch, time.perf_counter())
         self._threads.submit(answered, computed).add_done_callback(functools.partial(_from_thread, loop, release))
 
     def _release(
         self,
         loop: asyncio.AbstractEventLoop,
         batch: list[_Waiting],
-        late: asyncio.TimerHandle,
         started: float,
         done: ThreadFuture[tuple[list[Outcome], Shadow | None]],
     ) -> None:
         """Give every request of a batch its outcome, and go on with what waits."""
-        late.cancel()
         self._in_flight -= 1
         seconds = time.perf_counter() - started
         self._batch_seconds = _MEMORY * self._batch_seconds + (1 - _MEMORY) * seconds
@@ -255,15 +250,6 @@ class Engine:
         self._start_batches(loop)
         if error is None and (shadow := done.result()[1]) is not None:
             self._shadow(loop, shadow)
-
-    def _give_up(self, batch: list[_Waiting]) -> None:
-        """Refuse what is computed for too long; its thread goes on, and takes the next batch when it can."""
-        for waiting in batch:
-            if not waiting.future.done():
-                REFUSED.labels(self.name, "online_store").inc()
-                waiting.future.set_exception(
-                    OverloadedError(f"the online store has not answered within {COMPUTE_SECONDS:g} s", 1)
-                )
 
     def _shadow(self, loop: asyncio.AbstractEventLoop, shadow: Shadow) -> None:
         """Let the challenger answer what was answered, unless it has too much to do already."""

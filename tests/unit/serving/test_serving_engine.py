@@ -203,28 +203,6 @@ class Kept:
         return True
 
 
-def test_a_store_that_hangs_is_said_and_used_again_when_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evergreen.serving.engine.COMPUTE_SECONDS", 0.05)
-
-    async def go() -> tuple[list[Any], list[Answer]]:
-        features = Held(held=True)
-        engine = engine_of(features)
-        engine.use(Deployment(Variant("0", GRAPH)))
-        asked = [asyncio.ensure_future(engine.predict(rows(1.0), "me"))]
-        await until(lambda: engine._in_flight == 1)
-        asked += [asyncio.ensure_future(engine.predict(rows(2.0), "me"))]
-        hung = await asyncio.gather(*asked, return_exceptions=True)
-        features.go_on.set()
-        await until(lambda: engine._in_flight == 0)
-        found = await engine.predict(rows(3.0), "me")
-        engine.close()
-        return hung, found
-
-    hung, found = asyncio.run(go())
-    assert all("the online store has not answered within" in str(one) for one in hung), hung
-    assert amounts(found) == [3.0]
-
-
 @pytest.mark.parametrize(("version", "factor"), [("8", 1.0), ("9", 2.0)])
 def test_a_version_that_is_named_answers_whatever_the_split_says_and_is_no_evidence(
     version: str, factor: float
