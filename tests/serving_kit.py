@@ -52,10 +52,10 @@ class Halver:
     asked: list[Rows] = field(default_factory=list)
     outcomes: list[tuple[str, object, str]] = field(default_factory=list)
 
-    async def predict(self, rows: Rows, client: str, version: str | None = None) -> list[Answer]:
+    async def predict(self, rows: Rows, client: str) -> list[Answer]:
         self.asked_for += 1
         if not self.ready:
-            raise OverloadedError(f"{self.name} has no champion yet", retry_after=3)
+            raise OverloadedError("no_version", f"{self.name} has no champion yet", retry_after=3)
         if "unknown" in rows.columns["shop"]:
             raise InvalidRequestError([Problem(0, "shop", "unknown", "a key with features", "missing_features")])
         if self.seconds:

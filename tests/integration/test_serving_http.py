@@ -141,7 +141,7 @@ def test_a_wrong_name_comes_back_cut() -> None:
 
 def test_versions_that_know_different_classes_answer_one_request() -> None:
     class Split(Halver):
-        async def predict(self, rows: Rows, client: str, version: str | None = None) -> list[Answer]:
+        async def predict(self, rows: Rows, client: str) -> list[Answer]:
             return [
                 Answer("p", "7", "champion", {"early": 0.25, "late": 0.75}),
                 Answer("q", "8", "challenger", {"early": 0.5, "lost": 0.5}),

@@ -29,7 +29,7 @@ class Held(Halver):
         super().__init__()
         self.came, self.let = threading.Event(), threading.Event()
 
-    async def predict(self, rows: Rows, client: str, version: str | None = None) -> list[Answer]:
+    async def predict(self, rows: Rows, client: str) -> list[Answer]:
         self.came.set()
         while not self.let.is_set():
             await asyncio.sleep(0.005)

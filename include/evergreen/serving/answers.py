@@ -45,15 +45,17 @@ class Served(Protocol):
         """The versions that answer now, the champion first."""
         ...
 
-    async def predict(self, rows: Rows, client: str, version: str | None = None) -> list[Answer]:
-        """Answer every row, or none; by a version, if one is named, whatever the split says.
+    async def predict(self, rows: Rows, client: str) -> list[Answer]:
+        """Answer every row, or none.
 
         Raises
         ------
         InvalidRequestError
             If features are missing or stale, and the model refuses such.
+        VersionAwayError
+            If the rows are for a version that does not answer.
         OverloadedError
-            If there is no room, no version or not the one that is named is loaded, or the online store does not answer.
+            If there is no room, no version is loaded, or the online store does not answer.
         """
         ...
 

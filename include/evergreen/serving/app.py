@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from evergreen.serving import protocol_v2
-from evergreen.serving.bodies import HEADER_LENGTH, RefusedError, header_length, parsed_json, read_body
+from evergreen.serving.bodies import HEADER_LENGTH, header_length, parsed_json, read_body
 from evergreen.serving.clients import Client, Limiter
 from evergreen.serving.guard import error_fields
 from evergreen.serving.host import Host
-from evergreen.serving.requests import InvalidRequestError, OverloadedError, Problem
+from evergreen.serving.metrics import SECONDS
+from evergreen.serving.requests import InvalidRequestError, Problem, RefusedError, VersionAwayError
 from evergreen.serving.schema import describe_api, documentation
-from evergreen.serving.validation import Checker, TooManyRowsError
+from evergreen.serving.validation import Checker
 from evergreen.spec.serving import Serving
 from evergreen.version import code_version
 
@@ -63,6 +65,7 @@ def make_app(host: Host, limits: Mapping[str, Serving]) -> FastAPI:
 
 def _no_route(request: Request, error: Exception) -> Response:
     """Answer where there is no endpoint, in the shape of every error."""
+    request.scope["state"]["reason"] = "no_route"
     status = int(getattr(error, "status_code", 500))
     return _error(request, status, str(getattr(error, "detail", "")), getattr(error, "headers", None))
 
@@ -84,16 +87,11 @@ def _answering(endpoint: _Endpoint) -> _Endpoint:
             return await endpoint(request)
         except InvalidRequestError as error:
             kinds = {problem.kind for problem in error.problems}
-            _refused(request, kinds.pop() if len(kinds) == 1 else "several")
+            request.scope["state"]["reason"] = kinds.pop() if len(kinds) == 1 else "several"
             return _error(request, 422, _said(error), problems=[_fields(one) for one in error.problems])
-        except TooManyRowsError as error:
-            status, why, headers = 413, str(error), {}
-        except OverloadedError as error:
-            status, why, headers = 503, str(error), {"retry-after": str(error.retry_after)}
         except RefusedError as error:
-            status, why, headers = error.status, str(error), error.headers
-        _refused(request, str(status))
-        return _error(request, status, why, headers)
+            request.scope["state"]["reason"] = error.reason
+            return _error(request, error.status, str(error), error.headers)
 
     answer.__annotations__["request"] = Request
     return answer
@@ -153,7 +151,7 @@ class _Endpoints:
                     raise InvalidRequestError([Problem(None, extra[0], None, "rows and event_timestamp, and no more")])
                 listed = parsed["rows"]
         answers = await model.predict(self._checkers[model.name].rows(listed, at), client.name)
-        _answered(request, len(answers))
+        _answered(request)
         return _json(
             {
                 "model": model.name,
@@ -178,9 +176,10 @@ class _Endpoints:
         end = header_length(request, body)
         checker = self._checkers[model.name]
         inference = protocol_v2.read(checker, parsed_json(body[:end]), body[end:], model.outputs)
-        answers = await model.predict(inference.rows, client.name, request.path_params.get("version"))
+        pinned = replace(inference.rows, version=request.path_params.get("version"))
+        answers = await model.predict(pinned, client.name)
         header, tail = protocol_v2.write(model.name, inference, answers)
-        _answered(request, len(answers))
+        _answered(request)
         if not tail:
             return _json(header)
         content = _dumped(header)
@@ -218,22 +217,21 @@ class _Endpoints:
         rate = client.requests_per_second or self._limits[model.name].requests_per_second
         if (wait := self._rates.wait(client.name, model.name, rate)) > 0:
             headers = {"retry-after": str(math.ceil(wait))}
-            raise RefusedError(429, f"{client.name} may ask {model.name} {rate:g} times a second", headers)
+            raise RefusedError(429, "rate", f"{client.name} may ask {model.name} {rate:g} times a second", headers)
         return model, client
 
     def _model(self, request: Request, protocol: str, name: str = "") -> Served:
         name = name or request.path_params["name"]
         client, model = _client(request), self._host.models.get(name)
         if model is not None and not client.may_ask(name):
-            raise RefusedError(403, f"{client.name} may not ask {name}")
+            raise RefusedError(403, "forbidden", f"{client.name} may not ask {name}")
         if model is None:
             there = ", ".join(one for one in self._host.models if client.may_ask(one)) or "none"
-            raise RefusedError(404, f"there is no model {name[:80]!r}; there is {there}")
+            raise RefusedError(404, "no_model", f"there is no model {name[:80]!r}; there is {there}")
         request.scope["state"] |= {"model": name, "protocol": protocol}
         version = request.path_params.get("version")
         if version is not None and version not in model.versions:
-            there = ", ".join(model.versions) or "none"
-            raise RefusedError(404, f"version {version[:20]!r} of {name} does not answer; there is {there}")
+            raise VersionAwayError(name, version, model.versions)
         return model
 
 
@@ -255,18 +253,9 @@ def _error(
     return _json(error_fields(why, state["request_id"], problems), status, headers)
 
 
-def _answered(request: Request, rows: int) -> None:
-    from evergreen.serving.http_metrics import ROWS, SECONDS
-
+def _answered(request: Request) -> None:
     state = request.scope["state"]
     SECONDS.labels(state["model"], state["protocol"]).observe(time.perf_counter() - state["began"])
-    ROWS.labels(state["model"]).inc(rows)
-
-
-def _refused(request: Request, reason: str) -> None:
-    from evergreen.serving.http_metrics import REFUSED
-
-    REFUSED.labels(request.scope["state"].get("model", ""), reason).inc()
 
 
 def _said(error: InvalidRequestError) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from evergreen.serving.answers import Answer, VariantName
 from evergreen.serving.deployment import Deployment, Variant
 from evergreen.serving.log_files import AGE, FEATURE, NO_EXPERIMENT, OUTPUT, REQUEST, Status
-from evergreen.serving.metrics import ANSWERED, GRAPH_FAILED, REFUSED
+from evergreen.serving.metrics import ANSWERED, GRAPH_FAILED
 from evergreen.serving.online_features import FeatureRows, OnlineFeatures
 from evergreen.serving.prediction_log import PredictionLog
 from evergreen.serving.requests import InvalidRequestError, OverloadedError, Rows, Value
@@ -84,8 +84,6 @@ class Asked:
 
     rows: Rows
     client: str
-    version: str | None = None
-    """The one that is to answer, if the client has named it: such an answer is no evidence in a rollout."""
     received: float = field(default_factory=time.perf_counter)
 
 
@@ -110,36 +108,36 @@ class Shadow:
 
     batch: Batch
     columns: Mapping[str, Sequence[Value]]
-    moments: Sequence[datetime]
-    records: Sequence[dict[str, Any]]
-    """Those of the champion's answers to these rows."""
-    served: Sequence[int]
+    answered: Sequence[tuple[int, dict[str, Any]]]
+    """The rows, and the record of the champion's answer to each."""
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return len(self.records)
+        return len(self.answered)
 
     def run(self) -> None:
         """Answer, and log."""
         challenger = self.batch.deployment.challenger
-        if challenger is None or self.batch.log is None or not self.records:
+        if challenger is None or self.batch.log is None or not self.answered:
             return
         model = self.batch.spec.name
         told: dict[str, Any] = {"variant": "challenger", "version": challenger.version, "shadow": True}
         columns: Mapping[str, Sequence[float | None]]
         milliseconds: float | None
         try:
-            columns, milliseconds = computed(model, "challenger", challenger, self.columns, self.served)
+            columns, milliseconds = computed(
+                model, "challenger", challenger, self.columns, [row for row, _ in self.answered]
+            )
         except GraphError as error:  # an error of the challenger's like any other, though nobody waits for its answer
             GRAPH_FAILED.labels(model, challenger.version).inc()
             told |= {"status": "error", "reason": str(error)}
             columns, milliseconds = {name: [None] * self.rows for name in challenger.graph.outputs}, None
         told |= {"latency_ms": None, "graph_ms": milliseconds}  # nobody waited for it
-        answers = [
-            {f"{OUTPUT}{name}": values[number] for name, values in columns.items()} for number in range(self.rows)
-        ]
-        self.batch.log.append([record | told | answer for record, answer in zip(self.records, answers, strict=True)])
+        records = []
+        for number, (_, record) in enumerate(self.answered):
+            records.append(record | told | {f"{OUTPUT}{name}": values[number] for name, values in columns.items()})
+        self.batch.log.append(records)
 
 
 def answered(batch: Batch) -> tuple[list[Outcome], Shadow | None]:
@@ -150,15 +148,12 @@ def answered(batch: Batch) -> tuple[list[Outcome], Shadow | None]:
     try:
         found = batch.features.read(columns, moments)
     except OverloadedError as error:
-        REFUSED.labels(batch.spec.name, "online_store").inc(len(batch.requests))
         return [error] * len(batch.requests), None
     computing = _Computing(batch, now, moments, columns, found)
     outcomes = computing.outcomes()
-    served = [row for row, record in computing.answered]
-    records = [record for _, record in computing.answered]
     if not batch.deployment.shadow or batch.log is None:
         return outcomes, None
-    return outcomes, Shadow(batch, columns | found.values, moments, records, served)
+    return outcomes, Shadow(batch, computing.inputs, computing.to_shadow)
 
 
 class _Computing:
@@ -174,13 +169,18 @@ class _Computing:
     ) -> None:
         self.batch, self.now, self.moments, self.columns, self.found = batch, now, moments, columns, found
         self.inputs = {**columns, **found.values}
-        self.answered: list[tuple[int, dict[str, Any]]] = []
-        asked = (one for one in batch.requests for _ in range(len(one.rows)))
-        self.names = [self._variant(row, one.version) for row, one in enumerate(asked)]
+        self.variants = batch.deployment.by_name
+        self.to_shadow: list[tuple[int, dict[str, Any]]] = []
+        self.spans = self._spans()
+        self.names = [
+            self._pinned(asked) or self._split(row)
+            for asked, span in zip(batch.requests, self.spans, strict=True)
+            for row in span
+        ]
 
     def outcomes(self) -> list[Outcome]:
         """Return an outcome for each request, after all of them are in the log."""
-        spans, problems = self._spans(), self.found.problems
+        spans, problems = self.spans, self.found.problems
         sound = [span for span in spans if not any(row in problems for row in span)] if problems else spans
         results = self._results([row for span in sound for row in span], sound)
         outcomes: list[Outcome] = []
@@ -200,11 +200,13 @@ class _Computing:
             start += len(asked.rows)
         return spans
 
-    def _variant(self, row: int, version: str | None) -> VariantName:
-        """Return who is to answer a row."""
+    def _pinned(self, asked: Asked) -> VariantName | None:
+        """Return who is to answer a request that names its version."""
+        return None if asked.rows.version is None else self.batch.deployment.name_of(asked.rows.version)
+
+    def _split(self, row: int) -> VariantName:
+        """Return whom the split lets answer a row."""
         deployment, features = self.batch.deployment, self.batch.spec.features
-        if version is not None:
-            return "champion" if version == deployment.champion.version else "challenger"
         if not deployment.is_split:
             return "champion"
         by = deployment.split_by or features.keys or features.request_inputs
@@ -226,15 +228,14 @@ class _Computing:
 
     def _run(self, rows: Sequence[int]) -> dict[int, _Result]:
         results: dict[int, _Result] = {}
-        names: tuple[VariantName, ...] = ("champion", "challenger")
-        for name, variant in zip(names, self.batch.deployment.variants, strict=False):
+        for name, variant in self.variants.items():
             chosen = [row for row in rows if self.names[row] == name]
             if not chosen:
                 continue
             columns, milliseconds = computed(self.batch.spec.name, name, variant, self.inputs, chosen)
             for number, row in enumerate(chosen):
                 outputs = {one: values[number] for one, values in columns.items()}
-                results[row] = _Result(name, variant, outputs, milliseconds)
+                results[row] = _Result(outputs, milliseconds)
             ANSWERED.labels(self.batch.spec.name, variant.version, name).inc(len(chosen))
         return results
 
@@ -246,7 +247,6 @@ class _Computing:
             replace(problem, row=row - span.start) for row in span for problem in self.found.problems.get(row, ())
         ]
         if problems:
-            REFUSED.labels(self.batch.spec.name, "features").inc()
             reason = ", ".join(sorted({f"{problem.kind}: {problem.column}" for problem in problems}))
             return InvalidRequestError(problems), [self._record(asked, row, "refused", reason) for row in span]
         failed = next((result for row in span if isinstance(result := results[row], GraphError)), None)
@@ -258,25 +258,25 @@ class _Computing:
             record = self._record(asked, row, "ok", "")
             result = results[row]
             if isinstance(result, _Result):
-                version = result.variant.version
-                answers.append(Answer(record["prediction_id"], version, result.name, result.outputs))
+                answers.append(Answer(record["prediction_id"], record["version"], record["variant"], result.outputs))
                 record |= {f"{OUTPUT}{name}": value for name, value in result.outputs.items()}
                 record["graph_ms"] = result.milliseconds
             records.append(record)
-            self.answered.append((row, record))
+            if asked.rows.version is None:
+                self.to_shadow.append((row, record))
         return answers, records
 
     def _record(self, asked: Asked, row: int, status: Status, reason: str) -> dict[str, Any]:
-        found, deployment = self.found, self.batch.deployment
-        name = self.names[row]
-        variant = deployment.challenger if name == "challenger" and deployment.challenger else deployment.champion
+        found, name = self.found, self.names[row]
+        # what a client has chosen is no part of a comparison by chance
+        experiment = NO_EXPERIMENT if asked.rows.version is not None else self.batch.deployment.experiment
         return {
             "prediction_id": new_id(self.moments[row]),
             "variant": name,
-            "version": variant.version,
+            "version": self.variants[name].version,
             "status": status,
             "reason": reason,
-            "experiment": NO_EXPERIMENT if asked.version else deployment.experiment,
+            "experiment": experiment,
             "client": asked.client,
             "server": SERVER,
             "shadow": False,
@@ -290,11 +290,8 @@ class _Computing:
         }
 
 
-@dataclass(frozen=True)
-class _Result:
+class _Result(NamedTuple):
     """What a row is answered with."""
 
-    name: VariantName
-    variant: Variant
     outputs: Mapping[str, float]
     milliseconds: float

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from evergreen.serving.requests import RefusedError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -13,14 +14,6 @@ HEADER_LENGTH = "inference-header-content-length"
 BODY_SECONDS = 10.0
 """So long a body may take to arrive: meanwhile its request holds a place among those that are answered."""
 _JSON_TYPES = ("application/json", "application/octet-stream")
-
-
-class RefusedError(Exception):
-    """A request that gets an error status; ``headers`` go with it."""
-
-    def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
-        self.status, self.headers = status, dict(headers or {})
-        super().__init__(why)
 
 
 async def read_body(request: Request, most: int) -> bytes:
@@ -33,9 +26,9 @@ async def read_body(request: Request, most: int) -> bytes:
     """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind not in _JSON_TYPES:
-        raise RefusedError(415, f"content-type: {kind[:80]!r}; send application/json")
+        raise RefusedError(415, "not_json", f"content-type: {kind[:80]!r}; send application/json")
     if request.headers.get("content-encoding", "identity") != "identity":
-        raise RefusedError(415, "content-encoding: send the body as it is")
+        raise RefusedError(415, "not_json", "content-encoding: send the body as it is")
     length = request.headers.get("content-length", "0")
     if length.isascii() and length.isdigit() and int(length[:20]) > most:
         raise _too_long(most)
@@ -44,7 +37,7 @@ async def read_body(request: Request, most: int) -> bytes:
             return await _received(request, most)
     except TimeoutError:
         why = f"the body did not arrive within {BODY_SECONDS:g} seconds"
-        raise RefusedError(408, why, {"connection": "close"}) from None
+        raise RefusedError(408, "slow_body", why, {"connection": "close"}) from None
 
 
 async def _received(request: Request, most: int) -> bytes:
@@ -57,12 +50,12 @@ async def _received(request: Request, most: int) -> bytes:
             if len(body) > most:
                 raise _too_long(most)
     except ClientDisconnect:
-        raise RefusedError(400, "the client has gone") from None
+        raise RefusedError(400, "gone", "the client has gone") from None
     return bytes(body)
 
 
 def _too_long(most: int) -> RefusedError:
-    return RefusedError(413, f"the body is longer than {most:,} bytes", {"connection": "close"})
+    return RefusedError(413, "too_large", f"the body is longer than {most:,} bytes", {"connection": "close"})
 
 
 def header_length(request: Request, body: bytes) -> int:
@@ -78,7 +71,7 @@ def header_length(request: Request, body: bytes) -> int:
         return len(body)
     # ten digits are more than any body has, and int() refuses thousands of them
     if not (told.isascii() and told.isdigit() and len(told) <= 10 and int(told) <= len(body)):
-        raise RefusedError(400, f"{HEADER_LENGTH}: {told[:40]!r} is no length within the body")
+        raise RefusedError(400, "not_json", f"{HEADER_LENGTH}: {told[:40]!r} is no length within the body")
     return int(told)
 
 
@@ -96,5 +89,5 @@ def parsed_json(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         if "depth" in str(error):
-            raise RefusedError(413, "the body is nested too deep") from None
-        raise RefusedError(400, f"the body is no JSON: {error}") from None
+            raise RefusedError(413, "too_large", "the body is nested too deep") from None
+        raise RefusedError(400, "not_json", f"the body is no JSON: {error}") from None

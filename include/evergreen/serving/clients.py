@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evergreen.contract import ConfigurationError, StepError, utc_now
-from evergreen.serving.http_metrics import TOKENS_STALE
+from evergreen.serving.metrics import TOKENS_STALE
 from evergreen.serving.requests import OverloadedError
 from evergreen.serving.tokens import PREFIX, Token, digest_of, read_tokens
 from evergreen.settings import get_settings
@@ -109,7 +109,7 @@ class TokenBook:
         identity, _, secret = rest.partition("_")
         known = self._tokens.get(identity)
         if known is None and (not self.tokens_read or self.stale_since is not None):
-            raise OverloadedError("the tokens cannot be read now", retry_after=math.ceil(REFRESH_SECONDS))
+            raise OverloadedError("tokens", "the tokens cannot be read now", retry_after=math.ceil(REFRESH_SECONDS))
         # compared whether or not there is such a token: how long that takes tells nothing
         same = hmac.compare_digest(digest_of(secret), known.digest if known else _NOBODY)
         if known is None or not same or not known.valid(utc_now()):

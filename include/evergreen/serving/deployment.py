@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evergreen.serving.answers import VariantName
 from evergreen.serving.log_files import NO_EXPERIMENT
 from evergreen.training.graph import Graph
 
@@ -50,6 +51,22 @@ class Deployment:
     def variants(self) -> tuple[Variant, ...]:
         """The champion, then the challenger if there is one."""
         return (self.champion, self.challenger) if self.challenger else (self.champion,)
+
+    @property
+    def by_name(self) -> dict[VariantName, Variant]:
+        """The champion, then the challenger if there is one, by name."""
+        names: tuple[VariantName, ...] = ("champion", "challenger")
+        return dict(zip(names, self.variants, strict=False))
+
+    @property
+    def answering(self) -> tuple[Variant, ...]:
+        """Those that clients get answers of: a challenger in the shadow answers nobody."""
+        return self.variants if self.is_split else (self.champion,)
+
+    def name_of(self, version: str) -> VariantName | None:
+        """Return which of those that answer a version is, None if it is none of them."""
+        known = {one.version: name for name, one in self.by_name.items() if one in self.answering}
+        return known.get(version)
 
     @property
     def summary(self) -> str:

@@ -20,10 +20,10 @@ from evergreen.serving.answers import Answer
 from evergreen.serving.batches import Asked, Batch, Outcome, Shadow, answered
 from evergreen.serving.deployment import Deployment
 from evergreen.serving.feedback import checked_feedback
-from evergreen.serving.metrics import BATCH_ROWS, BATCH_SECONDS, REFUSED, SHADOW_DROPPED, WAITING
+from evergreen.serving.metrics import BATCH_ROWS, BATCH_SECONDS, SHADOW_DROPPED, WAITING
 from evergreen.serving.online_features import OnlineFeatures
 from evergreen.serving.prediction_log import PredictionLog
-from evergreen.serving.requests import Column, OverloadedError, Rows
+from evergreen.serving.requests import Column, OverloadedError, Rows, VersionAwayError
 from evergreen.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -102,19 +102,19 @@ class Engine:
     def versions(self) -> Sequence[str]:
         """The versions that answer now, the champion first."""
         deployment = self._deployment
-        return [variant.version for variant in deployment.variants] if deployment else []
+        return [variant.version for variant in deployment.answering] if deployment else []
 
     def use(self, deployment: Deployment | None) -> None:
         """Answer with another deployment from the next batch on; may be called from any thread."""
         self._deployment = deployment
 
-    async def predict(self, rows: Rows, client: str, version: str | None = None) -> list[Answer]:
+    async def predict(self, rows: Rows, client: str) -> list[Answer]:
         """Answer every row, or none: see `evergreen.serving.answers.Served`."""
         self._admit(len(rows))
         if not len(rows):
             return []
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(Asked(rows, client, version), loop.create_future())
+        waiting = _Waiting(Asked(rows, client), loop.create_future())
         number = self._arrivals = self._arrivals + 1
         self._queue[number] = waiting
         self._queued_rows += len(rows)
@@ -141,9 +141,11 @@ class Engine:
         outputs = dict.fromkeys(name for variant in variants for name in variant.graph.outputs)
         record = checked_feedback(self._spec, list(outputs), prediction_id, outcome, client)
         if self._log is None:
-            raise OverloadedError(f"{self.name} keeps no log (serving.log is false), and so no feedback", 3600)
+            raise OverloadedError(
+                "no_log", f"{self.name} keeps no log (serving.log is false), and so no feedback", 3600
+            )
         if not await asyncio.to_thread(self._log.append, [record]):
-            raise OverloadedError("the prediction log has no room", 10)
+            raise OverloadedError("log", "the prediction log has no room", 10)
 
     async def drain(self) -> None:
         """Return when everything that waits is answered."""
@@ -156,7 +158,7 @@ class Engine:
 
     def _admit(self, rows: int) -> None:
         if self._deployment is None:
-            raise OverloadedError(f"no version of {self.name} is loaded", 5)
+            raise OverloadedError("no_version", f"no version of {self.name} is loaded", 5)
         serving = self._spec.serving
         if self._waiting_requests >= serving.maximum_waiting_requests:
             self._refuse("full")
@@ -167,18 +169,18 @@ class Engine:
         if batches * self._batch_seconds / LANES * 1000 > serving.maximum_wait_ms:
             self._refuse("slow")
 
-    def _refuse(self, why: str) -> None:
-        REFUSED.labels(self.name, why).inc()
+    def _refuse(self, reason: str) -> None:
         waiting = f"{self._waiting_rows} rows of {self._waiting_requests} requests"
-        raise OverloadedError(f"{waiting} wait for {self.name} already")
+        raise OverloadedError(reason, f"{waiting} wait for {self.name} already")
 
     def _expire(self, number: int) -> None:
         """Refuse a request that has waited too long; one that is being computed is answered."""
         waiting = self._take(number)
         if waiting is not None and not waiting.future.done():
-            REFUSED.labels(self.name, "expired").inc()
             limit = self._spec.serving.maximum_wait_ms
-            waiting.future.set_exception(OverloadedError(f"{self.name} had no worker free within {limit:g} ms"))
+            waiting.future.set_exception(
+                OverloadedError("expired", f"{self.name} had no worker free within {limit:g} ms")
+            )
 
     def _take(self, number: int) -> _Waiting | None:
         """Take a request out of the queue, if it is still there."""
@@ -211,19 +213,24 @@ class Engine:
         deployment = self._deployment
         if deployment is None:  # taken away while they waited
             for waiting in batch:
-                waiting.future.set_exception(OverloadedError(f"no version of {self.name} is loaded", 5))
+                waiting.future.set_exception(OverloadedError("no_version", f"no version of {self.name} is loaded", 5))
             return
-        versions = {None, *(variant.version for variant in deployment.variants)}
-        for waiting in [one for one in batch if one.asked.version not in versions]:  # taken away while it waited
-            batch.remove(waiting)
-            gone = f"version {waiting.asked.version} of {self.name} does not answer any more"
-            waiting.future.set_exception(OverloadedError(gone, 1))
+        batch = [waiting for waiting in batch if self._can_answer(deployment, waiting)]
         if not batch:
             return
         self._in_flight += 1
         computed = Batch(self._spec, self._features, self._log, deployment, [waiting.asked for waiting in batch])
         release = functools.partial(self._release, loop, batch, time.perf_counter())
         self._threads.submit(answered, computed).add_done_callback(functools.partial(_from_thread, loop, release))
+
+    def _can_answer(self, deployment: Deployment, waiting: _Waiting) -> bool:
+        """Tell whether a deployment has the version that a request names; if not, the request is told so."""
+        version = waiting.asked.rows.version
+        if version is None or deployment.name_of(version):
+            return True
+        there = [one.version for one in deployment.answering]
+        waiting.future.set_exception(VersionAwayError(self.name, version, there))
+        return False
 
     def _release(
         self,

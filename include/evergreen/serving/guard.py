@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.serving.clients import Client, Issuer, TokenBook, looks_like_token
 from evergreen.serving.host import Host
-from evergreen.serving.http_metrics import IN_FLIGHT, REQUESTS, UNAUTHENTICATED
-from evergreen.serving.requests import OverloadedError
+from evergreen.serving.metrics import IN_FLIGHT, REFUSED, REQUESTS
+from evergreen.serving.requests import RefusedError
 from evergreen.serving.tracing import traced
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Guard:
             return
         if self._in_flight >= self.most_in_flight:
             REQUESTS.labels("", "", "503").inc()  # no line in the log: there would be as many as requests
+            REFUSED.labels("", "busy").inc()
             await reply.refuse(503, "too many requests are being answered", {"retry-after": "1"})
             return
         self._in_flight += 1
@@ -102,13 +103,14 @@ class Guard:
             if self._needs_client(scope["path"]):
                 client = await self._client(headers.get(b"authorization", b""))
                 if client is None:
-                    UNAUTHENTICATED.inc()
+                    state["reason"] = "unauthenticated"
                     await reply.refuse(401, "send Authorization: Bearer <a token>", _challenge(scope["path"]))
                     return
                 state["client"] = client
             await self.app(scope, receive, reply.send)
-        except OverloadedError as error:
-            await reply.refuse(503, str(error), {"retry-after": str(error.retry_after)})
+        except RefusedError as error:
+            state["reason"] = error.reason
+            await reply.refuse(error.status, str(error), error.headers)
         except Exception:
             log.exception("request %s", state["request_id"])
             if not reply.started:
@@ -143,6 +145,8 @@ class Guard:
         state = scope["state"]
         model, protocol = state.get("model", ""), state.get("protocol", "")
         REQUESTS.labels(model, protocol, str(reply.status)).inc()
+        if "reason" in state:
+            REFUSED.labels(model, state["reason"]).inc()
         if reply.status >= 400 and scope["path"] not in _OPEN:
             client: Client | None = state.get("client")
             fields = {

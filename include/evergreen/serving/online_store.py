@@ -125,7 +125,7 @@ class OnlineStore:
                 # one that the server has closed meanwhile is noticed by its first use, and a new one tried at once
                 if is_new or time.monotonic() >= way.until:
                     log.warning("%s: the online store does not answer: %s", self._model, described(error))
-                    raise OverloadedError("the online store does not answer", RETRY_SECONDS) from error
+                    raise OverloadedError("online_store", "the online store does not answer", RETRY_SECONDS) from error
             else:
                 return found
 

@@ -76,7 +76,7 @@ def read(checker: Checker, header: object, tail: bytes, outputs: Sequence[str]) 
     InvalidRequestError
         If tensors are missing, unknown, of another shape, or hold what the model does not take, or if an output is
         asked for that the model has not.
-    TooManyRowsError
+    RefusedError
         If there are more rows than the model takes.
     """
     if not isinstance(header, Mapping) or not isinstance(header.get("inputs"), list):

@@ -43,10 +43,13 @@ class Rows:
         By name, every column of the model's requests; each as long as there are rows.
     at
         When the rows' events are: features are as old as they are then. None is now.
+    version
+        Which version is to answer; None lets the split of a rollout decide.
     """
 
     columns: Mapping[str, Sequence[Value]]
     at: datetime | None = None
+    version: str | None = None
 
     def __len__(self) -> int:
         """Return how many rows there are."""
@@ -74,9 +77,37 @@ class InvalidRequestError(ValueError):
         super().__init__("; ".join(f"{item.column}: {item.value!r}: {item.expected}" for item in problems[:5]))
 
 
-class OverloadedError(RuntimeError):
-    """There is no room for a request now: the client gets 503 and is told when to come again."""
+class RefusedError(Exception):
+    """A request that gets an error status.
 
-    def __init__(self, why: str, retry_after: int = 1) -> None:
-        self.retry_after = retry_after
+    Parameters
+    ----------
+    status
+        Of HTTP.
+    reason
+        One word for the metrics: of these there are few.
+    why
+        A sentence for the client.
+    headers
+        What goes with it.
+    """
+
+    def __init__(self, status: int, reason: str, why: str, headers: Mapping[str, str] | None = None) -> None:
+        self.status, self.reason, self.headers = status, reason, dict(headers or {})
         super().__init__(why)
+
+
+class VersionAwayError(RefusedError):
+    """The version that a request names does not answer, or no longer."""
+
+    def __init__(self, model: str, version: str, there: Sequence[str]) -> None:
+        known = ", ".join(there) or "none"
+        super().__init__(404, "version", f"version {version[:20]!r} of {model} does not answer; there is {known}")
+
+
+class OverloadedError(RefusedError):
+    """There is no room for a request now, or nothing to answer it with: the client is told when to come again."""
+
+    def __init__(self, reason: str, why: str, retry_after: int = 1) -> None:
+        self.retry_after = retry_after
+        super().__init__(503, reason, why, {"retry-after": str(retry_after)})

@@ -59,11 +59,13 @@ def describe_api(app: FastAPI, host: Host, limits: Mapping[str, Serving]) -> dic
     for name, model in host.models.items():
         described, answered = _rows(model, limits[name].maximum_rows), _predictions(model)
         paths[f"/models/{name}/predict"] = {"post": _post(f"Ask {name}", described, answered)}
-        paths[f"/v2/models/{name}"] = _get(f"The tensors of {name}", *("200", "401", "403"))
-        paths[f"/v2/models/{name}/ready"] = _get(f"Whether {name} can be asked", *("200", "401", "403", "503"))
-        paths[f"/v2/models/{name}/infer"] = {
-            "post": _post(f"Ask {name} with tensors", _tensors(model), {"type": "object"})
-        }
+        for path, said in ((f"/v2/models/{name}", name), (f"/v2/models/{name}/versions/{{version}}", "one version")):
+            found = {
+                path: _get(f"The tensors of {said}", *("200", "401", "403", "404")),
+                f"{path}/ready": _get(f"Whether {said} can be asked", *("200", "401", "403", "404", "503")),
+                f"{path}/infer": {"post": _post(f"Ask {said} with tensors", _tensors(model), {"type": "object"})},
+            }
+            paths |= {one: _of_version(at, model) for one, at in found.items()} if said != name else found
     scheme = {"type": "http", "scheme": "bearer"}
     return {
         "openapi": app.openapi_version,
@@ -110,7 +112,9 @@ def documentation(app: FastAPI) -> None:
 def _get(summary: str, *statuses: str, kind: str = "application/json") -> dict[str, Any]:
     content = {"schema": {"type": "string" if kind == "text/plain" else "object"}}
     responses = {
-        status: _response(status, {"schema": _ERROR}) if status in {"401", "403"} else _response(status, content, kind)
+        status: _response(status, {"schema": _ERROR})
+        if status in {"401", "403", "404"}
+        else _response(status, content, kind)
         for status in statuses
     }
     return {"get": {"summary": summary, "responses": responses}}
@@ -119,6 +123,12 @@ def _get(summary: str, *statuses: str, kind: str = "application/json") -> dict[s
 def _open(path: dict[str, Any]) -> dict[str, Any]:
     """Return a path that anybody may ask."""
     return {method: {**operation, "security": []} for method, operation in path.items()}
+
+
+def _of_version(path: dict[str, Any], model: Served) -> dict[str, Any]:
+    """Return a path that names one of the versions that answer now."""
+    version = {"type": "string", "enum": list(model.versions)} if model.versions else {"type": "string"}
+    return {**path, "parameters": [{"name": "version", "in": "path", "required": True, "schema": version}]}
 
 
 def _post(summary: str, body: dict[str, Any], answer: dict[str, Any], good: str = "200") -> dict[str, Any]:

@@ -18,8 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from evergreen.serving.guard import COMMON_HEADERS, error_fields
 from evergreen.serving.host import Host
-from evergreen.serving.http_metrics import REQUESTS
-from evergreen.serving.metrics import REFUSED
+from evergreen.serving.metrics import REFUSED, REQUESTS
 from evergreen.spec.serving import Serving
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*(?=\r\n)")

@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from evergreen.contract import utc_now
-from evergreen.serving.requests import Column, InvalidRequestError, Problem, Rows, Value
+from evergreen.serving.requests import Column, InvalidRequestError, Problem, RefusedError, Rows, Value
 
 _MOST_PROBLEMS = 20
 _LARGEST = 2**63 - 1
 _AHEAD = timedelta(minutes=1)
 """So far a client's clock may be ahead of the server's."""
-
-
-class TooManyRowsError(ValueError):
-    """A request of more rows than the model takes at once: the client gets 413."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Checker:
         ------
         InvalidRequestError
             If anything about them is wrong; it has every problem, up to 20.
-        TooManyRowsError
+        RefusedError
             If there are more than the model takes.
         """
         if not isinstance(listed, list) or not listed:
@@ -91,7 +87,8 @@ class Checker:
     def check_count(self, count: int) -> None:
         """Refuse more rows than the model takes at once."""
         if count > self.most_rows:
-            raise TooManyRowsError(f"{count} rows; this model takes {self.most_rows} at once: send several requests")
+            why = f"{count} rows; this model takes {self.most_rows} at once: send several requests"
+            raise RefusedError(413, "too_large", why)
 
     def misnamed(self, names: Iterable[str]) -> list[Problem]:
         """Return what is wrong with the names of a request's columns."""

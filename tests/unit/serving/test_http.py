@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import Counter, Gauge, Histogram
 
 from evergreen.contract import ConfigurationError, TemporaryError, utc_now
+from evergreen.serving import metrics
 from evergreen.serving.clients import Issuer, Limiter, TokenBook
-from evergreen.serving.http_metrics import REQUESTS
 from evergreen.serving.tokens import create_token
 from evergreen.serving.tracing import configured_tracer
+from evergreen.settings import PROJECT_ROOT
 from serving_kit import ROW, SECRET, TOKENS, Halver, ask, bearer, body_of, client, guarded, token
 
 PATH = "/models/sums/predict"
@@ -179,6 +181,68 @@ def test_what_is_not_there_is_said(path: str, status: int) -> None:
     assert body_of(answer)["error"]
 
 
+def test_the_version_of_a_path_is_the_one_that_is_asked() -> None:
+    model = Halver()
+    tensors = [
+        {"name": name, "shape": [1], "datatype": kind, "data": [ROW[name]]}
+        for name, kind in (("shop", "BYTES"), ("visits", "INT64"), ("amount", "FP64"), ("kind", "BYTES"))
+    ]
+    for path in ("/v2/models/sums/versions/7/infer", "/v2/models/sums/infer"):
+        assert ask(guarded(model), "POST", path, json={"inputs": tensors}).status_code == 200
+    assert [rows.version for rows in model.asked] == ["7", None]
+
+
+def _counted(metric: Counter) -> dict[tuple[str, ...], float]:
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in metric.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
+
+
+def test_a_request_that_is_refused_is_counted_once_with_why() -> None:
+    guard = guarded(Halver(), Halver("others", ready=False))
+    before = _counted(metrics.REFUSED)
+    refused = [
+        ask(guard, "POST", PATH, json={**ROW, "amount": "x"}),
+        ask(guard, "POST", PATH, json={**ROW, "shop": "unknown"}),
+        ask(guard, "POST", PATH, content=b"{"),
+        ask(guard, "POST", PATH, json=ROW, headers=bearer("0b")),
+        ask(guard, "POST", PATH, json=ROW, headers={"Authorization": ""}),
+        ask(guard, "POST", "/models/others/predict", json=ROW),
+        ask(guard, "POST", "/models/" + "x" * 50 + "/predict", json=ROW),
+        ask(guard, "POST", "/v2/models/sums/versions/9/infer", json=ROW),
+        ask(guard, "GET", "/nothing"),
+    ]
+    assert all(answer.status_code >= 400 for answer in refused)
+    assert ask(guard, "POST", PATH, json=ROW).status_code == 200
+    grown = {key: value - before.get(key, 0) for key, value in _counted(metrics.REFUSED).items()}
+    assert {key: value for key, value in grown.items() if value} == dict.fromkeys(
+        [
+            ("sums", "input"),
+            ("sums", "missing_features"),
+            ("sums", "not_json"),
+            ("", "forbidden"),
+            ("", "unauthenticated"),
+            ("others", "no_version"),
+            ("", "no_model"),
+            ("sums", "version"),
+            ("", "no_route"),
+        ],
+        1,
+    )
+
+
+def test_every_figure_is_named_for_the_server_and_documented() -> None:
+    described = (PROJECT_ROOT / "docs/serving.md").read_text()
+    ours = [metric for metric in vars(metrics).values() if isinstance(metric, Counter | Gauge | Histogram)]
+    names = {family.name for metric in ours for family in metric.collect()}
+    assert names
+    assert all(name.startswith("evergreen_serving_") for name in names)
+    assert [name for name in sorted(names) if name not in described] == []
+
+
 def test_health_needs_no_token_and_everything_else_does() -> None:
     guard = guarded(Halver(ready=False))
     everything = {
@@ -277,7 +341,7 @@ def test_more_requests_than_there_is_room_for_are_told_to_come_again() -> None:
 
 def test_a_server_that_is_busy_is_alive_and_counts_whom_it_sends_away() -> None:
     model = Halver(seconds=0.3)
-    turned_away = REQUESTS.labels("", "", "503")
+    turned_away = metrics.REQUESTS.labels("", "", "503")
     before = turned_away._value.get()
 
     async def burst() -> list[int]:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +22,15 @@ from evergreen.serving.deployment import Deployment, Variant
 from evergreen.serving.engine import LANES, Engine
 from evergreen.serving.following import refuse_unfit
 from evergreen.serving.online_features import FeatureRows
-from evergreen.serving.requests import Column, InvalidRequestError, OverloadedError, Problem, Rows, Value
+from evergreen.serving.requests import (
+    Column,
+    InvalidRequestError,
+    OverloadedError,
+    Problem,
+    Rows,
+    Value,
+    VersionAwayError,
+)
 from evergreen.spec import ModelSpec, Task
 from evergreen.training.graph import Graph, GraphDescription
 from serving_engine_kit import summing_graph
@@ -192,6 +201,80 @@ def test_the_split_gives_each_row_its_variant() -> None:
     assert 20 < sum(answer.variant == "challenger" for answer in found) < 80
 
 
+def pinned(asked: Rows, version: str) -> Rows:
+    return replace(asked, version=version)
+
+
+@pytest.mark.parametrize(("version", "weight"), [("8", 1.0), ("9", 2.0)])
+def test_a_version_that_is_named_answers_every_row_and_is_no_evidence(version: str, weight: float) -> None:
+    kept = Kept()
+    asked = rows(*map(float, range(1, 41)))
+
+    async def go() -> tuple[list[Answer], list[Answer]]:
+        engine = engine_of(Held())
+        engine._log = kept  # type: ignore[assignment]
+        engine.use(
+            Deployment(Variant("8", GRAPH), Variant("9", summing_graph(2.0)), 0.5, False, "e1", "s", ("amount",))
+        )
+        assert engine.versions == ["8", "9"]
+        found = await asyncio.gather(engine.predict(pinned(asked, version), "one"), engine.predict(asked, "two"))
+        engine.close()
+        return found[0], found[1]
+
+    chosen, split = asyncio.run(go())
+    assert {answer.version for answer in chosen} == {version}
+    assert amounts(chosen) == [weight * number for number in range(1, 41)]
+    assert {answer.version for answer in split} == {"8", "9"}, "the other request of the batch is split as ever"
+    logged = {(one["client"], one["experiment"]) for one in kept.records}
+    assert logged == {("one", "none"), ("two", "e1")}
+    assert {one["version"] for one in kept.records if one["client"] == "one"} == {version}
+
+
+def test_a_challenger_in_the_shadow_answers_nobody_and_no_row_of_a_chosen_version_again() -> None:
+    kept = Kept()
+
+    async def go() -> list[Any]:
+        engine = engine_of(Held())
+        engine._log = kept  # type: ignore[assignment]
+        engine.use(Deployment(Variant("8", GRAPH), Variant("9", summing_graph(2.0)), 1.0, True, "e1"))
+        assert engine.versions == ["8"]
+        asked = [pinned(rows(1.0), "9"), pinned(rows(2.0), "8"), rows(3.0)]
+        found = await asyncio.gather(*(engine.predict(one, "me") for one in asked), return_exceptions=True)
+        await until(lambda: any(record["shadow"] for record in kept.records))
+        engine.close()
+        return found
+
+    challenger, champion, neither = asyncio.run(go())
+    assert isinstance(challenger, VersionAwayError)
+    assert "version '9' of flight_delay does not answer; there is 8" in str(challenger)
+    assert (amounts(champion), amounts(neither)) == ([2.0], [3.0])
+    assert [one["request_amount"] for one in kept.records if one["shadow"]] == [3.0]
+
+
+def test_a_version_that_goes_while_its_request_waits_is_not_stood_in_for() -> None:
+    async def go() -> list[Any]:
+        features = Held(held=True)
+        engine = engine_of(features)
+        engine.use(Deployment(Variant("8", GRAPH)))
+        first = []
+        for number in range(LANES):
+            first.append(asyncio.ensure_future(engine.predict(rows(float(number)), "me")))
+            await until(lambda: engine._in_flight == len(first))
+        later = [asyncio.ensure_future(engine.predict(one, "me")) for one in (pinned(rows(1.0), "8"), rows(1.0))]
+        await asyncio.sleep(0)
+        engine.use(Deployment(Variant("9", GRAPH)))
+        features.go_on.set()
+        found = await asyncio.gather(*first, *later, return_exceptions=True)
+        await engine.drain()
+        engine.close()
+        return found
+
+    *first, gone, answered = asyncio.run(go())
+    assert isinstance(gone, VersionAwayError)
+    assert {answer.version for answers in first for answer in answers} == {"8"}
+    assert [answer.version for answer in answered] == ["9"]
+
+
 class Kept:
     """A log in memory."""
 
@@ -201,45 +284,6 @@ class Kept:
     def append(self, records: Sequence[Mapping[str, Any]]) -> bool:
         self.records += records
         return True
-
-
-@pytest.mark.parametrize(("version", "factor"), [("8", 1.0), ("9", 2.0)])
-def test_a_version_that_is_named_answers_whatever_the_split_says_and_is_no_evidence(
-    version: str, factor: float
-) -> None:
-    async def go() -> list[Answer]:
-        engine = engine_of(Held())
-        engine._log = kept  # type: ignore[assignment]
-        challenger = Variant("9", summing_graph(2.0))
-        engine.use(Deployment(Variant("8", GRAPH), challenger, 0.5, False, "e1", "s", ("amount",)))
-        named, split = await asyncio.gather(
-            engine.predict(rows(*map(float, range(100))), "me", version), engine.predict(rows(1.0, 2.0), "me")
-        )
-        engine.close()
-        assert {record["experiment"] for record in kept.records[: len(named)]} == {"none"}
-        assert [record["experiment"] for record in kept.records[len(named) :]] == ["e1"] * len(split)
-        return named
-
-    kept = Kept()
-    answers = asyncio.run(go())
-    assert {answer.version for answer in answers} == {version}
-    assert amounts(answers) == [factor * number for number in range(100)]
-
-
-def test_a_version_that_is_taken_away_while_a_request_for_it_waits_is_said() -> None:
-    async def go() -> list[Any]:
-        engine = engine_of(Held())
-        engine.use(Deployment(Variant("8", GRAPH)))
-        asked = [asyncio.ensure_future(engine.predict(rows(1.0), "me", version)) for version in ("8", None)]
-        engine.use(Deployment(Variant("9", GRAPH)))
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        engine.close()
-        return found
-
-    gone, answered = asyncio.run(go())
-    assert isinstance(gone, OverloadedError)
-    assert "version 8 of flight_delay does not answer any more" in str(gone)
-    assert answered[0].version == "9"
 
 
 UNANSWERED = [summing_graph(float("inf")), summing_graph(float("nan")), asking_graph("a column that nobody has")]
