@@ -18,6 +18,11 @@ from pod_policy import restricted_violations
 NAME = "evergreen-serving"
 EXAMPLES = CHART / "examples"
 
+OF_STEPS = {
+    *("EVERGREEN_LAKE_ROOT", "EVERGREEN_NAMESPACE", "EVERGREEN_POD_SERVICE_ACCOUNT", "EVERGREEN_RUNTIME"),
+    *("EVERGREEN_STEP_IMAGE", "GX_ANALYTICS_ENABLED", "RAY_TRAIN_V2_ENABLED", "RAY_USAGE_STATS_ENABLED"),
+}
+"""Variables that the chart sets everywhere and a server does not read."""
 FIELDS = {
     "InferenceService": {
         # of KServe's own: what v1beta1 has beside the pod (pkg/apis/serving/v1beta1, ComponentExtensionSpec)
@@ -68,7 +73,9 @@ def test_the_check_finds_a_wrong_example() -> None:
 
 def test_the_examples_lead_to_what_the_chart_renders() -> None:
     found = objects("serving")
-    (backend,) = _example("httproute")["spec"]["rules"][0]["backendRefs"]
+    (rule,) = _example("httproute")["spec"]["rules"]
+    assert [match["path"]["value"] for match in rule["matches"]] == ["/models", "/v2", "/feedback"]
+    (backend,) = rule["backendRefs"]
     assert backend["port"] in {one["port"] for one in pick(found, "Service", backend["name"])["spec"]["ports"]}
     example = _example("inferenceservice")
     labels = pick(found, "Deployment", NAME)["spec"]["template"]["metadata"]["labels"]
@@ -82,7 +89,9 @@ def test_the_examples_lead_to_what_the_chart_renders() -> None:
     assert container["ports"][0]["name"] == pick(found, "Service", NAME)["spec"]["ports"][0]["targetPort"]
     assert container["resources"] == own["resources"]
     told = {one["name"] for one in own["env"] if "value" in one}
-    assert {one["name"] for one in container["env"]} <= told
+    assert {one["name"] for one in container["env"]} == (told - OF_STEPS) | {"EVERGREEN_VERIFICATION_KEYS"}
+    assert container["volumeMounts"] == own["volumeMounts"]
+    assert {one["name"] for one in example["spec"]["predictor"]["volumes"]} == {"tmp", "state", "ca"}
 
 
 PAGE = (PROJECT_ROOT / "docs" / "serving-kubernetes.md").read_text()
