@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import logging
+import shutil
 import threading
 import time
 from collections import Counter as Counted
@@ -35,6 +36,8 @@ ROTATE_SECONDS, ROTATE_BYTES = 10.0, 4_000_000
 """When a spool file is brought to the artifact store: the first of the two."""
 _WARN_SECONDS = 60.0
 _DROPPED = "dropped"
+SET_ASIDE = ".aside"
+"""The ending of a spool file of which no table can be made."""
 
 
 class PredictionLog:
@@ -150,19 +153,34 @@ class PredictionLog:
                 log.warning("%s: the prediction log: %s", self._spec.name, described(error))
 
     def _bring(self, file: Path) -> bool:
-        """Write a spool file's records to the artifact store; repeated, it writes the same files."""
-        groups, counts = self._read(file)
+        """Write a spool file's records to the artifact store; repeated, it writes the same files.
+
+        A file of which no table can be made is kept beside the others, which it must not hold back.
+        """
         try:
-            for number, ((experiment, day), records) in enumerate(sorted(groups.items())):
-                told = {name: count for name, count in counts.items() if not number}
-                key = file_key(self._spec.name, experiment, date.fromisoformat(day), file.stem)
-                self._store.write(key, as_parquet(self._spec, self._keys, records, told))
+            tables = dict(self._tables(file))
+        except Exception as error:  # of a damaged disk, or a defect: not the artifact store's
+            aside = file.with_suffix(SET_ASIDE)
+            log.error("%s: %s is kept as %s: %s", self._spec.name, file, aside.name, described(error))
+            shutil.copyfile(file, aside)
+            return True
+        try:
+            for key, content in tables.items():
+                self._store.write(key, content)
         except Exception as error:  # away, full, forbidden: the spool keeps them
             log.warning(
                 "%s: the artifact store does not take the prediction log: %s", self._spec.name, described(error)
             )
             return False
         return True
+
+    def _tables(self, file: Path) -> Iterator[tuple[str, bytes]]:
+        """Yield the key and the content of each file of the log that a spool file comes to."""
+        groups, counts = self._read(file)
+        for number, ((experiment, day), records) in enumerate(sorted(groups.items())):
+            told = {name: count for name, count in counts.items() if not number}
+            key = file_key(self._spec.name, experiment, date.fromisoformat(day), file.stem)
+            yield key, as_parquet(self._spec, self._keys, records, told)
 
     def _read(self, file: Path) -> tuple[dict[tuple[str, str], list[dict[str, Any]]], Counted[str]]:
         """Return a file's records, by experiment and day, and how many are missing."""

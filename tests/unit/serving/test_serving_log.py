@@ -94,6 +94,18 @@ def test_a_torn_line_is_counted_and_a_repeated_file_is_the_same(tmp_path: Path) 
     assert not spool.exists()
 
 
+def test_a_file_of_which_no_table_can_be_made_holds_no_other_back(tmp_path: Path) -> None:
+    log = log_of(tmp_path)
+    log.append([record("a", served_at="no time")])
+    log._spool.rotate()
+    log.append([record("b")])
+    log.close()
+    assert ids(tmp_path) == ["b"]
+    assert not list((tmp_path / "spool").glob("*.jsonl"))
+    (aside,) = (tmp_path / "spool").glob("*.aside")
+    assert b"no time" in aside.read_bytes()
+
+
 def test_without_room_records_are_dropped_and_the_next_file_says_how_many(tmp_path: Path) -> None:
     size = len(orjson.dumps(record("a")))
     log = log_of(tmp_path, limit=5 * size // 2)
