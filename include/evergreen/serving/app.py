@@ -87,8 +87,12 @@ def _answering(endpoint: _Endpoint) -> _Endpoint:
             return await endpoint(request)
         except InvalidRequestError as error:
             kinds = {problem.kind for problem in error.problems}
-            request.scope["state"]["reason"] = kinds.pop() if len(kinds) == 1 else "several"
-            return _error(request, 422, _said(error), problems=[_fields(one) for one in error.problems])
+            request.scope["state"]["reason"] = next(iter(kinds)) if len(kinds) == 1 else "several"
+            refused = _error(request, 422, _said(error), problems=[_fields(one) for one in error.problems])
+            if kinds != {"input"}:  # what is expected of features shows the key: the log gets none
+                named = sorted({f"{problem.kind}: {problem.column}" for problem in error.problems})
+                request.scope["state"]["why"] = ", ".join(named)
+            return refused
         except RefusedError as error:
             request.scope["state"]["reason"] = error.reason
             return _error(request, error.status, str(error), error.headers)

@@ -7,6 +7,7 @@ own ends a read then: ``statement_timeout`` is the server's to watch, and TCP se
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import socket
 import threading
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import psycopg
+
+log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.1
 """How much later than asked a wait may end. One look costs microseconds, a timer of its own for each read a thread."""
@@ -53,7 +56,10 @@ class Deadlines:
                 now = time.monotonic()
                 for last, end in self._watched.values():
                     if last <= now:
-                        end()
+                        try:
+                            end()
+                        except Exception:  # whatever it is: the other deadlines must hold
+                            log.exception("what takes too long could not be ended")
 
 
 DEADLINES = Deadlines()

@@ -144,13 +144,13 @@ class PredictionLog:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            try:
-                self.recover()
-                self._wake.wait(ROTATE_SECONDS)
-                self._wake.clear()
-                self.flush()
-            except Exception as error:  # the log's thread must go on
-                log.warning("%s: the prediction log: %s", self._spec.name, described(error))
+            for bring in (self.recover, self.flush):
+                try:
+                    bring()
+                except Exception as error:  # the log's thread must go on, and what is its own does not wait for others'
+                    log.warning("%s: the prediction log: %s", self._spec.name, described(error))
+            self._wake.wait(ROTATE_SECONDS)
+            self._wake.clear()
 
     def _bring(self, file: Path) -> bool:
         """Write a spool file's records to the artifact store; repeated, it writes the same files.

@@ -98,7 +98,10 @@ class Spool:
             server = lock.name.removesuffix(LOCK)
             if server == self._server:
                 continue
-            held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+            except PermissionError:  # of another user: that is for them to bring
+                continue
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -23,6 +23,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from evergreen.contract import ConfigurationError, TemporaryError, utc_now
 from evergreen.serving import metrics
 from evergreen.serving.clients import Issuer, Limiter, TokenBook
+from evergreen.serving.requests import InvalidRequestError, Problem
 from evergreen.serving.tokens import create_token
 from evergreen.serving.tracing import configured_tracer
 from evergreen.settings import PROJECT_ROOT
@@ -547,16 +548,26 @@ def test_what_fails_inside_tells_no_one_how(caplog) -> None:
     assert "secret detail" in caplog.text
 
 
+class KeyTeller(Halver):
+    """Says which key it knows nothing of, as the online store's reader does."""
+
+    async def predict(self, rows, client):
+        expected = "a key that shops has features of: it knows none of shop='ada@example.com'"
+        raise InvalidRequestError([Problem(0, "shop", "ada@example.com", expected, "missing_features")])
+
+
 def test_the_log_says_why_and_none_of_the_values(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert ask(guarded(), "POST", PATH, json={**ROW, "amount": "4111-1111"}).status_code == 422
+    assert ask(guarded(KeyTeller()), "POST", PATH, json=ROW).status_code == 422
     assert ask(guarded(), "GET", "/nothing").status_code == 404
     assert ask(guarded(), "GET", "/v2", headers={"Authorization": "Bearer evg_0a_private"}).status_code == 401
     lines = [json.loads(record.message) for record in caplog.records if record.name == "evergreen.serving.requests"]
-    whys = ["row 0, amount: expected a finite number, or null where it is not known", "Not Found"]
-    assert [line["why"] for line in lines] == [*whys, "send Authorization: Bearer <a token>"]
+    whys = ["row 0, amount: expected a finite number, or null where it is not known", "missing_features: shop"]
+    assert [line["why"] for line in lines] == [*whys, "Not Found", "send Authorization: Bearer <a token>"]
     assert "4111" not in caplog.text
     assert "private" not in caplog.text
+    assert "ada@example.com" not in caplog.text
 
 
 def test_a_request_is_part_of_its_client_s_trace_and_shows_no_value() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,24 @@ def test_a_file_of_which_no_table_can_be_made_holds_no_other_back(tmp_path: Path
     assert not list((tmp_path / "spool").glob("*.jsonl"))
     (aside,) = (tmp_path / "spool").glob("*.aside")
     assert b"no time" in aside.read_bytes()
+
+
+def test_the_files_of_others_that_cannot_be_read_hold_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise OSError("a lock of somebody else")
+
+    log = log_of(tmp_path)
+    monkeypatch.setattr(log, "recover", broken)
+    monkeypatch.setattr("evergreen.serving.prediction_log.ROTATE_SECONDS", 0.05)
+    log.start()
+    log.append([record("a")])
+    deadline = time.monotonic() + 30
+    while ids(tmp_path) != ["a"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    log.close()
 
 
 def test_without_room_records_are_dropped_and_the_next_file_says_how_many(tmp_path: Path) -> None:
