@@ -116,8 +116,10 @@ def _replay(
     for period in plan.periods:
         with progress.of(period.label):
             runs.append(_replay_period(period, driver, prefix))
-        last = period is plan.periods[-1] and period.label not in traffic
-        if server is not None and (last or rollout_of(read_events(get_store(), spec.name)) is not None):
+        if server is None or period.label in traffic:
+            continue
+        rollout = rollout_of(read_events(get_store(), spec.name))
+        if period is plan.periods[-1] or (rollout is not None and rollout.partition == period.window.end):
             with progress.of(f"{period.label} as requests"):
                 traffic[period.label] = send(
                     spec, period.window, server, driver, f"{prefix}__{period.label}", progress.show
@@ -126,15 +128,17 @@ def _replay(
 
 
 def _earlier_traffic(plan: LoopPlan) -> dict[str, Traffic]:
-    """Return the traffic of a loop before this one with the same plan, as far as it was answered."""
+    """Return the traffic of a loop before this one, of the same periods, as far as it was answered."""
     path = _summary_file()
     if not path.exists():
         return {}
-    earlier = Summary.model_validate_json(path.read_text(encoding="utf-8"))
-    same = earlier.model == plan.model and [row.window for row in earlier.rows[1:]] == [
-        period.window for period in plan.periods
-    ]
-    return {row.period: row.traffic for row in earlier.rows if same and row.traffic and row.traffic.requests}
+    try:
+        earlier = Summary.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError:  # half of a file, of a loop that was interrupted
+        return {}
+    windows = {period.window for period in plan.periods}
+    rows = [row for row in earlier.rows if earlier.model == plan.model and row.window in windows]
+    return {row.period: row.traffic for row in rows if row.traffic and row.traffic.variants}
 
 
 def _replay_period(period: Period, driver: Driver, prefix: str) -> PeriodRuns:
@@ -213,7 +217,9 @@ def _traffic_table(summary: Summary) -> Table:
             answered = sum(row.traffic.variants.values())
             shares = [f"{name} {count / answered:.0%}" for name, count in sorted(row.traffic.variants.items())]
             p99 = "-" if row.traffic.p99_ms is None else f"{row.traffic.p99_ms:.1f}"
-            cells = (row.period, f"{row.traffic.requests:,}", p99, ", ".join(shares) or "-", row.traffic.decision)
+            refused = row.traffic.requests - row.traffic.statuses.get("200", 0)
+            asked = f"{row.traffic.requests:,}" + (f" ({refused:,} refused)" if refused else "")
+            cells = (row.period, asked, p99, ", ".join(shares) or "-", row.traffic.decision)
             table.add_row(*map(escape, cells))
     return table
 

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import httpx
 from pydantic import Field
 
-from evergreen.contract import TemporaryError, Window
+from evergreen.contract import TemporaryError, Window, utc_now
 from evergreen.data.lake import get_lake
 from evergreen.judgement.audit import read_events
 from evergreen.judgement.events import Event, EventKind
@@ -85,6 +85,24 @@ def send(spec: ModelSpec, window: Window, server: str, driver: Driver, prefix: s
     if why := _not_ready(spec.name, server):
         return Traffic(decision=f"not served: {why}")
     rows, outcomes = requests_of(spec, window)
+    if not rows:
+        return Traffic(decision=f"nothing to ask: no example is of {window}")
+    try:
+        return _sent(spec, window, server, driver, prefix, report, rows, outcomes)
+    except (httpx.TransportError, TemporaryError) as error:  # a loop that went well must not end in this
+        return Traffic(decision=f"not served: {server}: {type(error).__name__}: {error}")
+
+
+def _sent(
+    spec: ModelSpec,
+    window: Window,
+    server: str,
+    driver: Driver,
+    prefix: str,
+    report: Report,
+    rows: Sequence[Mapping[str, Any]],
+    outcomes: Sequence[Any],
+) -> Traffic:
     with _token(spec.name) as headers:
         asker = _Asker(spec.name, server, headers)
         report(f"asking {server} about {len(rows)} examples")
@@ -96,7 +114,8 @@ def send(spec: ModelSpec, window: Window, server: str, driver: Driver, prefix: s
             return asker.seen("no rollout is under way")
         for number in range(ROUNDS):
             time.sleep(LOG_SECONDS)
-            driver.check_rollout(f"{prefix}__check_{number}", window)
+            # by the time too: a check that was made is not made again by a loop that is repeated
+            driver.check_rollout(f"{prefix}__check_{number}_{utc_now():%H%M%S}", window)
             if (under_way := _under_way(spec)) is None or under_way.experiment != begun.experiment:
                 break
             report(f"{spec.name}: version {under_way.challenger} answers {under_way.share:.0%}")
@@ -148,7 +167,8 @@ def requests_of(spec: ModelSpec, window: Window) -> tuple[list[dict[str, Any]], 
     table = get_lake().read(spec.name, "examples", window, columns=[*names, label])
     every = max(1, -(-table.num_rows // REQUESTS))
     taken = table.take(list(range(0, table.num_rows, every)))
-    moment = datetime.combine(window.end + timedelta(days=1), clock(12), ZoneInfo(spec.schedule.timezone))
+    noon = datetime.combine(window.end + timedelta(days=1), clock(12), ZoneInfo(spec.schedule.timezone))
+    moment = min(noon, utc_now())  # of live data, the day after is yet to come
     rows = taken.select(names).to_pylist()
     return [{**row, "event_timestamp": moment.isoformat()} for row in rows], taken[label].to_pylist()
 
@@ -158,7 +178,7 @@ def _token(model: str) -> Iterator[Mapping[str, str]]:
     """Yield the headers of a client that is known for as long as it asks."""
     from evergreen.serving.tokens import create_token, revoke_token
 
-    token = create_token("replay", getpass.getuser(), [model])
+    token = create_token("replay", getpass.getuser(), [model], utc_now() + timedelta(hours=1))
     try:
         yield {"Authorization": f"Bearer {token}"}
     finally:
