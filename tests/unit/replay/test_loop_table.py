@@ -63,11 +63,24 @@ def test_every_number_is_whole_and_every_reason_is_there(width: int) -> None:
 
 def test_what_the_server_was_asked_has_a_table_of_its_own() -> None:
     first, last = SUMMARY.rows
-    asked = Traffic(requests=1565, p99_ms=10.04, variants={"champion": 750, "challenger": 250}, decision="canary: 2")
+    counts = {"statuses": {"200": 1000, "503": 565}, "variants": {"champion": 750, "challenger": 250}}
+    asked = Traffic(requests=1565, p99_ms=10.04, decision="canary: 2", **counts)
     out = Console(file=io.StringIO(), width=80)
     out.print(*_tables(SUMMARY.model_copy(update={"rows": (first, last.model_copy(update={"traffic": asked}))})))
     cells = out.file.getvalue().splitlines()[-1].split()
-    assert cells == ["2013-04-07", "1,565", "10.0", "challenger", "25%,", "champion", "75%", "canary:", "2"]
+    assert cells == [
+        "2013-04-07",
+        "1,565",
+        "(565",
+        "refused)",
+        "10.0",
+        "challenger",
+        "25%,",
+        "champion",
+        "75%",
+        "canary:",
+        "2",
+    ]
     assert len(list(_tables(SUMMARY))) == 2  # nothing was asked: no table
 
 
