@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -18,20 +17,13 @@ import psutil
 import pytest
 import yaml
 
-from evergreen.catalog import load_model
-from evergreen.contract import RunIdentity, Window
-from evergreen.judgement.audit import read_events
+from evergreen.contract import RunIdentity
 from evergreen.judgement.decisions import DecisionRecord, list_decisions
-from evergreen.judgement.events import EventKind
-from evergreen.judgement.rollouts import rollout_of
-from evergreen.serving.tokens import create_token
 from evergreen.store import get_store
 from evergreen.training.registry import by_alias
-from evergreen_airflow.replay import traffic
 from installation import Installation, installed
 from isolation import inside
 from person_kit import Person, until
-from rollout_kit import begin_rollout, signing
 from small_model import scaled_models
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
@@ -45,7 +37,6 @@ def asking_models(folder: Path) -> Path:
     path = models / MODEL / "model.yaml"
     spec = yaml.safe_load(path.read_text())
     spec["approval"] = {"required": True, "timeout_hours": 1}
-    spec["delivery"] = {"check_minutes": 1}
     path.write_text(yaml.safe_dump(spec, sort_keys=False))
     return models
 
@@ -324,81 +315,6 @@ def test_a_rollback_lets_the_champion_before_serve_again(admin: Person) -> None:
     assert "rollback: version 2, where the alias was put back" in told
     assert admin.made.run("audit", "verify", MODEL).stdout.startswith(f"{MODEL}: ok: ")
     assert "late at night" in told
-
-
-CANARY = {
-    "strategy": "canary",
-    "steps": [50],
-    "split_by": ["origin", "dest", "carrier", "departure_minute", "weekday"],
-    "minimum_minutes": 0,
-    "guardrails": {"metric_drop": 0.1},
-}
-
-
-def ask(admin: Person, token: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ask the server about rows, one request each; returns what it predicts."""
-    url = f"http://127.0.0.1:{admin.made.environment['EVERGREEN_SERVING_PORT']}"
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as client:
-
-        def answered(row: dict[str, Any]) -> dict[str, Any]:
-            while (answer := client.post(f"/models/{MODEL}/predict", json=row)).status_code in {401, 503}:
-                time.sleep(0.2)  # the token is not known yet, or there is no room for a moment
-            return dict(answer.raise_for_status().json()["predictions"][0])
-
-        return [answered(row) for row in rows]
-
-
-def tell(admin: Person, token: str, predictions: list[dict[str, Any]]) -> None:
-    """Tell the server what became of each: as the champion has said, and never as the challenger has."""
-    url = f"http://127.0.0.1:{admin.made.environment['EVERGREEN_SERVING_PORT']}"
-    middle = sorted(one["probability"] for one in predictions)[len(predictions) // 2]
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as client:
-        for one in predictions:
-            outcome = (one["probability"] > middle) == (one["variant"] == "champion")
-            told = {"model": MODEL, "prediction_id": one["prediction_id"], "outcome": int(outcome)}
-            client.post("/feedback", json=told).raise_for_status()
-
-
-def test_a_bad_challenger_is_rolled_back_by_itself(admin: Person) -> None:
-    """Nobody does anything: a scheduled check finds that what the challenger says does not come true."""
-    week = Window(start=date(2013, 1, 21), end=date(2013, 1, 27))
-    with inside(admin.made.environment):
-        key = signing()
-    with inside({**admin.made.environment, **key}):
-        spec = load_model(MODEL)
-        token = create_token("e2e", "e2e", [MODEL])
-        begun = begin_rollout(MODEL, champion="2", challenger="1", **CANARY)
-        rows, _ = traffic.requests_of(spec, week)
-        until(lambda: {one["version"] for one in ask(admin, token, rows[:20])} == {"1", "2"}, 60, lambda: rows[:20])
-        predictions = ask(admin, token, rows)
-        admin.http.patch(f"/api/v2/dags/{MODEL}.deliver", json={"is_paused": False}).raise_for_status()
-        looked = until_checked(admin)
-        assert rollout_of(read_events(get_store(), MODEL)) is not None, "no outcome is known yet"
-
-        tell(admin, token, predictions)
-        until(lambda: rollout_of(read_events(get_store(), MODEL)) is None, 300, lambda: admin.runs("deliver"))
-        ended = next(event for event in reversed(read_events(get_store(), MODEL)) if event.rollout is not None)
-        champion = by_alias(MODEL, "champion")
-        answers = ask(admin, token, rows[:50])
-    assert ended.kind is EventKind.ROLLOUT_ENDED
-    assert (ended.rollout.experiment, ended.rollout.outcome) == (begun.rollout.experiment, "rolled_back")
-    assert [one.guardrail for one in ended.rollout.evidence if one.broken] == ["metric_drop"]
-    assert ended.run.run_id not in looked
-    assert ended.run.run_id.startswith("scheduled__")
-    assert champion.number == "2"
-    until(lambda: {one["version"] for one in ask(admin, token, rows[:20])} == {"2"}, 60, lambda: answers)
-    assert "metric_drop" in admin.made.run("history", MODEL).stdout
-
-
-def until_checked(admin: Person) -> set[str]:
-    """Wait until a check has looked at the rollout; returns the runs that have."""
-
-    def checked() -> set[str]:
-        runs = [run for run, about in admin.runs("deliver").items() if about["state"] == "success"]
-        return {run for run in runs if admin.state("deliver", run, "rollout") == "success"}
-
-    until(checked, 240, lambda: admin.runs("deliver"))
-    return checked()
 
 
 def test_a_row_in_quarantine_that_is_right_is_released_and_published(admin: Person) -> None:
